@@ -1,0 +1,50 @@
+# Every target works on a fresh machine: it first creates .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export SEGLOSS_BUILD ?= auto
+NATIVE := $(shell find csrc -type f) setup.py pyproject.toml constraints.txt segloss_fast/_version.py
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check bench build format clean
+
+demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python examples/brain_mri.py
+
+test: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.inc' \) | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.inc' \) | xargs $(BIN)/clang-format -i
+
+bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python benchmarks/run.py
+
+build: $(VENV)/.built-$(SEGLOSS_BUILD)
+
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) pip "setuptools>=77" wheel
+	$(PIP) torch numpy pybind11 ninja
+	touch $@
+
+# One install at a time is current: native, or pure Python under SEGLOSS_BUILD=skip.
+$(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
+	rm -f $(VENV)/.built-* segloss_fast/*.so
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench: $(VENV)/.%: $(VENV)/.base pyproject.toml
+	$(PIP) $$($(BIN)/python scripts/extra.py $*)
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info segloss_fast/*.so

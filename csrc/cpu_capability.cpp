@@ -1,0 +1,36 @@
+#include "cpu_capability.h"
+
+#include <atomic>
+
+namespace segloss {
+namespace {
+
+CpuCapability detect() {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512) return CpuCapability::kAvx512;
+  if (avx2) return CpuCapability::kAvx2;
+#endif
+  return CpuCapability::kBaseline;
+}
+
+std::atomic<CpuCapability>& current() {
+  static std::atomic<CpuCapability> capability{detect()};
+  return capability;
+}
+
+}  // namespace
+
+CpuCapability cpu_capability() { return current().load(std::memory_order_relaxed); }
+
+bool set_cpu_capability(CpuCapability capability) {
+  if (capability > detect()) return false;
+  current().store(capability, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace segloss

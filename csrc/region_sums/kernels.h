@@ -1,0 +1,109 @@
+// What the region_sums kernels compute on, free of torch: one instance of the kernels is compiled per instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace segloss::region_sums {
+
+enum class Dtype : int32_t {
+  kFloat32,
+  kFloat64,
+  kFloat16,
+  kBFloat16,
+  kUInt8,  // and bool
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64
+};
+
+// The order of both is that of ACTIVATIONS and TERMS in segloss_fast/ops/region_sums/options.py.
+enum class Activation : int32_t { kSoftmax, kSigmoid, kProbabilities };
+enum Term : int32_t {
+  kTp,
+  kPred,
+  kTarget,
+  kPredSq,
+  kTargetSq,
+  kSqErr,
+  kSqErrPos,
+  kAbsErr,
+  kNll,
+  kNllNeg,
+  kNllAll,
+  kNllPow,
+  kFocal,
+  kFocalNeg,
+  kWeight,
+  kTermCount
+};
+
+// A tensor [B, C, *S] in place. The voxels' dimensions are merged where their strides allow; strides in elements.
+struct View {
+  void* data;
+  Dtype dtype;
+  int64_t batch_stride;
+  int64_t channel_stride;
+  int dims;
+  int64_t size[3];
+  int64_t stride[3];
+};
+
+struct Problem {
+  int64_t batch;
+  int64_t channels;
+  int64_t voxels;
+  Activation activation;
+  Activation ce_activation;
+  int row[kTermCount];  // where a term's sums go, -1 if nobody asked for it
+  int rows;
+  double gamma;
+  bool has_ignore;
+  int64_t ignore_index;
+  View input;
+  View target;
+  bool dense_target;
+  View weight;
+  bool has_weight;
+
+  bool wants(Term term) const { return row[term] >= 0; }
+};
+
+struct Chunk {
+  int64_t item;
+  int64_t begin;
+  int64_t end;
+};
+
+// Labels that are neither a class nor ignored: how many, and the first in voxel order.
+struct Invalid {
+  int64_t count;
+  double first;
+};
+
+struct Kernels {
+  // Bytes of scratch memory that one call of forward or backward needs, 64-byte aligned.
+  size_t (*scratch_bytes)(const Problem& problem);
+  // Writes the chunk's sums, [rows, C].
+  void (*forward)(const Problem& problem, const Chunk& chunk, void* scratch, double* sums,
+                  Invalid* invalid);
+  // Writes the chunk of the gradient, given that of the sums, [rows, B, C].
+  void (*backward)(const Problem& problem, const Chunk& chunk, void* scratch,
+                   const double* grad_sums, const View& grad);
+};
+
+namespace baseline {
+extern const Kernels kKernels;
+}
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEGLOSS_X86_KERNELS 1
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace avx512 {
+extern const Kernels kKernels;
+}
+#endif
+
+}  // namespace segloss::region_sums

@@ -1,0 +1,61 @@
+"""Checks of user input that every operator shares: each names the argument, what it expects and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+REAL = (*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+INTEGER = REAL[len(FLOATING) :]
+
+
+def check_option(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_dtype(name: str, tensor: object, allowed: Sequence[torch.dtype]) -> None:
+    """Raise TypeError unless ``tensor`` is a tensor of one of the dtypes."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in allowed:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        raise TypeError(f"{name} must have one of the dtypes {names}, got {tensor.dtype}")
+
+
+def check_input(input: object) -> None:
+    """Raise unless ``input`` is a floating-point tensor ``[B, C, *S]`` with S of one to three dimensions."""
+    check_dtype("input", input, FLOATING)
+    assert isinstance(input, Tensor)
+    if not 3 <= input.dim() <= 5:
+        raise ValueError(
+            "input must be [B, C, *S] with one to three spatial dimensions, "
+            f"got shape {list(input.shape)}"
+        )
+    if input.shape[1] == 0:
+        raise ValueError(f"input must have at least one class, got shape {list(input.shape)}")
+
+
+def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raise ValueError unless ``tensor`` lies on the input's device."""
+    if tensor.device != input.device:
+        raise ValueError(f"{name} must be on the device of input, {input.device}, got {tensor.device}")
+
+
+def check_labels(invalid: Tensor, classes: int) -> None:
+    """Raise ValueError if a kernel met labels outside the classes.
+
+    Args:
+        invalid: ``[2]`` float64: how many such labels there are, and the first.
+        classes: Number of classes.
+    """
+    count, first = invalid.tolist()
+    if count:
+        raise ValueError(
+            f"target must hold class indices in [0, {classes}) or ignore_index, "
+            f"got {count:.0f} other values, the first of which is {first:g}"
+        )

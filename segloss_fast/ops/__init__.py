@@ -1,0 +1,1 @@
+"""The primitives: the only part of the package that touches kernels."""

@@ -1,0 +1,111 @@
+"""region_sums as an operator of torch: schema, shape rule, derivative, and which kernel serves which device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss_fast import _check
+from segloss_fast._native import _C
+from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
+
+KERNELS = ("native",)  # in the order that impl="auto" prefers
+
+_ARGUMENTS = (
+    "Tensor input, Tensor target, Tensor? voxel_weight, str[] terms, str activation, "
+    "str ce_activation, float gamma, int? ignore_index, str impl"
+)
+torch.library.define("segloss_fast::region_sums", f"({_ARGUMENTS}) -> Tensor")
+torch.library.define("segloss_fast::region_sums_backward", f"(Tensor grad_rows, {_ARGUMENTS}) -> Tensor")
+
+
+def why_not(impl: str, device: torch.device, needs_reference: bool = False) -> str | None:
+    """Return why these kernels cannot serve a call on this device, None where they can."""
+    if impl == "triton":
+        return "region_sums has no Triton kernels yet"
+    if _C is None:
+        return (
+            "the native module was not built; install a C++ compiler and reinstall with "
+            "SEGLOSS_BUILD=require to see why"
+        )
+    if device.type != "cpu":
+        return f"region_sums has no native kernels for {device.type} tensors yet"
+    if needs_reference:
+        return "the gradient of target and of voxel_weight is computed by the reference only"
+    return None
+
+
+def _codes(
+    terms: list[str], activation: str, ce_activation: str, gamma: float, ignore_index: int | None
+) -> tuple[list[int], int, int, float, int | None]:
+    """Number the names as the native kernels do."""
+    return (
+        [TERMS.index(name) for name in terms],
+        ACTIVATIONS.index(activation),
+        ACTIVATIONS.index(ce_activation),
+        gamma,
+        ignore_index,
+    )
+
+
+@torch.library.impl("segloss_fast::region_sums", "CPU")
+def _forward_cpu(
+    input: Tensor, target: Tensor, voxel_weight: Tensor | None, *options: Any  # noqa: ANN401
+) -> Tensor:
+    rows, invalid = torch.ops.segloss_fast._region_sums_cpu(
+        input, target, voxel_weight, *_codes(*options[:-1])
+    )
+    if target.dim() < input.dim():
+        _check.check_labels(invalid, input.shape[1])
+    result: Tensor = rows
+    return result
+
+
+@torch.library.impl("segloss_fast::region_sums_backward", "CPU")
+def _backward_cpu(
+    grad_rows: Tensor,
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None,
+    *options: Any,  # noqa: ANN401
+) -> Tensor:
+    grad: Tensor = torch.ops.segloss_fast._region_sums_cpu_backward(
+        grad_rows, input, target, voxel_weight, *_codes(*options[:-1])
+    )
+    return grad
+
+
+@torch.library.register_fake("segloss_fast::region_sums")
+def _forward_fake(
+    input: Tensor, target: Tensor, voxel_weight: Tensor | None, terms: list[str], *options: Any  # noqa: ANN401
+) -> Tensor:
+    return input.new_empty((len(terms), input.shape[0], input.shape[1]), dtype=torch.float64)
+
+
+@torch.library.register_fake("segloss_fast::region_sums_backward")
+def _backward_fake(grad_rows: Tensor, input: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
+    return torch.empty_like(input)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
+
+
+def _backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    grad = torch.ops.segloss_fast.region_sums_backward(grad_rows, *ctx.saved_tensors, *ctx.options)
+    return grad, *[None] * 8
+
+
+def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    raise RuntimeError(
+        "region_sums has no second derivative in its kernels; use impl='reference' for double backward"
+    )
+
+
+torch.library.register_autograd(
+    "segloss_fast::region_sums", _backward, setup_context=_setup_context
+)
+torch.library.register_autograd("segloss_fast::region_sums_backward", _double_backward)
