@@ -48,7 +48,9 @@ def native_extension() -> Extension:
         "SEGLOSS_FLAGS": f'"{" ".join(flags)}"',
     }
     # As system headers, theirs do not warn.
-    system = [f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())]
+    system = [
+        f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())
+    ]
     return Extension(
         "segloss_fast._C",
         sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp")),
@@ -87,7 +89,10 @@ def build_arguments(mode: str) -> dict[str, object]:
                 if mode == "require":
                     raise
                 self.extensions = []
-                print(f"segloss_fast: native build failed, installing without: {error}", file=sys.stderr)
+                print(
+                    f"segloss_fast: native build failed, installing without: {error}",
+                    file=sys.stderr,
+                )
 
     return {"ext_modules": [extension], "cmdclass": {"build_ext": OptionalBuild}}
 

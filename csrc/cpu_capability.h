@@ -1,4 +1,5 @@
-// Which instruction set the CPU kernels use: the best that this machine has, or a lower one that a test forces.
+// Which instruction set the CPU kernels use: the best that this machine has, or a lower one that a
+// test forces.
 #pragma once
 
 namespace segloss {

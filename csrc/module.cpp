@@ -1,5 +1,5 @@
-// The importable module segloss_fast._C: importing it registers the operators (each primitive's binding.cpp); its
-// functions tell how it was built and which instruction set its CPU kernels use.
+// The importable module segloss_fast._C: importing it registers the operators (each primitive's
+// binding.cpp); its functions tell how it was built and which instruction set its CPU kernels use.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -9,4 +9,9 @@ else:
     from pip._vendor import tomli as tomllib  # Python 3.10: the copy that pip carries
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-print(" ".join(requirement.replace(" ", "") for requirement in project["optional-dependencies"][sys.argv[1]]))
+print(
+    " ".join(
+        requirement.replace(" ", "")
+        for requirement in project["optional-dependencies"][sys.argv[1]]
+    )
+)

@@ -43,7 +43,9 @@ def check_input(input: object) -> None:
 def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raise ValueError unless ``tensor`` lies on the input's device."""
     if tensor.device != input.device:
-        raise ValueError(f"{name} must be on the device of input, {input.device}, got {tensor.device}")
+        raise ValueError(
+            f"{name} must be on the device of input, {input.device}, got {tensor.device}"
+        )
 
 
 def check_labels(invalid: Tensor, classes: int) -> None:

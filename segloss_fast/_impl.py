@@ -32,7 +32,7 @@ def set_impl(impl: str) -> None:
     _default = impl
 
 
-class use_impl:  # noqa: N801  # reads as a function: with use_impl("reference"):
+class use_impl:  # reads as a function: with use_impl("reference"):
     """Set what ``impl="auto"`` means for a ``with`` block.
 
     Args:
@@ -59,7 +59,7 @@ class use_impl:  # noqa: N801  # reads as a function: with use_impl("reference")
         set_impl(self._outer)
 
 
-class debug:  # noqa: N801  # called as a function, or used as: with debug(True):
+class debug:  # called as a function, or used as: with debug(True):
     """Turn debug mode on or off, for the process or, in a ``with`` statement, for the block.
 
     Out-of-range labels raise ``ValueError`` on the CPU always. On a GPU finding them needs a

@@ -1,6 +1,6 @@
-// The CPU operators: checks what would corrupt memory, describes the tensors to the kernels, and spreads chunks of
-// voxels over torch's threads. The chunks depend on the shape alone and their sums are added in order, so that
-// the result does not depend on the number of threads.
+// The CPU operators: checks what would corrupt memory, describes the tensors to the kernels, and
+// spreads chunks of voxels over torch's threads. The chunks depend on the shape alone and their
+// sums are added in order, so that the result does not depend on the number of threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -29,9 +29,12 @@ using torch::stable::Tensor;
 const Kernels& kernels() {
 #ifdef SEGLOSS_X86_KERNELS
   switch (cpu_capability()) {
-    case CpuCapability::kAvx512: return avx512::kKernels;
-    case CpuCapability::kAvx2: return avx2::kKernels;
-    case CpuCapability::kBaseline: break;
+    case CpuCapability::kAvx512:
+      return avx512::kKernels;
+    case CpuCapability::kAvx2:
+      return avx2::kKernels;
+    case CpuCapability::kBaseline:
+      break;
   }
 #endif
   return baseline::kKernels;
@@ -39,17 +42,27 @@ const Kernels& kernels() {
 
 Dtype dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Dtype::kFloat32;
-    case ScalarType::Double: return Dtype::kFloat64;
-    case ScalarType::Half: return Dtype::kFloat16;
-    case ScalarType::BFloat16: return Dtype::kBFloat16;
+    case ScalarType::Float:
+      return Dtype::kFloat32;
+    case ScalarType::Double:
+      return Dtype::kFloat64;
+    case ScalarType::Half:
+      return Dtype::kFloat16;
+    case ScalarType::BFloat16:
+      return Dtype::kBFloat16;
     case ScalarType::Bool:
-    case ScalarType::Byte: return Dtype::kUInt8;
-    case ScalarType::Char: return Dtype::kInt8;
-    case ScalarType::Short: return Dtype::kInt16;
-    case ScalarType::Int: return Dtype::kInt32;
-    case ScalarType::Long: return Dtype::kInt64;
-    default: STD_TORCH_CHECK(false, "region_sums: unsupported dtype");
+    case ScalarType::Byte:
+      return Dtype::kUInt8;
+    case ScalarType::Char:
+      return Dtype::kInt8;
+    case ScalarType::Short:
+      return Dtype::kInt16;
+    case ScalarType::Int:
+      return Dtype::kInt32;
+    case ScalarType::Long:
+      return Dtype::kInt64;
+    default:
+      STD_TORCH_CHECK(false, "region_sums: unsupported dtype");
   }
 }
 
@@ -175,7 +188,8 @@ class Chunks {
   int64_t per_item_;
 };
 
-// A fresh buffer of many megabytes costs more in page faults than the kernel that fills it; huge pages take few.
+// A fresh buffer of many megabytes costs more in page faults than the kernel that fills it; huge
+// pages take few.
 void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = uintptr_t(2) << 20;
@@ -192,8 +206,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& target,
                                    std::optional<Tensor> weight, std::vector<int64_t> terms,
                                    int64_t activation, int64_t ce_activation, double gamma,
                                    std::optional<int64_t> ignore_index) {
-  const Problem problem = describe(input, target, weight,
-                                   {terms, activation, ce_activation, gamma, ignore_index});
+  const Problem problem =
+      describe(input, target, weight, {terms, activation, ce_activation, gamma, ignore_index});
   const Chunks chunks(problem);
   const int64_t size = problem.rows * problem.channels;
   Tensor partial = torch::stable::empty({chunks.count(), size}, ScalarType::Double);
@@ -204,8 +218,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& target,
     run.forward(problem, chunks[i], scratch, sums + i * size, &found[i]);
   });
 
-  Tensor rows = torch::stable::empty({problem.rows, problem.batch, problem.channels},
-                                     ScalarType::Double);
+  Tensor rows =
+      torch::stable::empty({problem.rows, problem.batch, problem.channels}, ScalarType::Double);
   Tensor invalid = torch::stable::empty({2}, ScalarType::Double);
   auto* const total = static_cast<double*>(rows.mutable_data_ptr());
   auto* const bad = static_cast<double*>(invalid.mutable_data_ptr());
@@ -228,8 +242,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& target,
 Tensor backward(const Tensor& grad_rows, const Tensor& input, const Tensor& target,
                 std::optional<Tensor> weight, std::vector<int64_t> terms, int64_t activation,
                 int64_t ce_activation, double gamma, std::optional<int64_t> ignore_index) {
-  const Problem problem = describe(input, target, weight,
-                                   {terms, activation, ce_activation, gamma, ignore_index});
+  const Problem problem =
+      describe(input, target, weight, {terms, activation, ce_activation, gamma, ignore_index});
   const Tensor grad_sums = torch::stable::contiguous(grad_rows);
   STD_TORCH_CHECK(grad_sums.scalar_type() == ScalarType::Double &&
                       grad_sums.numel() == problem.rows * problem.batch * problem.channels,

@@ -1,4 +1,5 @@
-// What the region_sums kernels compute on, free of torch: one instance of the kernels is compiled per instruction set.
+// What the region_sums kernels compute on, free of torch: one instance of the kernels is compiled
+// per instruction set.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +40,8 @@ enum Term : int32_t {
   kTermCount
 };
 
-// A tensor [B, C, *S] in place. The voxels' dimensions are merged where their strides allow; strides in elements.
+// A tensor [B, C, *S] in place. The voxels' dimensions are merged where their strides allow;
+// strides in elements.
 struct View {
   void* data;
   Dtype dtype;

@@ -8,7 +8,8 @@
 #include <cstring>
 
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,prefer-vector-width=512")
+#pragma GCC target( \
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,prefer-vector-width=512")
 #define SEGLOSS_NAMESPACE avx512
 #include "region_sums/kernels.inc"
 #pragma GCC pop_options

@@ -39,7 +39,9 @@ class RegionSums:
         if not isinstance(other, RegionSums):
             return NotImplemented
         if self.terms != other.terms:
-            raise ValueError(f"only sums of the same terms add up, got {self.terms} and {other.terms}")
+            raise ValueError(
+                f"only sums of the same terms add up, got {self.terms} and {other.terms}"
+            )
         return RegionSums(self.terms, self.rows + other.rows)
 
 
@@ -88,7 +90,9 @@ def region_sums(
     target = _check_target(input, target, ignore_index)
     if voxel_weight is not None:
         _check_voxel_weight(input, voxel_weight)
-    needs_reference = target.requires_grad or (voxel_weight is not None and voxel_weight.requires_grad)
+    needs_reference = target.requires_grad or (
+        voxel_weight is not None and voxel_weight.requires_grad
+    )
     impl = resolve(impl, op.KERNELS, lambda name: op.why_not(name, input.device, needs_reference))
     if impl == "reference":
         rows = _reference(input, target, voxel_weight, options)

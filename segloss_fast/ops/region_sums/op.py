@@ -18,7 +18,9 @@ _ARGUMENTS = (
     "str ce_activation, float gamma, int? ignore_index, str impl"
 )
 torch.library.define("segloss_fast::region_sums", f"({_ARGUMENTS}) -> Tensor")
-torch.library.define("segloss_fast::region_sums_backward", f"(Tensor grad_rows, {_ARGUMENTS}) -> Tensor")
+torch.library.define(
+    "segloss_fast::region_sums_backward", f"(Tensor grad_rows, {_ARGUMENTS}) -> Tensor"
+)
 
 
 def why_not(impl: str, device: torch.device, needs_reference: bool = False) -> str | None:
@@ -52,7 +54,10 @@ def _codes(
 
 @torch.library.impl("segloss_fast::region_sums", "CPU")
 def _forward_cpu(
-    input: Tensor, target: Tensor, voxel_weight: Tensor | None, *options: Any  # noqa: ANN401
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None,
+    *options: Any,  # noqa: ANN401
 ) -> Tensor:
     rows, invalid = torch.ops.segloss_fast._region_sums_cpu(
         input, target, voxel_weight, *_codes(*options[:-1])
@@ -79,7 +84,11 @@ def _backward_cpu(
 
 @torch.library.register_fake("segloss_fast::region_sums")
 def _forward_fake(
-    input: Tensor, target: Tensor, voxel_weight: Tensor | None, terms: list[str], *options: Any  # noqa: ANN401
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None,
+    terms: list[str],
+    *options: Any,  # noqa: ANN401
 ) -> Tensor:
     return input.new_empty((len(terms), input.shape[0], input.shape[1]), dtype=torch.float64)
 

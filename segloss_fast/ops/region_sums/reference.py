@@ -66,7 +66,9 @@ def _one_hot(
     bad = (counted & ~one_hot.any(1)).flatten()
     first = bad.to(torch.uint8).argmax() if bad.numel() else 0
     values = torch.where(bad, labels.flatten().to(row_dtype(labels.device)), 0)
-    invalid = torch.stack([bad.sum(dtype=values.dtype), values[first] if bad.numel() else values.sum()])
+    invalid = torch.stack(
+        [bad.sum(dtype=values.dtype), values[first] if bad.numel() else values.sum()]
+    )
     return one_hot.to(dtype), (counted & ~bad.view_as(counted))[:, None], invalid
 
 

@@ -1,0 +1,59 @@
+"""Says which implementations run in this install, on which devices, and why the others do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from segloss_fast._native import _C
+from segloss_fast.ops.region_sums import op as region_sums_op
+
+PRIMITIVES = {"region_sums": region_sums_op.why_not}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of one primitive on one kind of device.
+
+    Attributes:
+        primitive: Name of the primitive.
+        impl: ``"reference"``, ``"native"`` or ``"triton"``.
+        device: ``"cpu"`` or ``"cuda"``.
+        available: Whether it runs here.
+        detail: What it runs with, or why it does not.
+    """
+
+    primitive: str
+    impl: str
+    device: str
+    available: bool
+    detail: str
+
+
+def backends() -> list[Backend]:
+    """Return every implementation of every primitive on the CPU and on CUDA, available or not."""
+    found = []
+    for primitive, why_not in PRIMITIVES.items():
+        for device in ("cpu", "cuda"):
+            missing = _missing_device(device)
+            for impl in ("reference", "native", "triton"):
+                reason = missing or (
+                    None if impl == "reference" else why_not(impl, torch.device(device))
+                )
+                detail = reason or _detail(impl, device)
+                found.append(Backend(primitive, impl, device, reason is None, detail))
+    return found
+
+
+def _missing_device(device: str) -> str | None:
+    if device == "cpu" or torch.cuda.is_available():
+        return None
+    return "torch sees no CUDA device"
+
+
+def _detail(impl: str, device: str) -> str:
+    if impl == "reference":
+        return f"PyTorch {torch.__version__}"
+    assert _C is not None
+    return f"C++, {_C.cpu_capability()}, {_C.build_info()['compiler']}"

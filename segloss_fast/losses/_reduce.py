@@ -1,0 +1,150 @@
+"""From the sums per item and class to the loss: pooling, ratios, background, class weights, reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segloss_fast.losses._keywords import Region, Voxel, Weights
+from segloss_fast.losses._sync import add_over_ranks
+from segloss_fast.ops.region_sums import RegionSums, region_sums
+
+
+@dataclass(frozen=True)
+class Part:
+    """A summand of a loss: the sums it needs, and its value as a function of them.
+
+    ``value`` gets rows ``[B', C]``, with B' = 1 where the batch is pooled, and returns a scalar, or for
+    the reduction "none" ``[B', C]`` with zeros for a background that is left out.
+    """
+
+    terms: tuple[str, ...]
+    value: Callable[[RegionSums], Tensor]
+    factor: float = 1.0
+
+
+def evaluate(
+    parts: Sequence[Part],
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None,
+    keywords: Voxel,
+    *,
+    has_background_row: bool,
+    ce_activation: str | None = None,
+    gamma: float | None = None,
+) -> Tensor:
+    """Return the weighted sum of the parts, all from one pass over the volume."""
+    sums = region_sums(
+        input,
+        target,
+        activation=keywords.activation,
+        ce_activation=ce_activation,
+        terms=tuple(dict.fromkeys(term for part in parts for term in part.terms)),
+        gamma=gamma,
+        voxel_weight=voxel_weight,
+        ignore_index=keywords.ignore_index,
+        impl=keywords.impl,
+    )
+    rows = sums.rows.sum(1, keepdim=True) if keywords.batch else sums.rows
+    if keywords.sync:
+        rows = add_over_ranks(rows, keywords.sync)
+    pooled = RegionSums(sums.terms, rows)
+    loss = _scaled(parts[0], pooled)
+    for part in parts[1:]:
+        loss = loss + _scaled(part, pooled)
+    if keywords.reduction == "none":
+        loss = loss if has_background_row else loss[:, 1:]
+        loss = loss.squeeze(0) if keywords.batch else loss
+    return loss.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
+
+
+def _scaled(part: Part, sums: RegionSums) -> Tensor:
+    value = part.value(sums)
+    return value if part.factor == 1 else part.factor * value
+
+
+def ratio(numerator: Tensor, denominator: Tensor, nr: float, dr: float) -> Tensor:
+    """Return (numerator + nr) / (denominator + dr), and 1 where nothing is left to divide by.
+
+    An empty class predicted empty is a perfect prediction; its ratio is 1 for any nr = dr, so for 0 too.
+    """
+    if dr > 0:
+        return (numerator + nr) / (denominator + dr)
+    empty = denominator == 0
+    return torch.where(empty, 1, (numerator + nr) / denominator.masked_fill(empty, 1))
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide, with the numerator unchanged where the denominator is 0: there nothing counts, and both are 0."""
+    return numerator / denominator.masked_fill(denominator == 0, 1)
+
+
+def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | None:
+    """Return the weights as a row ``[C]`` on the device and in the dtype of ``like`` ``[B', C]``."""
+    if weights is None:
+        return None
+    row = torch.as_tensor(weights).to(like)
+    if row.shape != like.shape[1:]:
+        raise ValueError(
+            f"{name} must hold {like.shape[1]} numbers, one per class, got shape {list(row.shape)}"
+        )
+    return row
+
+
+def reduce_region(loss: Tensor, sums: RegionSums, keywords: Region, counts: bool) -> Tensor:
+    """Reduce a loss per item and class, ``[B', C]``.
+
+    Args:
+        loss: ``[B', C]``.
+        sums: With the row target, and the row weight if ``counts``.
+        keywords: Which classes count, with what weight, and how they are reduced.
+        counts: Whether the row weight tells which items have a voxel that counts; the loss of one that has
+            none is 0.
+    """
+    if counts:
+        loss = torch.where(sums.weight == 0, 0, loss)
+    weight = class_weights(keywords.class_weight, "class_weight", loss)
+    if keywords.absent == "skip":
+        present = (sums.target != 0).to(loss)
+        weight = present if weight is None else weight * present
+    background = 0 if keywords.include_background else 1
+    if keywords.reduction != "none":
+        loss = loss[:, background:]
+        weight = None if weight is None else weight[..., background:]
+    elif background:
+        weight = torch.ones_like(loss) if weight is None else weight
+        weight = torch.cat([torch.zeros_like(weight[..., :1]), weight[..., 1:]], -1)
+    # Multiplied, not selected, so that a NaN in a class that is skipped still shows.
+    weighted = loss if weight is None else loss * weight
+    if keywords.reduction == "none":
+        return weighted
+    if keywords.reduction == "sum" or loss.numel() == 0:
+        return weighted.sum()
+    return (
+        weighted.mean() if weight is None else divide(weighted.sum(), weight.expand_as(loss).sum())
+    )
+
+
+def reduce_voxel(parts: Tensor, norm: Tensor, keywords: Voxel) -> Tensor:
+    """Reduce a voxel loss summed per item and class, ``[B', C]``.
+
+    Args:
+        parts: Sums of the loss, ``[B', C]``.
+        norm: What each adds to the number of voxels that the mean divides by, ``[B', C]``.
+        keywords: Which classes count, with what weight, and how they are reduced.
+    """
+    weight = class_weights(keywords.class_weight, "class_weight", parts)
+    if not keywords.include_background:
+        weight = torch.ones_like(parts[0]) if weight is None else weight
+        weight = torch.cat([torch.zeros_like(weight[:1]), weight[1:]])
+    if weight is not None:
+        parts, norm = parts * weight, norm * weight
+    if keywords.reduction == "sum":
+        return parts.sum()
+    if keywords.reduction == "none":
+        return divide(parts, norm.sum(1, keepdim=True))
+    return divide(parts.sum(), norm.sum())

@@ -1,0 +1,50 @@
+"""Adds sums over the ranks of a process group, with the gradient that DistributedDataParallel expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _AddOverRanks(torch.autograd.Function):
+    """All-reduce in both directions.
+
+    Every rank computes the same loss L of the same global sums. The gradient of rank r's input through them
+    is its share of dL; the backward all-reduce makes it W times that, for W ranks, so that DDP's mean over
+    the ranks gives the global gradient exactly.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: ANN401
+        ctx.group = group
+        total = rows.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
+    """Return the rows added over all ranks of the group that ``sync`` names (True: the default group).
+
+    Raises:
+        RuntimeError: If torch.distributed is not initialised, or has no group of that name.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError(
+            f"sync={sync!r} adds the sums over ranks, but torch.distributed is not initialised; "
+            "call torch.distributed.init_process_group first, or leave sync=False"
+        )
+    group: dist.ProcessGroup | None
+    if isinstance(sync, str):
+        group = dist.distributed_c10d._resolve_process_group(sync)
+    else:
+        group = None if sync is True else sync
+    return _AddOverRanks.apply(rows, group)  # type: ignore[no-any-return,no-untyped-call]

@@ -1,0 +1,182 @@
+"""Compound losses: a weighted sum of a region and a distribution loss, from one pass over the volume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+from typing_extensions import Unpack
+
+from segloss_fast.losses._keywords import Region, RegionKeywords, Weights, check_number
+from segloss_fast.losses._module import Loss
+from segloss_fast.losses._reduce import evaluate
+from segloss_fast.losses.distribution import (
+    check_focal,
+    cross_entropy_part,
+    focal_part,
+    is_categorical,
+)
+from segloss_fast.losses.region import dice_part
+
+
+def dice_ce_loss(
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None = None,
+    *,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    squared: bool = False,
+    label_smoothing: float = 0.0,
+    pos_weight: Weights | None = None,
+    ce_activation: str | None = None,
+    **keywords: Unpack[RegionKeywords],
+) -> Tensor:
+    """Functional form of :class:`DiceCELoss`."""
+    checked = Region(**keywords)
+    check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+    categorical = is_categorical(ce_activation or checked.activation, input.shape[1])
+    ce_keywords = replace(checked, include_background=True)
+    return evaluate(
+        [
+            dice_part(checked, voxel_weight, squared, lambda_dice),
+            cross_entropy_part(ce_keywords, categorical, label_smoothing, pos_weight, lambda_ce),
+        ],
+        input,
+        target,
+        voxel_weight,
+        checked,
+        has_background_row=True,
+        ce_activation=ce_activation,
+    )
+
+
+class DiceCELoss(Loss):
+    """``lambda_dice * DiceLoss + lambda_ce * CrossEntropyLoss``, in one pass.
+
+    As in MONAI and nnU-Net, ``include_background=False`` leaves the background out of Dice only; the row of
+    the background is then cross-entropy alone.
+
+    Args:
+        lambda_dice: Factor of Dice.
+        lambda_ce: Factor of cross-entropy.
+        squared: As in :class:`DiceLoss`.
+        label_smoothing: As in :class:`CrossEntropyLoss`.
+        pos_weight: As in :class:`CrossEntropyLoss`.
+        ce_activation: Activation of the cross-entropy; that of Dice if None.
+        **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`.
+
+    Raises:
+        TypeError: If a keyword is unknown or of the wrong type.
+        ValueError: If a keyword has a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        squared: bool = False,
+        label_smoothing: float = 0.0,
+        pos_weight: Weights | None = None,
+        ce_activation: str | None = None,
+        **keywords: Unpack[RegionKeywords],
+    ) -> None:
+        Region(**keywords)
+        check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+        _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+        super().__init__(
+            dice_ce_loss,
+            lambda_dice=lambda_dice,
+            lambda_ce=lambda_ce,
+            squared=squared,
+            label_smoothing=label_smoothing,
+            pos_weight=pos_weight,
+            ce_activation=ce_activation,
+            **keywords,
+        )
+
+
+def dice_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None = None,
+    *,
+    lambda_dice: float = 1.0,
+    lambda_focal: float = 1.0,
+    squared: bool = False,
+    gamma: float = 2.0,
+    alpha: float | Weights | None = None,
+    ce_activation: str | None = None,
+    **keywords: Unpack[RegionKeywords],
+) -> Tensor:
+    """Functional form of :class:`DiceFocalLoss`."""
+    checked = Region(**keywords)
+    check_focal(gamma, alpha)
+    _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
+    categorical = is_categorical(ce_activation or checked.activation, input.shape[1])
+    return evaluate(
+        [
+            dice_part(checked, voxel_weight, squared, lambda_dice),
+            focal_part(checked, categorical, alpha, lambda_focal),
+        ],
+        input,
+        target,
+        voxel_weight,
+        checked,
+        has_background_row=checked.include_background,
+        ce_activation=ce_activation,
+        gamma=gamma,
+    )
+
+
+class DiceFocalLoss(Loss):
+    """``lambda_dice * DiceLoss + lambda_focal * FocalLoss``, in one pass.
+
+    MONAI's DiceFocalLoss(softmax=True) is this with ``ce_activation="sigmoid"``. As there,
+    ``include_background=False`` leaves the background out of both parts.
+
+    Args:
+        lambda_dice: Factor of Dice.
+        lambda_focal: Factor of focal loss.
+        squared: As in :class:`DiceLoss`.
+        gamma: As in :class:`FocalLoss`.
+        alpha: As in :class:`FocalLoss`.
+        ce_activation: Activation of the focal loss; that of Dice if None.
+        **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`.
+
+    Raises:
+        TypeError: If a keyword is unknown or of the wrong type.
+        ValueError: If a keyword has a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        lambda_dice: float = 1.0,
+        lambda_focal: float = 1.0,
+        squared: bool = False,
+        gamma: float = 2.0,
+        alpha: float | Weights | None = None,
+        ce_activation: str | None = None,
+        **keywords: Unpack[RegionKeywords],
+    ) -> None:
+        Region(**keywords)
+        check_focal(gamma, alpha)
+        _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
+        super().__init__(
+            dice_focal_loss,
+            lambda_dice=lambda_dice,
+            lambda_focal=lambda_focal,
+            squared=squared,
+            gamma=gamma,
+            alpha=alpha,
+            ce_activation=ce_activation,
+            **keywords,
+        )
+
+
+def _check_factors(**factors: float) -> None:
+    for name, factor in factors.items():
+        check_number(name, factor)
