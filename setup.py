@@ -1,7 +1,7 @@
 """Build the optional native module; everything else about the package is in pyproject.toml.
 
-``SEGLOSS_BUILD=auto`` (the default) installs a pure-Python package, with a warning, where the native
-module cannot be built; ``require`` makes that an error; ``skip`` does not try.
+``SEGLOSS_BUILD=auto`` (the default) installs a pure-Python package, with a warning, where the
+native module cannot be built; ``require`` makes that an error; ``skip`` does not try.
 """
 
 import os
@@ -37,7 +37,7 @@ def version() -> str:
 
 
 def native_extension() -> Extension:
-    """Describe ``segloss_fast._C``; ImportError where torch or pybind11 is not there to build with."""
+    """Describe ``segloss_fast._C``; ImportError without torch or pybind11 to build with."""
     import pybind11
     from torch.utils import cpp_extension
 

@@ -1,4 +1,4 @@
-"""Print the requirements of one extra of pyproject.toml, for installing them without the package itself."""
+"""Print the requirements of one extra of pyproject.toml, to install them without the package."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checks of user input that every operator shares: each names the argument, what it expects and what came."""
+"""Checks of user input: each error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_dtype(name: str, tensor: object, allowed: Sequence[torch.dtype]) -> No
 
 
 def check_input(input: object) -> None:
-    """Raise unless ``input`` is a floating-point tensor ``[B, C, *S]`` with S of one to three dimensions."""
+    """Raise unless ``input`` is a floating-point ``[B, C, *S]``, S of one to three dimensions."""
     check_dtype("input", input, FLOATING)
     assert isinstance(input, Tensor)
     if not 3 <= input.dim() <= 5:

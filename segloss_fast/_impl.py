@@ -21,8 +21,8 @@ def set_impl(impl: str) -> None:
     """Set what ``impl="auto"`` means from now on, in the whole process.
 
     Args:
-        impl: ``"auto"`` (the fastest that this install has for the tensors at hand), ``"reference"``,
-            ``"native"`` or ``"triton"``.
+        impl: ``"auto"`` (the fastest that this install has for the tensors at hand),
+            ``"reference"``, ``"native"`` or ``"triton"``.
 
     Raises:
         ValueError: If ``impl`` is none of these.

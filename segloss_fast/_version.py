@@ -1,3 +1,3 @@
-"""The package's version; setup.py compiles it into the native module, which must match at import."""
+"""The package's version; the native module carries the one that it was built for."""
 
 __version__ = "0.1.0"

@@ -13,8 +13,8 @@ WEIGHTS = ("class_weight", "pos_weight", "alpha")
 class Loss(nn.Module):
     """Calls a functional loss with fixed keywords.
 
-    Weights per class become buffers, so that ``.to(device)`` moves them; they are not part of the state
-    dict, since the constructor's arguments say them.
+    Weights per class become buffers, so that ``.to(device)`` moves them; they are not part of the
+    state dict, since the constructor's arguments say them.
     """
 
     def __init__(self, function: Callable[..., Tensor], **keywords: object) -> None:
@@ -36,7 +36,8 @@ class Loss(nn.Module):
             voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``.
 
         Returns:
-            A scalar, or ``[B, C']`` rows (``[C']`` where the batch is pooled) for the reduction "none".
+            A scalar, or ``[B, C']`` rows (``[C']`` where the batch is pooled) for the reduction
+            "none".
         """
         return self._function(input, target, voxel_weight, **self._keywords, **self._buffers)
 

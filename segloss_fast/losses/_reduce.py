@@ -1,4 +1,4 @@
-"""From the sums per item and class to the loss: pooling, ratios, background, class weights, reduction."""
+"""From sums per item and class to the loss: pooling, ratios, class weights, reduction."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from segloss_fast.ops.region_sums import RegionSums, region_sums
 class Part:
     """A summand of a loss: the sums it needs, and its value as a function of them.
 
-    ``value`` gets rows ``[B', C]``, with B' = 1 where the batch is pooled, and returns a scalar, or for
-    the reduction "none" ``[B', C]`` with zeros for a background that is left out.
+    ``value`` gets rows ``[B', C]``, with B' = 1 where the batch is pooled, and returns a scalar, or
+    for the reduction "none" ``[B', C]`` with zeros for a background that is left out.
     """
 
     terms: tuple[str, ...]
@@ -70,7 +70,8 @@ def _scaled(part: Part, sums: RegionSums) -> Tensor:
 def ratio(numerator: Tensor, denominator: Tensor, nr: float, dr: float) -> Tensor:
     """Return (numerator + nr) / (denominator + dr), and 1 where nothing is left to divide by.
 
-    An empty class predicted empty is a perfect prediction; its ratio is 1 for any nr = dr, so for 0 too.
+    An empty class predicted empty is a perfect prediction; its ratio is 1 for any nr = dr, so for 0
+    too.
     """
     if dr > 0:
         return (numerator + nr) / (denominator + dr)
@@ -79,12 +80,12 @@ def ratio(numerator: Tensor, denominator: Tensor, nr: float, dr: float) -> Tenso
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide, with the numerator unchanged where the denominator is 0: there nothing counts, and both are 0."""
+    """Divide; where the denominator is 0 nothing counts, and the numerator, 0 too, is returned."""
     return numerator / denominator.masked_fill(denominator == 0, 1)
 
 
 def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | None:
-    """Return the weights as a row ``[C]`` on the device and in the dtype of ``like`` ``[B', C]``."""
+    """Return the weights as a row ``[C]`` with the device and dtype of ``like`` ``[B', C]``."""
     if weights is None:
         return None
     row = torch.as_tensor(weights).to(like)
@@ -102,8 +103,8 @@ def reduce_region(loss: Tensor, sums: RegionSums, keywords: Region, counts: bool
         loss: ``[B', C]``.
         sums: With the row target, and the row weight if ``counts``.
         keywords: Which classes count, with what weight, and how they are reduced.
-        counts: Whether the row weight tells which items have a voxel that counts; the loss of one that has
-            none is 0.
+        counts: Whether the row weight tells which items have a voxel that counts; the loss of one
+            that has none is 0.
     """
     if counts:
         loss = torch.where(sums.weight == 0, 0, loss)

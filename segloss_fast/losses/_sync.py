@@ -1,4 +1,4 @@
-"""Adds sums over the ranks of a process group, with the gradient that DistributedDataParallel expects."""
+"""Adds sums over the ranks of a process group, with the gradient that DDP expects."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 
 class _AddOverRanks(torch.autograd.Function):
     """All-reduce in both directions.
 
-    Every rank computes the same loss L of the same global sums. The gradient of rank r's input through them
-    is its share of dL; the backward all-reduce makes it W times that, for W ranks, so that DDP's mean over
-    the ranks gives the global gradient exactly.
+    Every rank computes the same loss L of the same global sums. The gradient of rank r's input
+    through them is its share of dL; the backward all-reduce makes it W times that, for W ranks, so
+    that DDP's mean over the ranks gives the global gradient exactly.
     """
 
     @staticmethod
@@ -32,7 +33,7 @@ class _AddOverRanks(torch.autograd.Function):
 
 
 def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
-    """Return the rows added over all ranks of the group that ``sync`` names (True: the default group).
+    """Return the rows added over the ranks of the group (True: the default one; or its name).
 
     Raises:
         RuntimeError: If torch.distributed is not initialised, or has no group of that name.
@@ -44,7 +45,7 @@ def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor
         )
     group: dist.ProcessGroup | None
     if isinstance(sync, str):
-        group = dist.distributed_c10d._resolve_process_group(sync)
+        group = distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
     else:
-        group = None if sync is True else sync
+        group = None if isinstance(sync, bool) else sync
     return _AddOverRanks.apply(rows, group)  # type: ignore[no-any-return,no-untyped-call]

@@ -1,4 +1,4 @@
-"""Compound losses: a weighted sum of a region and a distribution loss, from one pass over the volume."""
+"""Compound losses: a region and a distribution loss, from one pass over the volume."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def dice_ce_loss(
 class DiceCELoss(Loss):
     """``lambda_dice * DiceLoss + lambda_ce * CrossEntropyLoss``, in one pass.
 
-    As in MONAI and nnU-Net, ``include_background=False`` leaves the background out of Dice only; the row of
-    the background is then cross-entropy alone.
+    As in MONAI and nnU-Net, ``include_background=False`` leaves the background out of Dice only;
+    the row of the background is then cross-entropy alone.
 
     Args:
         lambda_dice: Factor of Dice.

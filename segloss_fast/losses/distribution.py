@@ -74,13 +74,15 @@ def cross_entropy_loss(
 class CrossEntropyLoss(Loss):
     """Cross-entropy.
 
-    Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and nll the
+    Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
+        nll the
     sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
-    ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights and N the number of voxels.
-    Probabilities are read as those of a softmax, for C = 1 as those of a sigmoid.
+    ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights and N the number of
+    voxels. Probabilities are read as those of a softmax, for C = 1 as those of a sigmoid.
 
     Args:
-        label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1] (softmax).
+        label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1]
+            (softmax).
         pos_weight: Factor of the voxels with t = 1, C numbers (sigmoid).
         **keywords: The common keywords of voxel losses, see :mod:`segloss_fast.losses`.
 
@@ -163,12 +165,14 @@ class FocalLoss(Loss):
     Softmax: the mean over voxels of ``-alpha_y (1 - p_y)^gamma log p_y``, y the voxel's class.
     Sigmoid: the mean over voxels and classes of ``-alpha t (1 - p)^gamma log p``
     ``- (1 - alpha) (1 - t) p^gamma log(1 - p)``. Probabilities as in :class:`CrossEntropyLoss`.
-    Class weights are scaled to a mean of 1. Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
+    Class weights are scaled to a mean of 1. Source: Lin et al. 2017,
+    https://arxiv.org/abs/1708.02002.
 
     Args:
         gamma: At least 0; 0 gives cross-entropy.
-        alpha: A number in [0, 1]: the weight of t = 1 (sigmoid) or of the classes from 1 on (softmax), with
-            1 - alpha for the rest. Or C numbers: the weights of t = 1 of each class, with 1 for t = 0.
+        alpha: A number in [0, 1]: the weight of t = 1 (sigmoid) or of the classes from 1 on
+            (softmax), with 1 - alpha for the rest. Or C numbers: the weights of t = 1 of each
+            class, with 1 for t = 0.
         **keywords: The common keywords of voxel losses, see :mod:`segloss_fast.losses`.
 
     Raises:

@@ -128,7 +128,8 @@ def _check_tversky(alpha: float, beta: float) -> None:
 class TverskyLoss(Loss):
     """Tversky loss, ``1 - (tp + smooth_nr) / (tp + alpha FP + beta FN + smooth_dr)``.
 
-    FP = pred - tp and FN = target - tp. alpha = beta = 0.5 is Dice (with half its smoothing), 1 is Jaccard.
+    FP = pred - tp and FN = target - tp. alpha = beta = 0.5 is Dice (with half its smoothing), 1 is
+    Jaccard.
     Source: Salehi et al. 2017, https://arxiv.org/abs/1706.05721.
 
     Args:

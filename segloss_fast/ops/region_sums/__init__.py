@@ -14,10 +14,12 @@ sq_err_pos    w t (p - t)^2          weight          w
 abs_err       w abs(p - t)
 ============  =====================  ==============  ==================================
 
-A product whose factor t (or 1 - t) is exactly 0 is 0, whatever the logarithm. Logarithms come from the
-logits: log-softmax, log-sigmoid, and log(1 - softmax) as the log of the sum over the other classes. For
-probabilities they are clamped to -100, and their derivative is 1 / max(p, 1e-12), as in torch's binary
-cross-entropy.
+A product whose factor t (or 1 - t) is exactly 0 is 0, whatever the logarithm. Logarithms come from
+the
+logits: log-softmax, log-sigmoid, and log(1 - softmax) as the log of the sum over the other classes.
+    For
+probabilities they are clamped to -100, and their derivative is 1 / max(p, 1e-12), as in torch's
+binary cross-entropy.
 
 Backward reads input and target again and writes the gradient: with G_c = dL/dp_c, the softmax gives
 dL/dx_k = p_k (G_k - sum_j p_j G_j), and with L_c = dL/d(log p_c), L_k - p_k sum_j L_j.
@@ -25,11 +27,7 @@ dL/dx_k = p_k (G_k - sum_j p_j G_j), and with L_c = dL/d(log p_c), L_k - p_k sum
 
 from __future__ import annotations
 
-from segloss_fast.ops.region_sums.contract import (
-    ACTIVATIONS,
-    TERMS,
-    RegionSums,
-    region_sums,
-)
+from segloss_fast.ops.region_sums.contract import RegionSums, region_sums
+from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
 
 __all__ = ["ACTIVATIONS", "TERMS", "RegionSums", "region_sums"]

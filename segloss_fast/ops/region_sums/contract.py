@@ -1,4 +1,4 @@
-"""region_sums as its callers see it: checks, the choice of implementation, and the result's record."""
+"""region_sums as callers see it: checks, the choice of implementation, the result's record."""
 
 from __future__ import annotations
 
@@ -57,17 +57,19 @@ def region_sums(
     ignore_index: int | None = None,
     impl: str = "auto",
 ) -> RegionSums:
-    """Activate the input and sum it against the target over all voxels (formulas: the module's docstring).
+    """Activate the input and sum it against the target over all voxels.
 
-    Differentiable in ``input``; in a floating-point dense ``target`` and in ``voxel_weight`` through the
-    reference. Double backward is an error except in the reference.
+    The formulas stand in the docstring of :mod:`segloss_fast.ops.region_sums`.
+
+    Differentiable in ``input``; in a floating-point dense ``target`` and in ``voxel_weight``
+    through the reference. Double backward is an error except in the reference.
 
     Args:
-        input: ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16, float32 or
-            float64. Logits, or probabilities in [0, 1].
-        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), any integer or floating dtype (for
-            C = 1, t = (target != 0)); or one-hot, multi-label or soft values ``[B, C, *S]`` of any real
-            dtype. For C = 1 a floating-point ``[B, 1, *S]`` target is read as values.
+        input: ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16, float32
+            or float64. Logits, or probabilities in [0, 1].
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), any integer or floating dtype
+            (for C = 1, t = (target != 0)); or one-hot, multi-label or soft values ``[B, C, *S]`` of
+            any real dtype. For C = 1 a floating-point ``[B, 1, *S]`` target is read as values.
         activation: ``"softmax"`` over the classes, ``"sigmoid"``, or ``"probabilities"`` (none).
         terms: Names of the rows to compute.
         gamma: Exponent of nll_pow, focal and focal_neg, at least 0.
@@ -81,9 +83,9 @@ def region_sums(
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
-        ValueError: If a shape, device or option is not, or if class indices lie outside [0, C) and are
-            not ``ignore_index`` (on a GPU, where looking would need a synchronisation, the rows become NaN;
-            under :class:`segloss_fast.debug` it raises there too).
+        ValueError: If a shape, device or option is not, or if class indices lie outside [0, C) and
+            are not ``ignore_index`` (on a GPU, where looking would need a synchronisation, the rows
+            become NaN; under :class:`segloss_fast.debug` it raises there too).
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)

@@ -1,4 +1,4 @@
-"""region_sums as an operator of torch: schema, shape rule, derivative, and which kernel serves which device."""
+"""region_sums as an operator of torch: schema, shape rule, derivative, kernels by device."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ def _backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # noqa
 
 def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     raise RuntimeError(
-        "region_sums has no second derivative in its kernels; use impl='reference' for double backward"
+        "region_sums has no second derivative in its kernels; "
+        "use impl='reference' for double backward"
     )
 
 

@@ -51,7 +51,7 @@ def row_dtype(device: torch.device) -> torch.dtype:
 def _one_hot(
     labels: Tensor, classes: int, ignore_index: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``[B, C, *S]`` one-hot values, ``[B, 1, *S]`` whether a voxel counts, and the invalid labels."""
+    """Return one-hot values, which voxels count ``[B, 1, *S]``, and the invalid labels."""
     counted = torch.ones_like(labels, dtype=torch.bool)
     if ignore_index is not None:
         counted = labels != ignore_index
@@ -150,7 +150,7 @@ def _activate(x: Tensor, activation: str) -> Tensor:
 
 
 def _product(factor: Tensor, value: Tensor) -> Tensor:
-    """Multiply, with 0 where the factor is 0: a class masked by an infinite logit has no share in the loss."""
+    """Multiply; 0 times infinity is 0, so that a class masked by its logit has no share."""
     return factor * torch.where((factor == 0) & ~value.isfinite(), 0, value)
 
 
@@ -162,7 +162,7 @@ def _power(base: Tensor, gamma: float) -> Tensor:
 
 
 def _log_one_minus_softmax(x: Tensor) -> Tensor:
-    """Log of the softmax's complement: log(1 - p), but from the other classes where p may be near 1."""
+    """Return log(1 - p), from the other classes where p may be near 1."""
     top = torch.zeros_like(x, dtype=torch.bool).scatter_(1, x.argmax(1, keepdim=True), True)
     others = x.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     at_most_half = torch.where(top, 0, x.softmax(1))

@@ -1,0 +1,96 @@
+"""Fixtures that several test files share: the native module, and installs into temporary folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from segloss_fast import _native
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a new interpreter in a folder; what the suite itself was built with has no say there."""
+    outside = {k: v for k, v in os.environ.items() if k not in ("SEGLOSS_BUILD", "PYTHONPATH")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**outside, **environ},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+class Sandbox:
+    """A copy of the source tree, and a folder beside it to install the package into.
+
+    Attributes:
+        source: The copy: what git tracks or would add, so that the checkout's build folders stay behind.
+        site: Where the package goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.site = folder / "site"
+        self.site.mkdir()
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        for name in filter(None, listing.stdout.split("\0")):
+            if (ROOT / name).is_file():  # tracked, but perhaps deleted in the working tree
+                (self.source / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self.source / name)
+
+    def install(self, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Let pip install the copy; -v because pip hides what a successful build prints."""
+        command = ["-m", "pip", "install", "-v", "--no-deps", "--target", str(self.site), *options]
+        return run_python(*command, ".", folder=self.source, **environ)
+
+    def python(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run an interpreter that finds the installed package before any other."""
+        return run_python(*arguments, folder=self.site, PYTHONPATH=str(self.site), **environ)
+
+    def libraries(self) -> list[Path]:
+        """The native modules that were installed."""
+        return sorted((self.site / "segloss_fast").glob("_C*"))
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def native_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """The package installed with its native module, as users build it: once, for it takes a minute."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no C++ compiler")
+    sandbox = Sandbox(tmp_path_factory.mktemp("native"))
+    done = sandbox.install("--no-build-isolation", SEGLOSS_BUILD="require")
+    assert done.returncode == 0, done.stdout
+    return sandbox
+
+
+@pytest.fixture
+def native() -> ModuleType:
+    """The native module of the package under test."""
+    if _native._C is None:
+        pytest.skip("the package under test was installed without its native module")
+    return _native._C
+
+
+@pytest.fixture
+def cpu_capability(native: ModuleType) -> Iterator[ModuleType]:
+    """The native module, for a test that changes the CPU capability, which is restored afterwards."""
+    best = native.cpu_capability()
+    yield native
+    native.set_cpu_capability(best)

@@ -1,0 +1,42 @@
+"""What several test files need: the implementations to try, and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from segloss_fast import backends
+
+# Those that run on the CPU in this install; the suite is also run on a pure-Python one.
+IMPLS = sorted({b.impl for b in backends() if b.device == "cpu" and b.available})
+
+
+def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss, and the gradient of a sum of its values that weighs them differently."""
+    x = x.detach().requires_grad_()
+    value = loss(x)
+    weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype).view_as(value)
+    (value * weights).sum().backward()
+    assert x.grad is not None
+    return value.detach(), x.grad
+
+
+def relative_l2(a: Tensor, b: Tensor) -> float:
+    """Return |a - b| / |b|, or |a| where b is 0."""
+    norm = b.double().norm().item()
+    return (a.double() - b.double()).norm().item() / (norm or 1)
+
+
+def relative_max(a: Tensor, b: Tensor) -> float:
+    """Return max|a - b| / max|b|, or max|a| where b is 0."""
+    largest = b.double().abs().max().item()
+    return (a.double() - b.double()).abs().max().item() / (largest or 1)
+
+
+def assert_close(a: Tensor, b: Tensor, tolerance: float, note: object = "") -> None:
+    """Assert that every value is within the tolerance, relative to itself or, below 1, absolute."""
+    difference = (a.double() - b.double()).abs()
+    allowed = tolerance * b.double().abs().clamp_min(1)
+    assert (difference <= allowed).all(), f"{note}: {difference.max().item():.3g}"

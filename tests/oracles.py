@@ -1,0 +1,207 @@
+"""Definitions of the losses in float64, written from the papers, one item and class at a time.
+
+Nothing here comes from the package: these are what it is tested against. Slow, and differentiable by autograd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Volume:
+    """One problem, flattened, in float64.
+
+    Attributes:
+        p: Activated input of the region part, ``[B, C, V]``.
+        q: Activated input of the part with logarithms.
+        t: Target values, ``[B, C, V]``.
+        w: Voxel weights, 0 where ignored, ``[B, C, V]``.
+        categorical: Whether the classes of q compete.
+        options: The loss's keywords.
+    """
+
+    p: Tensor
+    q: Tensor
+    t: Tensor
+    w: Tensor
+    categorical: bool
+    options: dict[str, Any]
+
+    def option(self, name: str, default: Any) -> Any:  # noqa: ANN401
+        """Return a keyword of the call, or its default."""
+        return self.options.get(name, default)
+
+
+def volume(
+    input: Tensor, target: Tensor, voxel_weight: Tensor | None, options: dict[str, Any]
+) -> Volume:
+    """Flatten and activate a problem."""
+    x = input.double().flatten(2)
+    batch, classes, voxels = x.shape
+    w = torch.ones(batch, classes, voxels, dtype=torch.float64)
+    if voxel_weight is not None:
+        w = w * voxel_weight.double().flatten(2)
+    if target.shape == input.shape and (classes > 1 or target.is_floating_point()):
+        t = target.double().flatten(2)
+    else:
+        labels = target.reshape(batch, voxels).long()
+        ignored = torch.zeros_like(labels, dtype=torch.bool)
+        if options.get("ignore_index") is not None:
+            ignored = labels == options["ignore_index"]
+        t = torch.zeros(batch, classes, voxels, dtype=torch.float64)
+        for c in range(classes):
+            t[:, c] = (labels != 0) if classes == 1 else (labels == c)
+        t = t * ~ignored[:, None]
+        w = w * ~ignored[:, None]
+        x = torch.where(ignored[:, None], 0, x)
+    name = options.get("activation", "softmax")
+    ce_name = options.get("ce_activation", None) or name
+    categorical = ce_name == "softmax" or (ce_name == "probabilities" and classes > 1)
+    return Volume(activate(x, name), activate(x, ce_name), t, w, categorical, options)
+
+
+def activate(x: Tensor, name: str) -> Tensor:
+    """Softmax over the classes, sigmoid, or nothing; written out."""
+    if name == "softmax":
+        e = torch.exp(x - x.detach().amax(1, keepdim=True))
+        return e / e.sum(1, keepdim=True)
+    return 1 / (1 + torch.exp(-x)) if name == "sigmoid" else x
+
+
+def region(volume: Volume, index: Any) -> Tensor:  # noqa: ANN401
+    """Reduce 1 - index(p, t, w) of each item and class, as the common keywords say."""
+    o = volume.option
+    batch, classes, _ = volume.p.shape
+    items: list[Any] = [slice(0, None)] if o("batch", False) else [slice(b, b + 1) for b in range(batch)]
+    start = 0 if o("include_background", True) else 1
+    class_weight = o("class_weight", None) or [1.0] * classes
+    rows, factors = [], []
+    for item in items:
+        for c in range(start, classes):
+            p, t, w = (part[item, c].flatten() for part in (volume.p, volume.t, volume.w))
+            present = bool((w * t).sum() != 0)
+            nothing = bool((w == 0).all())
+            rows.append(p.sum() * 0 if nothing else 1 - index(p, t, w))
+            keep = o("absent", "keep") == "keep" or present
+            factors.append(class_weight[c] * float(keep))
+    loss, factor = torch.stack(rows), torch.tensor(factors, dtype=torch.float64)
+    if o("reduction", "mean") == "none":
+        result = (loss * factor).view(len(items), -1)
+        return result[0] if o("batch", False) else result
+    total = (loss * factor).sum()
+    return total if o("reduction", "mean") == "sum" else total / factor.sum().clamp_min(1e-300)
+
+
+def dice(volume: Volume) -> Tensor:
+    """Milletari 2016, Sudre 2017."""
+    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+    squared = volume.option("squared", False)
+
+    def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
+        size = (w * (p**2 + t**2)).sum() if squared else (w * (p + t)).sum()
+        return (2 * (w * p * t).sum() + nr) / (size + dr)
+
+    return region(volume, index)
+
+
+def tversky(volume: Volume) -> Tensor:
+    """Salehi 2017: false positives weigh alpha, false negatives beta."""
+    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+    alpha, beta = volume.option("alpha", 0.5), volume.option("beta", 0.5)
+
+    def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
+        tp = (w * p * t).sum()
+        fp, fn = (w * p * (1 - t)).sum(), (w * (1 - p) * t).sum()
+        return (tp + nr) / (tp + alpha * fp + beta * fn + dr)
+
+    return region(volume, index)
+
+
+def jaccard(volume: Volume) -> Tensor:
+    """Rahman and Wang 2016: intersection over union."""
+    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+
+    def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
+        both = (w * p * t).sum()
+        return (both + nr) / ((w * p).sum() + (w * t).sum() - both + dr)
+
+    return region(volume, index)
+
+
+def voxelwise(volume: Volume, loss: Tensor, count: Tensor, class_weight: list[float]) -> Tensor:
+    """Reduce a map ``[B, C, V]`` of losses, divided by the sum of the map ``count``."""
+    o = volume.option
+    v = torch.tensor(class_weight, dtype=torch.float64).view(1, -1, 1).clone()
+    start = 0 if o("include_background", True) else 1
+    v[:, :start] = 0
+    part, norm = (v * volume.w * loss).sum(2), (v * volume.w * count).sum(2)  # [B, C]
+    if o("reduction", "mean") == "sum":
+        return part.sum()
+    if o("reduction", "mean") == "mean":
+        return part.sum() / norm.sum() if norm.sum() != 0 else part.sum()
+    if o("batch", False):
+        part, norm = part.sum(0, keepdim=True), norm.sum(0, keepdim=True)
+    total = norm.sum(1, keepdim=True)
+    rows = (part / torch.where(total == 0, 1, total))[:, start:]
+    return rows[0] if o("batch", False) else rows
+
+
+def cross_entropy(volume: Volume) -> Tensor:
+    """Weighted cross-entropy with smoothed labels; binary where the classes do not compete."""
+    o, q, t = volume.option, volume.q, volume.t
+    classes = q.shape[1]
+    weight = o("class_weight", None) or [1.0] * classes
+    if volume.categorical:
+        smooth = o("label_smoothing", 0.0)
+        # The smoothed target's parts weigh as their own class, the norm as the voxel's class.
+        loss = -((1 - smooth) * t + smooth / classes) * log(q)
+        return voxelwise(volume, loss, t, weight)
+    positive = torch.tensor(o("pos_weight", None) or [1.0] * classes, dtype=torch.float64).view(1, -1, 1)
+    loss = -(positive * t * log(q) + (1 - t) * log(1 - q))
+    return voxelwise(volume, loss, torch.ones_like(t), weight)
+
+
+def focal(volume: Volume) -> Tensor:
+    """Lin 2017, categorical or binary."""
+    o, q, t = volume.option, volume.q, volume.t
+    classes, gamma, alpha = q.shape[1], o("gamma", 2.0), o("alpha", None)
+    weight = o("class_weight", None) or [1.0] * classes
+    scalar = isinstance(alpha, float)
+    positive = torch.ones(1, classes, 1, dtype=torch.float64)
+    if alpha is not None:
+        positive = positive * (alpha if scalar else torch.tensor(alpha).double().view(1, -1, 1))
+    if volume.categorical:
+        if scalar:
+            positive[:, 0] = 1 - alpha
+        used = classes - (0 if o("include_background", True) else 1)
+        loss = -positive * t * (1 - q) ** gamma * log(q)
+        return voxelwise(volume, loss, torch.ones_like(t) / used, weight)
+    negative = 1 - alpha if scalar else 1.0
+    loss = -(positive * t * (1 - q) ** gamma * log(q) + negative * (1 - t) * q**gamma * log(1 - q))
+    return voxelwise(volume, loss, torch.ones_like(t), weight)
+
+
+def log(p: Tensor) -> Tensor:
+    """Logarithm clamped to -100, as in torch's binary cross-entropy."""
+    return torch.log(p).clamp_min(-100)
+
+
+def compound(region_loss: Any, voxel_loss: Any, factors: tuple[str, str], background: bool) -> Any:  # noqa: ANN401
+    """Return the weighted sum of two losses; ``background``: the second always counts the background."""
+
+    def loss(volume: Volume) -> Tensor:
+        first = volume.option(factors[0], 1.0) * region_loss(volume)
+        all_classes = {**volume.options, "include_background": True} if background else volume.options
+        other = Volume(volume.p, volume.q, volume.t, volume.w, volume.categorical, all_classes)
+        second = volume.option(factors[1], 1.0) * voxel_loss(other)
+        if first.dim() and first.shape != second.shape:  # rows without, and with the background
+            first = torch.cat([torch.zeros_like(second[..., :1]), first], -1)
+        result: Tensor = first + second
+        return result
+
+    return loss

@@ -1,0 +1,284 @@
+"""Every loss of the conformance table against its definition, over options, targets, dtypes, layouts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import segloss_fast
+from segloss_fast.losses import __all__ as LOSS_NAMES
+from tests import oracles
+from tests.conformance import (
+    CLASSES,
+    COMMON,
+    COMMON_BAD_KEYWORDS,
+    LOSSES,
+    LossRecord,
+    Problem,
+    combine,
+    problem,
+)
+from tests.helpers import IMPLS, assert_close, gradient, relative_l2
+
+by_loss = pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
+by_impl = pytest.mark.parametrize("impl", IMPLS)
+
+
+def run(
+    record: LossRecord, case: Problem, keywords: dict[str, Any], impl: str
+) -> tuple[Tensor, Tensor]:
+    """Return the loss, and the gradient of a weighted sum of its values."""
+    x = case.input.sigmoid() if keywords.get("activation") == "probabilities" else case.input
+
+    def loss(x: Tensor) -> Tensor:
+        return record.function(
+            x, case.target, case.voxel_weight, ignore_index=case.ignore_index, impl=impl, **keywords
+        )
+
+    return gradient(loss, x)
+
+
+def expected(record: LossRecord, case: Problem, keywords: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the same by the definition."""
+    x = case.input.sigmoid() if keywords.get("activation") == "probabilities" else case.input
+    options = {**keywords, "ignore_index": case.ignore_index}
+
+    def loss(x: Tensor) -> Tensor:
+        return record.oracle(oracles.volume(x, case.target, case.voxel_weight, options))
+
+    return gradient(loss, x.double())
+
+
+def test_every_loss_has_a_record() -> None:
+    assert {record.name for record in LOSSES} == set(LOSS_NAMES)
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize(
+    "kind", ["labels", "ignore", "absent", "dense", "weighted", "class_weighted"]
+)
+def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None:
+    case = problem(kind)
+    tried = 0
+    for own in record.keywords:
+        for common in COMMON:
+            keywords = combine(record, own, common)
+            if keywords is None:
+                continue
+            value, grad = run(record, case, keywords, impl)
+            true_value, true_grad = expected(record, case, keywords)
+            assert value.shape == true_value.shape, keywords
+            assert_close(value, true_value, 1e-12, keywords)
+            assert relative_l2(grad, true_grad) < 1e-11, keywords
+            tried += 1
+    assert tried >= 8
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize("size", [(1,), (97,), (3, 5), (2, 3, 5), (9, 8, 33)], ids=str)
+def test_any_rank_and_size(record: LossRecord, impl: str, size: tuple[int, ...]) -> None:
+    case = problem("labels", size)
+    value, grad = run(record, case, {}, impl)
+    true_value, true_grad = expected(record, case, {})
+    assert_close(value, true_value, 1e-12)
+    assert relative_l2(grad, true_grad) < 1e-11
+
+
+@by_loss
+@by_impl
+def test_one_class(record: LossRecord, impl: str) -> None:
+    case = problem("labels", classes=1)
+    value, grad = run(record, case, {"activation": "sigmoid"}, impl)
+    true_value, true_grad = expected(record, case, {"activation": "sigmoid"})
+    assert_close(value, true_value, 1e-12)
+    assert relative_l2(grad, true_grad) < 1e-11
+
+
+@by_loss
+@by_impl
+def test_gradcheck(record: LossRecord, impl: str) -> None:
+    case = problem("ignore", (3, 4))
+    for own in record.keywords:
+        module = record.module(**own, ignore_index=255, impl=impl)
+        x = case.input.requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, m=module: m(x, case.target), (x,), eps=1e-6)
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_dtypes_equal_the_rounded_input_in_float64(
+    record: LossRecord, impl: str, dtype: torch.dtype
+) -> None:
+    case = problem("ignore", (9, 13, 31), dtype=dtype)
+    value, grad = run(record, case, {}, impl)
+    true_value, true_grad = expected(record, case, {})
+    assert value.dtype == torch.float32
+    assert grad.dtype == dtype
+    assert_close(value, true_value, 1e-6)
+    # The gradient of float16 is judged under a scaled loss: unscaled, most of it is denormal.
+    scale = 2.0**14
+    x = case.input.clone().requires_grad_()
+    loss = record.function(x, case.target, ignore_index=255, impl=impl)
+    (scale * loss).backward()
+    assert x.grad is not None
+    step = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
+    assert relative_l2(x.grad.double() / scale, true_grad) < step
+
+
+@by_loss
+@by_impl
+def test_all_ignored_is_zero_with_zero_gradient(record: LossRecord, impl: str) -> None:
+    case = problem("labels")
+    for smooth in ({}, {"smooth_nr": 0.0}, {"smooth_nr": 0.0, "smooth_dr": 0.0}):
+        keywords = {"ignore_index": 7, **(smooth if record.region else {})}
+        for reduction in ("mean", "sum", "none"):
+            x = torch.full_like(case.input, torch.nan).requires_grad_()
+            target = torch.full_like(case.target, 7)
+            loss = record.function(x, target, reduction=reduction, impl=impl, **keywords)
+            loss.sum().backward()
+            assert (loss == 0).all(), (keywords, reduction)
+            assert x.grad is not None
+            assert (x.grad == 0).all(), (keywords, reduction)
+
+
+@by_loss
+@by_impl
+def test_empty_batch_is_zero(record: LossRecord, impl: str) -> None:
+    x = torch.randn(0, CLASSES, 4, 5, requires_grad=True)
+    loss = record.function(x, torch.zeros(0, 4, 5, dtype=torch.int64), impl=impl)
+    loss.backward()
+    assert loss.item() == 0
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
+@pytest.mark.parametrize("smooth", [1e-5, 0.0])
+def test_perfect_prediction_has_a_finite_gradient(
+    record: LossRecord, impl: str, activation: str, smooth: float
+) -> None:
+    case = problem("absent")
+    one_hot = torch.nn.functional.one_hot(case.target, CLASSES).movedim(-1, 1).double()
+    x = one_hot if activation == "probabilities" else 1000 * (2 * one_hot - 1)
+    keywords: dict[str, Any] = {"activation": activation, "impl": impl}
+    if record.region:
+        keywords |= {"smooth_nr": smooth, "smooth_dr": smooth}
+    x = x.requires_grad_()
+    loss = record.function(x, case.target, **keywords)
+    loss.backward()
+    assert abs(loss.item()) < 1e-9
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_nan_that_counts_shows_and_one_that_is_ignored_does_not(
+    record: LossRecord, impl: str, activation: str
+) -> None:
+    case = problem("ignore")
+    voxel = (case.target == 255).nonzero()[0].tolist()
+    keywords: dict[str, Any] = {"activation": activation, "ignore_index": 255, "impl": impl}
+    clean = record.function(case.input, case.target, **keywords)
+    x = case.input.clone()
+    x[voxel[0], :, voxel[1], voxel[2], voxel[3]] = torch.nan
+    x.requires_grad_()
+    ignored = record.function(x, case.target, **keywords)
+    ignored.backward()
+    assert ignored.item() == clean.item()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    for absent in ("keep", "skip") if record.region else (None,):
+        option = {} if absent is None else {"absent": absent}
+        target = torch.zeros_like(case.target)
+        x = case.input.clone()
+        x[0, 2, 0, 0, 0] = torch.nan
+        assert record.function(x, target, **keywords, **option).isnan()
+
+
+@by_loss
+@by_impl
+def test_layouts_are_read_in_place(record: LossRecord, impl: str) -> None:
+    case = problem("labels", (4, 6, 5))
+    value, grad = run(record, case, {}, impl)
+    wide = torch.randn(2, CLASSES + 2, 4, 6, 10, dtype=torch.float64)
+    wide[:, 1:-1, ..., ::2] = case.input
+    layouts = {
+        "channels_last": case.input.to(memory_format=torch.channels_last_3d),
+        "sliced": wide[:, 1:-1, ..., ::2],
+        "transposed": case.input.transpose(2, 4).contiguous().transpose(2, 4),
+    }
+    for name, x in layouts.items():
+        before = x.clone()
+        other, other_grad = run(record, Problem(x, case.target, None, None), {}, impl)
+        assert_close(other, value, 1e-14, name)
+        assert relative_l2(other_grad, grad) < 1e-14, name
+        assert torch.equal(x, before), name
+    assert run(record, Problem(layouts["channels_last"], case.target, None, None), {}, impl)[
+        1
+    ].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@by_loss
+def test_module_is_the_function(record: LossRecord) -> None:
+    case = problem("weighted", dtype=torch.float32)
+    for own in record.keywords:
+        module = record.module(**own, class_weight=[1.0, 2.0, 3.0])
+        value = module(case.input, case.target, case.voxel_weight)
+        function = record.function(
+            case.input, case.target, case.voxel_weight, class_weight=[1.0, 2.0, 3.0], **own
+        )
+        assert torch.equal(value, function)
+        assert torch.equal(copy.deepcopy(module)(case.input, case.target, case.voxel_weight), value)
+        assert dict(module.named_buffers())["class_weight"].tolist() == [1, 2, 3]
+        assert not module.state_dict()
+        assert "class_weight=[1.0, 2.0, 3.0]" in repr(module)
+        assert module.__doc__
+
+
+@by_loss
+def test_bad_keywords_are_refused_by_module_and_function(record: LossRecord) -> None:
+    case = problem("labels")
+    for keywords, error, text in (*record.bad_keywords, *COMMON_BAD_KEYWORDS):
+        with pytest.raises(error, match=text):
+            record.module(**keywords)
+        with pytest.raises(error, match=text):
+            record.function(case.input, case.target, **keywords)
+    with pytest.raises(ValueError, match=r"class_weight must hold 3 numbers.*\[2\]"):
+        record.function(case.input, case.target, class_weight=[1.0, 2.0])
+
+
+@by_loss
+def test_compiles_into_one_graph(record: LossRecord) -> None:
+    case = problem("ignore", dtype=torch.float32)
+    module = record.module(ignore_index=255)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    value, grad = gradient(lambda x: module(x, case.target), case.input)
+    other, other_grad = gradient(lambda x: compiled(x, case.target), case.input)
+    torch._dynamo.reset()
+    assert_close(other, value, 1e-6)
+    assert relative_l2(other_grad, grad) < 1e-6
+
+
+@by_loss
+def test_one_pass_over_the_volume(record: LossRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = segloss_fast.losses._reduce.region_sums
+    monkeypatch.setattr(
+        segloss_fast.losses._reduce,
+        "region_sums",
+        lambda *args, **keywords: (calls.append(1), original(*args, **keywords))[1],
+    )
+    case = problem("labels")
+    record.function(case.input, case.target)
+    assert len(calls) == 1
