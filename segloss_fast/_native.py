@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import ModuleType
 
 import torch  # noqa: F401  # the native module links against libraries that torch loads
@@ -11,7 +13,8 @@ from segloss_fast._version import __version__
 
 
 def _load() -> ModuleType | None:
-    if importlib.util.find_spec("segloss_fast._C") is None:
+    # Beside this file only: the finder of an editable install would offer that of another copy.
+    if PathFinder.find_spec("segloss_fast._C", [str(Path(__file__).parent)]) is None:
         return None  # a pure-Python install
     try:
         module = importlib.import_module("segloss_fast._C")

@@ -1,4 +1,4 @@
-"""The table that drives the generic tests: one record per loss, and the problems that all are tried on.
+"""The table that drives the generic tests: a record per loss, and the problems to try them on.
 
 A new loss gets every test of tests/test_conformance.py by adding its record to LOSSES.
 """
@@ -182,8 +182,8 @@ def problem(
     """Return a random problem.
 
     Args:
-        kind: "labels"; "ignore" (labels with ignored voxels); "absent" (no voxel of the last class);
-            "dense" (soft target); "weighted"; "class_weighted" (a voxel weight per class).
+        kind: "labels"; "ignore" (labels with ignored voxels); "absent" (the last class has no
+            voxel); "dense" (soft target); "weighted"; "class_weighted" (a voxel weight per class).
         size: Of the spatial dimensions.
         batch: Number of items.
         classes: Number of classes.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from segloss_fast import backends
 
@@ -25,8 +26,8 @@ def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tenso
 
 def relative_l2(a: Tensor, b: Tensor) -> float:
     """Return |a - b| / |b|, or |a| where b is 0."""
-    norm = b.double().norm().item()
-    return (a.double() - b.double()).norm().item() / (norm or 1)
+    norm = float(b.double().norm())
+    return float((a.double() - b.double()).norm()) / (norm or 1)
 
 
 def relative_max(a: Tensor, b: Tensor) -> float:
@@ -40,3 +41,16 @@ def assert_close(a: Tensor, b: Tensor, tolerance: float, note: object = "") -> N
     difference = (a.double() - b.double()).abs()
     allowed = tolerance * b.double().abs().clamp_min(1)
     assert (difference <= allowed).all(), f"{note}: {difference.max().item():.3g}"
+
+
+def peak_allocation(call: Callable[[], object]) -> int:
+    """Return the most bytes that torch's allocator held during the call above those before it."""
+    call()  # so that what is made once is not counted
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        call()
+    held = peak = 0
+    for event in sorted(run.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

@@ -1,10 +1,12 @@
 """Definitions of the losses in float64, written from the papers, one item and class at a time.
 
-Nothing here comes from the package: these are what it is tested against. Slow, and differentiable by autograd.
+Nothing here comes from the package: these are what it is tested against. Slow, and differentiable
+by autograd.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +62,7 @@ def volume(
         w = w * ~ignored[:, None]
         x = torch.where(ignored[:, None], 0, x)
     name = options.get("activation", "softmax")
-    ce_name = options.get("ce_activation", None) or name
+    ce_name = options.get("ce_activation") or name
     categorical = ce_name == "softmax" or (ce_name == "probabilities" and classes > 1)
     return Volume(activate(x, name), activate(x, ce_name), t, w, categorical, options)
 
@@ -73,11 +75,13 @@ def activate(x: Tensor, name: str) -> Tensor:
     return 1 / (1 + torch.exp(-x)) if name == "sigmoid" else x
 
 
-def region(volume: Volume, index: Any) -> Tensor:  # noqa: ANN401
+def region(volume: Volume, index: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     """Reduce 1 - index(p, t, w) of each item and class, as the common keywords say."""
     o = volume.option
     batch, classes, _ = volume.p.shape
-    items: list[Any] = [slice(0, None)] if o("batch", False) else [slice(b, b + 1) for b in range(batch)]
+    items: list[Any] = (
+        [slice(0, None)] if o("batch", False) else [slice(b, b + 1) for b in range(batch)]
+    )
     start = 0 if o("include_background", True) else 1
     class_weight = o("class_weight", None) or [1.0] * classes
     rows, factors = [], []
@@ -104,7 +108,7 @@ def dice(volume: Volume) -> Tensor:
 
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
         size = (w * (p**2 + t**2)).sum() if squared else (w * (p + t)).sum()
-        return (2 * (w * p * t).sum() + nr) / (size + dr)
+        return torch.div(2 * (w * p * t).sum() + nr, size + dr)
 
     return region(volume, index)
 
@@ -117,7 +121,7 @@ def tversky(volume: Volume) -> Tensor:
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
         tp = (w * p * t).sum()
         fp, fn = (w * p * (1 - t)).sum(), (w * (1 - p) * t).sum()
-        return (tp + nr) / (tp + alpha * fp + beta * fn + dr)
+        return torch.div(tp + nr, tp + alpha * fp + beta * fn + dr)
 
     return region(volume, index)
 
@@ -128,7 +132,7 @@ def jaccard(volume: Volume) -> Tensor:
 
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
         both = (w * p * t).sum()
-        return (both + nr) / ((w * p).sum() + (w * t).sum() - both + dr)
+        return torch.div(both + nr, (w * p).sum() + (w * t).sum() - both + dr)
 
     return region(volume, index)
 
@@ -161,7 +165,9 @@ def cross_entropy(volume: Volume) -> Tensor:
         # The smoothed target's parts weigh as their own class, the norm as the voxel's class.
         loss = -((1 - smooth) * t + smooth / classes) * log(q)
         return voxelwise(volume, loss, t, weight)
-    positive = torch.tensor(o("pos_weight", None) or [1.0] * classes, dtype=torch.float64).view(1, -1, 1)
+    positive = torch.tensor(o("pos_weight", None) or [1.0] * classes, dtype=torch.float64).view(
+        1, -1, 1
+    )
     loss = -(positive * t * log(q) + (1 - t) * log(1 - q))
     return voxelwise(volume, loss, torch.ones_like(t), weight)
 
@@ -191,12 +197,19 @@ def log(p: Tensor) -> Tensor:
     return torch.log(p).clamp_min(-100)
 
 
-def compound(region_loss: Any, voxel_loss: Any, factors: tuple[str, str], background: bool) -> Any:  # noqa: ANN401
-    """Return the weighted sum of two losses; ``background``: the second always counts the background."""
+def compound(
+    region_loss: Callable[[Volume], Tensor],
+    voxel_loss: Callable[[Volume], Tensor],
+    factors: tuple[str, str],
+    background: bool,
+) -> Callable[[Volume], Tensor]:
+    """Return the weighted sum of two losses; with ``background`` the second keeps class 0."""
 
     def loss(volume: Volume) -> Tensor:
         first = volume.option(factors[0], 1.0) * region_loss(volume)
-        all_classes = {**volume.options, "include_background": True} if background else volume.options
+        all_classes = (
+            {**volume.options, "include_background": True} if background else volume.options
+        )
         other = Volume(volume.p, volume.q, volume.t, volume.w, volume.categorical, all_classes)
         second = volume.option(factors[1], 1.0) * voxel_loss(other)
         if first.dim() and first.shape != second.shape:  # rows without, and with the background

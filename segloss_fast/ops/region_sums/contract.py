@@ -92,8 +92,8 @@ def region_sums(
     target = _check_target(input, target, ignore_index)
     if voxel_weight is not None:
         _check_voxel_weight(input, voxel_weight)
-    needs_reference = target.requires_grad or (
-        voxel_weight is not None and voxel_weight.requires_grad
+    needs_reference = torch.is_grad_enabled() and (
+        target.requires_grad or (voxel_weight is not None and voxel_weight.requires_grad)
     )
     impl = resolve(impl, op.KERNELS, lambda name: op.why_not(name, input.device, needs_reference))
     if impl == "reference":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -63,13 +63,16 @@ def _one_hot(
         )
     index = torch.arange(classes, device=labels.device).view(1, -1, *[1] * (labels.dim() - 1))
     one_hot = (labels[:, None] == index) & counted[:, None]
-    bad = (counted & ~one_hot.any(1)).flatten()
-    first = bad.to(torch.uint8).argmax() if bad.numel() else 0
-    values = torch.where(bad, labels.flatten().to(row_dtype(labels.device)), 0)
-    invalid = torch.stack(
-        [bad.sum(dtype=values.dtype), values[first] if bad.numel() else values.sum()]
-    )
-    return one_hot.to(dtype), (counted & ~bad.view_as(counted))[:, None], invalid
+    bad = counted & ~one_hot.any(1)
+    return one_hot.to(dtype), (counted & ~bad)[:, None], _count_invalid(labels, bad)
+
+
+def _count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
+    """Return ``[2]``: the number of bad labels, and the first (0 where there is none)."""
+    values = labels.flatten().to(row_dtype(labels.device))
+    end = values.new_zeros(1)
+    first = torch.cat([bad.flatten(), end == 0]).to(torch.uint8).argmax(0, keepdim=True)
+    return torch.cat([bad.sum(dtype=values.dtype)[None], torch.cat([values, end]).gather(0, first)])
 
 
 def _sum(voxels: Tensor, like: Tensor) -> Tensor:
@@ -81,35 +84,47 @@ class _Maps:
 
     def __init__(self, x: Tensor, t: Tensor, options: Options) -> None:
         self.x, self.t, self.options = x, t, options
+        self._known: dict[str, Tensor] = {}
 
-    @cached_property
+    def _once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        # Not functools.cached_property: up to Python 3.11 it takes a lock, which breaks the graph.
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+    def _activated(self, activation: str) -> Tensor:
+        return self._once(activation, lambda: _activate(self.x, activation))
+
+    @property
     def p(self) -> Tensor:
-        return _activate(self.x, self.options.activation)
+        return self._activated(self.options.activation)
 
-    @cached_property
+    @property
     def ce_p(self) -> Tensor:
-        if self.options.ce_activation == self.options.activation:
-            return self.p
-        return _activate(self.x, self.options.ce_activation)
+        return self._activated(self.options.ce_activation)
 
-    @cached_property
+    @property
     def ce_q(self) -> Tensor:
         """The complement of ce_p."""
         return (-self.x).sigmoid() if self.options.ce_activation == "sigmoid" else 1 - self.ce_p
 
-    @cached_property
+    @property
     def log_p(self) -> Tensor:
-        activation = self.options.ce_activation
-        if activation == "softmax":
-            return self.x.log_softmax(1)
-        return logsigmoid(self.x) if activation == "sigmoid" else _clamped_log(self.x)
+        log = {
+            "softmax": lambda: self.x.log_softmax(1),
+            "sigmoid": lambda: logsigmoid(self.x),
+            "probabilities": lambda: _clamped_log(self.x),
+        }
+        return self._once("log_p", log[self.options.ce_activation])
 
-    @cached_property
+    @property
     def log_q(self) -> Tensor:
-        activation = self.options.ce_activation
-        if activation == "softmax":
-            return _log_one_minus_softmax(self.x)
-        return logsigmoid(-self.x) if activation == "sigmoid" else _clamped_log(1 - self.x)
+        log = {
+            "softmax": lambda: _log_one_minus_softmax(self.x),
+            "sigmoid": lambda: logsigmoid(-self.x),
+            "probabilities": lambda: _clamped_log(1 - self.x),
+        }
+        return self._once("log_q", log[self.options.ce_activation])
 
     def term(self, name: str) -> Tensor:
         t = self.t
@@ -133,14 +148,14 @@ class _Maps:
         if name == "nll_all":
             return -self.log_p
         if name == "nll":
-            return _product(t, -self.log_p)
+            return t * _masked(-self.log_p, t)
         if name == "nll_neg":
-            return _product(1 - t, -self.log_q)
+            return (1 - t) * _masked(-self.log_q, 1 - t)
         if name == "nll_pow":
-            return _product(t, _power(-self.log_p, gamma))
+            return t * _power(_masked(-self.log_p, t), gamma)
         if name == "focal":
-            return _product(t, -_power(self.ce_q, gamma) * self.log_p)
-        return _product(1 - t, -_power(self.ce_p, gamma) * self.log_q)
+            return t * _power(self.ce_q, gamma) * _masked(-self.log_p, t)
+        return (1 - t) * _power(self.ce_p, gamma) * _masked(-self.log_q, 1 - t)
 
 
 def _activate(x: Tensor, activation: str) -> Tensor:
@@ -149,9 +164,12 @@ def _activate(x: Tensor, activation: str) -> Tensor:
     return x.sigmoid() if activation == "sigmoid" else x
 
 
-def _product(factor: Tensor, value: Tensor) -> Tensor:
-    """Multiply; 0 times infinity is 0, so that a class masked by its logit has no share."""
-    return factor * torch.where((factor == 0) & ~value.isfinite(), 0, value)
+def _masked(value: Tensor, factor: Tensor) -> Tensor:
+    """Return the value, or 0 where it is not finite and the factor is 0.
+
+    So a class that an infinite logit masks has no share in the loss.
+    """
+    return torch.where((factor == 0) & ~value.isfinite(), 0, value)
 
 
 def _power(base: Tensor, gamma: float) -> Tensor:

@@ -1,0 +1,154 @@
+"""region_sums at the ends: saturated and infinite logits, probabilities of 0 and 1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segloss_fast import region_sums
+from segloss_fast.ops.region_sums import TERMS
+from tests.helpers import IMPLS, relative_l2
+from tests.ops import definition
+
+by_impl = pytest.mark.parametrize("impl", IMPLS)
+by_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def log_one_minus_softmax(x: Tensor) -> Tensor:
+    """Return log(1 - p) from the other classes, for the gradient by autograd."""
+    classes = range(x.shape[1])
+    others = [torch.stack([x[:, j] for j in classes if j != c], 1).logsumexp(1) for c in classes]
+    return torch.stack(others, 1) - x.logsumexp(1, keepdim=True)
+
+
+def saturated(dtype: torch.dtype, scale: float) -> tuple[Tensor, Tensor]:
+    """Return logits that differ by a few times the scale, and labels, right and wrong ones."""
+    generator = torch.Generator().manual_seed(1)
+    x = (scale * torch.randn((1, 4, 31, 7), generator=generator)).to(dtype)
+    return x, torch.randint(0, 4, (1, 31, 7), generator=generator)
+
+
+@by_impl
+@by_dtype
+@pytest.mark.parametrize("scale", [1e-3, 5.0, 30.0, 300.0, 1e4])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_saturated_logits(impl: str, dtype: torch.dtype, scale: float, activation: str) -> None:
+    x, labels = saturated(dtype, scale)
+    x.requires_grad_()
+    terms = ("tp", "pred", "nll", "nll_neg", "nll_all", "focal", "focal_neg")
+    rows = region_sums(x, labels, activation=activation, terms=terms, gamma=2, impl=impl).rows
+    values = definition.one_hot(labels, 4)[0]
+    truth = definition.sums(
+        x.detach(),
+        values,
+        torch.ones(()).expand_as(x),
+        activation=activation,
+        ce_activation=activation,
+        gamma=2.0,
+        terms=terms,
+    )
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(rows, truth, rtol=tolerance, atol=tolerance)
+    rows.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@by_impl
+@by_dtype
+@pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])
+def test_gradient_of_log_one_minus_softmax(impl: str, dtype: torch.dtype, scale: float) -> None:
+    x, labels = saturated(dtype, scale)
+    t = definition.one_hot(labels, 4)[0]
+    exact = x.double().requires_grad_()
+    (-(1 - t) * log_one_minus_softmax(exact)).sum().backward()
+    x.requires_grad_()
+    region_sums(x, labels, terms=["nll_neg"], impl=impl).nll_neg.sum().backward()
+    assert x.grad is not None
+    assert exact.grad is not None
+    assert relative_l2(x.grad, exact.grad) < (1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@by_impl
+@by_dtype
+def test_a_class_masked_by_an_infinite_logit(impl: str, dtype: torch.dtype) -> None:
+    x, labels = saturated(dtype, 2.0)
+    labels %= 3
+    x[:, 3] = -torch.inf
+    x.requires_grad_()
+    terms = ("tp", "pred", "nll", "focal", "nll_neg", "focal_neg")
+    rows = region_sums(x, labels, terms=terms, gamma=2, impl=impl).rows
+    rows.sum().backward()
+    without = x.detach()[:, :3].clone().requires_grad_()
+    expected = region_sums(without, labels, terms=terms, gamma=2, impl="reference").rows
+    expected.sum().backward()
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(rows[..., :3], expected, rtol=tolerance, atol=0)
+    assert (rows[..., 3] == 0).all()
+    assert x.grad is not None
+    assert without.grad is not None
+    torch.testing.assert_close(x.grad[:, :3], without.grad)
+    assert (x.grad[:, 3] == 0).all()
+
+
+@by_impl
+@by_dtype
+def test_infinite_and_nan_logits_are_as_in_torch(impl: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype).view(1, 1, 4)
+    p = region_sums(x, torch.ones(1, 4, dtype=torch.uint8), activation="sigmoid", impl=impl)
+    assert p.pred.isnan().all()
+    finite = region_sums(
+        x[..., :3], torch.ones(1, 3, dtype=torch.uint8), activation="sigmoid", impl=impl
+    )
+    assert finite.pred.item() == 1.5
+    two = torch.tensor([[torch.inf, 0.0], [torch.nan, 0.0], [-torch.inf, -torch.inf]], dtype=dtype)
+    for pair in two:
+        rows = region_sums(pair.view(1, 2, 1), torch.zeros(1, 1, dtype=torch.uint8), impl=impl)
+        assert rows.pred.isnan().all()
+
+
+@by_impl
+@by_dtype
+def test_probabilities_of_zero_and_one_are_as_in_binary_cross_entropy(
+    impl: str, dtype: torch.dtype
+) -> None:
+    p = torch.tensor([0.0, 1e-40, 1e-30, 0.3, 1 - 1e-7, 1.0], dtype=dtype).repeat(2).view(1, 1, 12)
+    t = torch.tensor([0.0] * 6 + [1.0] * 6, dtype=dtype).view(1, 1, 12)
+    ours = p.clone().requires_grad_()
+    rows = region_sums(
+        ours, t, activation="probabilities", terms=["nll", "nll_neg"], impl=impl
+    ).rows
+    rows.sum().backward()
+    theirs = p.clone().requires_grad_()
+    loss = functional.binary_cross_entropy(theirs, t, reduction="sum")
+    loss.backward()
+    torch.testing.assert_close(rows.sum().to(dtype), loss.detach())
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    # Where both are 0, or both 1, torch has the quotient 0 / 1e-12; the derivative is 1.
+    differs = (p - t).abs() > 1e-6
+    torch.testing.assert_close(ours.grad[differs], theirs.grad[differs], rtol=1e-5, atol=0)
+
+
+@by_impl
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
+def test_powers_have_finite_gradients_at_the_ends(impl: str, gamma: float, activation: str) -> None:
+    one_hot = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T[None]
+    x = one_hot if activation == "probabilities" else 2000 * one_hot - 1000
+    x = x.clone().requires_grad_()
+    labels = torch.tensor([[0, 1]])
+    rows = region_sums(x, labels, activation=activation, terms=TERMS, gamma=gamma, impl=impl).rows
+    rows.sum().backward()
+    assert rows.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@by_impl
+def test_sums_in_half_precision_do_not_overflow(impl: str) -> None:
+    zeros = torch.zeros(1, 2, 64, 64, 64, dtype=torch.float16)
+    rows = region_sums(zeros, torch.zeros(1, 64, 64, 64, dtype=torch.uint8), impl=impl)
+    assert rows.pred.tolist() == [[64**3 / 2] * 2]
