@@ -214,7 +214,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& target,
   auto* const sums = static_cast<double*>(partial.mutable_data_ptr());
   std::vector<Invalid> found(chunks.count());
   const Kernels& run = kernels();
-  chunks.for_each(run.scratch_bytes(problem), [&](int64_t i, void* scratch) {
+  chunks.for_each(run.scratch_bytes(problem, nullptr), [&](int64_t i, void* scratch) {
     run.forward(problem, chunks[i], scratch, sums + i * size, &found[i]);
   });
 
@@ -255,7 +255,7 @@ Tensor backward(const Tensor& grad_rows, const Tensor& input, const Tensor& targ
   const Chunks chunks(problem);
   const auto* const incoming = static_cast<const double*>(grad_sums.const_data_ptr());
   const Kernels& run = kernels();
-  chunks.for_each(run.scratch_bytes(problem), [&](int64_t i, void* scratch) {
+  chunks.for_each(run.scratch_bytes(problem, &view), [&](int64_t i, void* scratch) {
     run.backward(problem, chunks[i], scratch, incoming, view);
   });
   return grad;

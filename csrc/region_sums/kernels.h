@@ -85,8 +85,9 @@ struct Invalid {
 };
 
 struct Kernels {
-  // Bytes of scratch memory that one call of forward or backward needs, 64-byte aligned.
-  size_t (*scratch_bytes)(const Problem& problem);
+  // Bytes of scratch memory, 64-byte aligned, that one call of backward needs, or with a null
+  // gradient one of forward.
+  size_t (*scratch_bytes)(const Problem& problem, const View* grad);
   // Writes the chunk's sums, [rows, C].
   void (*forward)(const Problem& problem, const Chunk& chunk, void* scratch, double* sums,
                   Invalid* invalid);
