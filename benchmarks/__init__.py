@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench`` runs them (run.py), report.py makes the tables."""

@@ -1,0 +1,44 @@
+"""pytest in this folder: ``--quick``, a fixed thread count, results that do not name the host."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+import pytest
+import torch
+
+from benchmarks.harness import FULL, QUICK, Effort
+from benchmarks.provenance import THREADS, Session, machine
+
+SESSION = pytest.StashKey[Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``."""
+    parser.addoption("--quick", action="store_true", help="small benchmarks, in about a minute")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fix what all benchmarks depend on."""
+    torch.set_num_threads(THREADS)
+    # torch.compile imports modules of torch that warn; the tests' setting makes warnings errors.
+    config.addinivalue_line("filterwarnings", "ignore")
+    config.stash[SESSION] = Session()
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, str]:
+    """Replace pytest-benchmark's description of the machine, which names the host."""
+    return machine()
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, output_json: MutableMapping[str, object]
+) -> None:
+    """Add where the results come from."""
+    output_json["provenance"] = config.stash[SESSION].provenance()
+
+
+@pytest.fixture(scope="session")
+def effort(request: pytest.FixtureRequest) -> Effort:
+    """How long to measure."""
+    return QUICK if request.config.getoption("quick") else FULL

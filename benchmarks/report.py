@@ -1,0 +1,171 @@
+"""Makes tables and a plot of the committed results: ``python -m benchmarks.report``.
+
+``--readme`` writes the README's tables between two markers, ``--plot FILE`` draws a bar chart,
+``--results`` and ``--machine`` choose other results than all that are committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import tables
+from benchmarks.results import RESULTS, Case, Result, load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+COLORS = {
+    "native": "#0b6e4f",
+    "reference": "#9fc8b8",
+    "eager": "#b0532b",
+    "compiled": "#e0a27e",
+}
+
+
+def heading(result: Result) -> str:
+    """Return where a result comes from."""
+    p = result.provenance
+    others = p["others"]
+    busy = others != "unknown" and float(others) > 0.1
+    return (
+        f"{p['cpu']}, {p['threads']} threads ({p['cores']} cores), {p['system']}; "
+        f"Python {p['python']}, torch {p['torch']}, MONAI {p['monai']}, "
+        f"segloss_fast {p['segloss_fast']} ({p['native']}) at commit {p['commit']}, {p['date']}."
+        + (f" **Others took {float(others):.0%} of the machine meanwhile.**" if busy else "")
+    )
+
+
+def full(results: Sequence[Result]) -> str:
+    """Return all tables of all results."""
+    parts = []
+    for result in results:
+        cases = result.cases
+        parts += [
+            f"**{result.benchmark}**",
+            heading(result),
+            "Milliseconds, forward / backward / both: medians of interleaved repeats. "
+            "Ratios and targets are of both; above 1, ours is faster. "
+            "The peers' half-precision input is widened to float32 first.",
+            tables.times(cases),
+            *tables.remarks(cases),
+            "MB above inputs and gradient, kept for backward / peak:",
+            tables.memory(cases),
+            "Errors against float64, value / gradient in relative L2 / max gradient error over max "
+            "gradient (half precision: the gradient is rounded to it):",
+            tables.accuracy(cases),
+        ]
+    return "\n\n".join(parts)
+
+
+def is_headline(case: Case) -> bool:
+    """Whether the short table has the case: a target of its own, torch.compile, or a loss."""
+    return bool(tables.own_targets(case) or "compiled" in case.rows or tables.lost(case))
+
+
+def readme_block(results: Sequence[Result]) -> str:
+    """Return what stands between the README's markers: headlines, then everything, folded."""
+    parts = []
+    for result in results:
+        shown = [case for case in result.cases if is_headline(case)]
+        parts += [
+            f"`{result.benchmark}`: {heading(result)}",
+            tables.summary(shown),
+            *tables.remarks(shown),
+        ]
+    folded = f"<details><summary>All cases</summary>\n\n{full(results)}\n\n</details>"
+    return "\n\n".join([*parts, folded])
+
+
+def update_readme(path: Path, block: str) -> None:
+    """Replace what is between the markers.
+
+    Raises:
+        ValueError: If the file does not hold both, in order.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path.name} must hold {BEGIN} and, after it, {END}")
+    path.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}", encoding="utf-8")
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Draw the times of the headline cases as bars, one panel per result."""
+    import matplotlib  # nothing else needs it
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = [[case for case in r.cases if is_headline(case)] or r.cases for r in results]
+    heights = [1.2 + 0.2 * sum(len(case.rows) + 1 for case in panel) for panel in cases]
+    figure, axes = pyplot.subplots(
+        len(results),
+        figsize=(9, sum(heights)),
+        squeeze=False,
+        layout="constrained",
+        height_ratios=heights,
+    )
+    for result, panel, axis in zip(results, cases, axes[:, 0], strict=True):
+        p = result.provenance
+        where = f"{p['cpu']}, {p['threads']} threads, commit {p['commit']}, {p['date']}"
+        against = f"torch {p['torch']}, MONAI {p['monai']}"
+        axis.set_title(f"{result.benchmark}: {where}\n{against}", fontsize=9, loc="left")
+        _draw(axis, panel)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def _draw(axis: Axes, cases: Sequence[Case]) -> None:
+    position = 0
+    ticks = []
+    for case in cases:
+        first = position
+        for name in COLORS:
+            if name in case.rows:
+                time = case.rows[name].ms["both"]
+                # A case further down would repeat the legend's entry: matplotlib skips "_".
+                entry = f"_{name}" if case is not cases[0] else tables.LABELS[name]
+                bar = axis.barh(position, time, color=COLORS[name], height=0.9, label=entry)
+                axis.bar_label(bar, [f" {tables.number(time)}"], fontsize=8)
+                position += 1
+        ticks.append((first + position - 1) / 2)
+        position += 1
+    axis.set_yticks(ticks, [tables.describe(case) for case in cases])
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    axis.margins(x=0.12)
+    axis.set_xlabel("forward + backward, ms (logarithmic; shorter is better)")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def main() -> int:
+    """Do what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--machine", action="append", default=[], help="only this machine's")
+    parser.add_argument("--readme", action="store_true", help="write the README's tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG)")
+    options = parser.parse_args()
+    results = load(options.results, options.machine)
+    if not results:
+        print(f"no results in {options.results.name}: run make bench", file=sys.stderr)
+        return 1
+    if options.readme:
+        update_readme(README, readme_block(results))
+    if options.plot:
+        plot(results, options.plot)
+    if not options.readme and not options.plot:
+        print(full(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The committed results: one small JSON file per machine and benchmark, without raw data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass
+class Row:
+    """What was found about one contender in one case.
+
+    Attributes:
+        ms: Median per mode, interleaved with the other contenders.
+        iqr_ms: Interquartile range per mode.
+        rounds: How many rounds these are of.
+        alone_ms: Median per mode under pytest-benchmark, one contender after another.
+        memory: Bytes above inputs and gradient: ``saved`` between forward and backward, ``peak``.
+        accuracy: Errors against float64: ``value``, ``grad_l2``, ``grad_max``.
+    """
+
+    ms: dict[str, float] = field(default_factory=dict)
+    iqr_ms: dict[str, float] = field(default_factory=dict)
+    rounds: int = 0
+    alone_ms: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Case:
+    """One case and its contenders, in the order of the tables.
+
+    Attributes:
+        name: Identifier.
+        loss: Name of the loss.
+        shape: ``[B, C, *S]``.
+        dtype: Name of the input's dtype.
+        logits: Kind of logits.
+        peer: Whose the contender ``eager`` is.
+        rows: By contender.
+    """
+
+    name: str
+    loss: str
+    shape: list[int]
+    dtype: str
+    logits: str
+    peer: str
+    rows: dict[str, Row] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """One run of one benchmark file on one machine."""
+
+    benchmark: str
+    provenance: dict[str, str]
+    cases: list[Case]
+
+
+def compact(benchmark: str, raw: Mapping[str, Any]) -> Result:
+    """Condense pytest-benchmark's JSON.
+
+    Args:
+        benchmark: Name of the benchmark.
+        raw: The JSON, whose ``extra_info`` is as bench_region_sums.py writes it.
+    """
+    cases: dict[str, Case] = {}
+    for test in raw["benchmarks"]:
+        info = test["extra_info"]
+        name = info["case"]
+        same = {key: info[key] for key in ("loss", "shape", "dtype", "logits", "peer")}
+        row = cases.setdefault(name, Case(name, **same)).rows.setdefault(info["contender"], Row())
+        row.ms = {name: _short(ms) for name, ms in info["interleaved_ms"].items()}
+        row.iqr_ms = {name: _short(ms) for name, ms in info["interleaved_iqr_ms"].items()}
+        row.rounds = info["interleaved_rounds"]
+        row.alone_ms[info["mode"]] = _short(1e3 * test["stats"]["median"])
+        row.memory = info["memory"]
+        row.accuracy = {key: _short(error) for key, error in info["accuracy"].items()}
+    return Result(benchmark, dict(raw["provenance"]), list(cases.values()))
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def save(result: Result, folder: Path) -> Path:
+    """Write a result to ``folder/<machine>/<benchmark>.json``; return the path."""
+    path = folder / result.provenance["machine"] / f"{result.benchmark}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    return path
+
+
+def load(folder: Path, machines: Sequence[str] = ()) -> list[Result]:
+    """Read all results in the folder, or those of some machines."""
+    found = []
+    for path in sorted(folder.glob("*/*.json")):
+        if not machines or path.parent.name in machines:
+            raw = json.loads(path.read_text())
+            cases = [
+                Case(**{**case, "rows": {name: Row(**row) for name, row in case["rows"].items()}})
+                for case in raw["cases"]
+            ]
+            found.append(Result(raw["benchmark"], raw["provenance"], cases))
+    return found

@@ -1,0 +1,193 @@
+"""The tables of report.py: names of cases, ratios, targets, cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from benchmarks.results import Case, Row
+
+# The contenders that have columns; tables.remarks has a sentence for any other.
+LABELS = {
+    "native": "ours",
+    "reference": "our reference",
+    "eager": "MONAI",
+    "compiled": "MONAI compiled",
+}
+DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+# The speed-ups that a case must reach, and aims at, by the beginning of its name and by contender.
+TARGETS: dict[str, dict[str, tuple[float, float]]] = {
+    "DiceCE-1x4x128x128x128-float32-": {"eager": (8, 15), "compiled": (5, 10)},
+    "DiceFocal-1x4x128x128x128-float32-": {"eager": (12, 25)},
+    "Dice-2x4x64x64-": {"eager": (1, 3)},
+    "DiceCE-2x4x64x64-": {"eager": (1, 3)},
+}
+NOT_SLOWER = {"eager": (1.0, 1.0)}
+
+
+def own_targets(case: Case) -> dict[str, tuple[float, float]]:
+    """Return the targets of this case; none if it has only to be no slower."""
+    return next((found for name, found in TARGETS.items() if case.name.startswith(name)), {})
+
+
+def ratio(case: Case, other: str, mode: str = "both") -> float | None:
+    """Return how many times faster ours is, None if one of the two was not measured."""
+    if "native" not in case.rows or other not in case.rows:
+        return None
+    return case.rows[other].ms[mode] / case.rows["native"].ms[mode]
+
+
+def lost(case: Case) -> list[str]:
+    """Say against whom, and in which mode, ours is slower."""
+    found = []
+    for other, row in case.rows.items():
+        for mode in reversed(row.ms):  # both, before its parts
+            times = ratio(case, other, mode)
+            if times is not None and times < 1:
+                found.append(f"{mode} {times:.2f}x {label(case, other)}")
+    return found
+
+
+def verdict(case: Case) -> str:
+    """Say what the case must reach, and whether it does."""
+    cells = []
+    for other, (must, aim) in (own_targets(case) or NOT_SLOWER).items():
+        times = ratio(case, other)
+        if times is None:
+            continue
+        wanted = f"{must:g}x" + (f" (aim {aim:g}x)" if aim > must else "")
+        state = "**missed**" if times < must else "aim met" if times >= aim > must else "met"
+        cells.append(f"{label(case, other)} {wanted}: {state}")
+    return "; ".join(cells)
+
+
+def describe(case: Case) -> str:
+    """Return the case in words of a table."""
+    batch, classes, *size = case.shape
+    cube = len(size) == 3 and len(set(size)) == 1
+    space = f"{size[0]}³" if cube else "x".join(map(str, size))
+    words = [case.loss, f"C={classes}", f"{batch}x{space}" if batch > 1 else space]
+    words += [DTYPES[case.dtype]] + ([] if case.logits == "random" else [case.logits])
+    return " ".join(words) + ("" if case.peer == "MONAI" else f" (peer: {case.peer})")
+
+
+def label(case: Case, contender: str) -> str:
+    """Return what the contender is called in this case."""
+    return LABELS.get(contender, contender).replace("MONAI", case.peer)
+
+
+def number(value: float) -> str:
+    """Return three digits, and all before the point."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _milliseconds(row: Row | None) -> str:
+    return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
+
+
+def _both(row: Row | None) -> str:
+    return "-" if row is None else number(row.ms["both"])
+
+
+def _speed(case: Case, other: str) -> str:
+    times = ratio(case, other)
+    if times is None:
+        return "-"
+    return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
+
+
+def _megabytes(row: Row | None, *kinds: str) -> str:
+    return "-" if row is None else " / ".join(f"{row.memory[kind] / 1e6:.2f}" for kind in kinds)
+
+
+def _errors(row: Row | None, *kinds: str) -> str:
+    return "-" if row is None else " / ".join(f"{row.accuracy[kind]:.0e}" for kind in kinds)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _bold(items: Sequence[str]) -> str:
+    return f"**{'; '.join(items)}**" if items else ""
+
+
+def times(cases: Sequence[Case]) -> str:
+    """Return the times and ratios of the cases; where we lose is in the last column."""
+    head = ["case", *LABELS.values(), "vs eager", "vs compiled"]
+    head += ["target", "slower in"]
+    rows = [
+        [
+            describe(case),
+            *(_milliseconds(case.rows.get(name)) for name in LABELS),
+            *(_speed(case, other) for other in ("eager", "compiled")),
+            verdict(case),
+            _bold(lost(case)),
+        ]
+        for case in cases
+    ]
+    return _table(head, rows)
+
+
+def _memory_verdict(case: Case) -> str:
+    if "native" not in case.rows:
+        return "-"
+    limit = 1e6 + 0.01 * BYTES[case.dtype] * math.prod(case.shape)
+    state = "met" if case.rows["native"].memory["peak"] <= limit else "**missed**"
+    return f"{limit / 1e6:.2f}: {state}"
+
+
+def memory(cases: Sequence[Case]) -> str:
+    """Return the memory that is kept for backward and at the peak, and the peak's target."""
+    rows = [
+        [
+            describe(case),
+            *(_megabytes(case.rows.get(name), "saved", "peak") for name in LABELS),
+            _memory_verdict(case),
+        ]
+        for case in cases
+    ]
+    return _table(["case", *LABELS.values(), "target (peak)"], rows)
+
+
+def accuracy(cases: Sequence[Case]) -> str:
+    """Return the errors against float64."""
+    kinds = ("value", "grad_l2", "grad_max")
+    rows = [
+        [describe(case), *(_errors(case.rows.get(name), *kinds) for name in LABELS)]
+        for case in cases
+    ]
+    return _table(["case", *LABELS.values()], rows)
+
+
+def summary(cases: Sequence[Case]) -> str:
+    """Return one table of forward+backward, peak memory and the gradient's error."""
+    head = ["case", "ours, ms", "MONAI", "MONAI compiled", "vs eager", "vs compiled"]
+    head += ["target", "MB: ours, MONAI", "gradient error: ours, MONAI", "slower in"]
+    rows = [
+        [
+            describe(case),
+            *(_both(case.rows.get(name)) for name in ("native", "eager", "compiled")),
+            *(_speed(case, other) for other in ("eager", "compiled")),
+            verdict(case),
+            ", ".join(_megabytes(case.rows.get(name), "peak") for name in ("native", "eager")),
+            ", ".join(_errors(case.rows.get(name), "grad_l2") for name in ("native", "eager")),
+            _bold(lost(case)),
+        ]
+        for case in cases
+    ]
+    return _table(head, rows)
+
+
+def remarks(cases: Sequence[Case]) -> list[str]:
+    """Return a sentence for each contender that has no column."""
+    return [
+        f"{describe(case)}, {name}: {_milliseconds(row)} ms, "
+        f"{_megabytes(row, 'saved', 'peak')} MB; ours is {_speed(case, name)} as fast."
+        for case in cases
+        for name, row in case.rows.items()
+        if name not in LABELS
+    ]
