@@ -1,5 +1,6 @@
 # Every target works on a fresh machine: it first creates .venv and installs what it needs.
 PYTHON ?= python3
+ARGS ?= # of pytest, in make test
 VENV := .venv
 BIN := $(VENV)/bin
 export SEGLOSS_BUILD ?= auto
@@ -12,7 +13,7 @@ demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python examples/brain_mri.py
 
 test: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff format --check .

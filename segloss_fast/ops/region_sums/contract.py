@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,11 +27,15 @@ class RegionSums:
 
     terms: tuple[str, ...]
     rows: Tensor
+    # The rows one by one, once asked for: one unbind has a cheaper gradient than an index per row.
+    _unbound: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __getattr__(self, name: str) -> Tensor:
         if name in TERMS:
             if name in self.terms:
-                return self.rows[self.terms.index(name)]
+                if not self._unbound:
+                    self._unbound.extend(self.rows.unbind())
+                return self._unbound[self.terms.index(name)]
             raise AttributeError(f"the row {name!r} was not asked for: terms is {self.terms}")
         raise AttributeError(f"RegionSums has no attribute {name!r}")
 
@@ -99,17 +103,7 @@ def region_sums(
     if impl == "reference":
         rows = _reference(input, target, voxel_weight, options)
     else:
-        rows = torch.ops.segloss_fast.region_sums(
-            input,
-            target,
-            voxel_weight,
-            list(options.terms),
-            options.activation,
-            options.ce_activation,
-            options.gamma,
-            options.ignore_index,
-            impl,
-        )
+        rows = op.call(input, target, voxel_weight, options, impl)
     return RegionSums(options.terms, rows)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._native import _C
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
+from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 
 KERNELS = ("native",)  # in the order that impl="auto" prefers
 
@@ -52,7 +52,6 @@ def _codes(
     )
 
 
-@torch.library.impl("segloss_fast::region_sums", "CPU")
 def _forward_cpu(
     input: Tensor,
     target: Tensor,
@@ -68,7 +67,6 @@ def _forward_cpu(
     return result
 
 
-@torch.library.impl("segloss_fast::region_sums_backward", "CPU")
 def _backward_cpu(
     grad_rows: Tensor,
     input: Tensor,
@@ -80,6 +78,10 @@ def _backward_cpu(
         grad_rows, input, target, voxel_weight, *_codes(*options[:-1])
     )
     return grad
+
+
+torch.library.impl("segloss_fast::region_sums", "CPU", _forward_cpu)
+torch.library.impl("segloss_fast::region_sums_backward", "CPU", _backward_cpu)
 
 
 @torch.library.register_fake("segloss_fast::region_sums")
@@ -104,8 +106,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  
 
 
 def _backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    grad = torch.ops.segloss_fast.region_sums_backward(grad_rows, *ctx.saved_tensors, *ctx.options)
-    return grad, *[None] * 8
+    operator = torch.ops.segloss_fast.region_sums_backward
+    return operator(grad_rows, *ctx.saved_tensors, *ctx.options), *[None] * 8
 
 
 def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -119,3 +121,41 @@ torch.library.register_autograd(
     "segloss_fast::region_sums", _backward, setup_context=_setup_context
 )
 torch.library.register_autograd("segloss_fast::region_sums_backward", _double_backward)
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without the dispatcher: 34 us less a step, of 64, on a batch of small images."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(*arguments[:3])
+        ctx.options = arguments[3:]
+        return _forward_cpu(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        if torch.is_grad_enabled():  # a second derivative may follow: the operator refuses it
+            return _backward(ctx, *grads)
+        return _backward_cpu(*grads, *ctx.saved_tensors, *ctx.options), *[None] * 8
+
+
+def call(
+    input: Tensor, target: Tensor, voxel_weight: Tensor | None, options: Options, impl: str
+) -> Tensor:
+    """Return the rows by the kernels that ``impl`` names."""
+    arguments = (
+        input,
+        target,
+        voxel_weight,
+        list(options.terms),
+        options.activation,
+        options.ce_activation,
+        options.gamma,
+        options.ignore_index,
+        impl,
+    )
+    # Compilers, and subclasses such as fake and distributed tensors, need the operator itself.
+    if torch.compiler.is_compiling() or type(input) is not Tensor:
+        rows: Tensor = torch.ops.segloss_fast.region_sums(*arguments)
+        return rows
+    return _Eager.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call]
