@@ -14,7 +14,7 @@ from segloss_fast.ops.region_sums import op, reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, GAMMA_TERMS, TERMS, Options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegionSums:
     """Rows of sums, one per term, as attributes: ``sums.tp`` is ``[B, C]``.
 
@@ -28,7 +28,7 @@ class RegionSums:
     terms: tuple[str, ...]
     rows: Tensor
     # The rows one by one, once asked for: one unbind has a cheaper gradient than an index per row.
-    _unbound: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+    _unbound: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def __getattr__(self, name: str) -> Tensor:
         if name in TERMS:
