@@ -7,6 +7,8 @@ export SEGLOSS_BUILD ?= auto
 NATIVE := $(shell find csrc -type f) setup.py pyproject.toml constraints.txt segloss_fast/_version.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Two installs at once into one environment break it.
+.NOTPARALLEL:
 .PHONY: demo test check bench build format clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
@@ -32,6 +34,7 @@ bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 build: $(VENV)/.built-$(SEGLOSS_BUILD)
 
 $(VENV)/.base: constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), f"Python 3.10 or later is needed, this is {sys.version}"'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) pip "setuptools>=77" wheel
 	$(PIP) torch numpy pybind11 ninja
@@ -41,6 +44,7 @@ $(VENV)/.base: constraints.txt
 $(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
 	rm -f $(VENV)/.built-* segloss_fast/*.so
 	$(PIP) --no-build-isolation --editable .
+	$(BIN)/python -m segloss_fast
 	touch $@
 
 $(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench: $(VENV)/.%: $(VENV)/.base pyproject.toml

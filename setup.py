@@ -7,6 +7,7 @@ native module cannot be built; ``require`` makes that an error; ``skip`` does no
 import os
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -41,15 +42,19 @@ def native_extension() -> Extension:
     import pybind11
     from torch.utils import cpp_extension
 
+    # pip puts ninja beside the interpreter, which need not be on PATH.
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = os.pathsep.join((path, sysconfig.get_path("scripts")))
     flags = CXX_FLAGS + os.environ.get("CXXFLAGS", "").split()
     defines = {
         "TORCH_TARGET_VERSION": STABLE_ABI_TARGET,
         "SEGLOSS_VERSION": f'"{version()}"',
         "SEGLOSS_FLAGS": f'"{" ".join(flags)}"',
     }
-    # As system headers, theirs do not warn.
-    system = [
-        f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())
+    # Headers of others do not warn; error messages hold source paths, from the package's root.
+    local = [
+        *(f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())),
+        f"-ffile-prefix-map={ROOT.resolve()}=.",
     ]
     return Extension(
         "segloss_fast._C",
@@ -58,7 +63,7 @@ def native_extension() -> Extension:
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
         extra_compile_args={
-            "cxx": [*flags, *system, *(f"-D{name}={value}" for name, value in defines.items())]
+            "cxx": [*flags, *local, *(f"-D{name}={value}" for name, value in defines.items())]
         },
         extra_link_args=["-Wl,-z,relro,-z,now"] if sys.platform == "linux" else [],
         language="c++",
@@ -78,7 +83,7 @@ def build_arguments(mode: str) -> dict[str, object]:
         print(f"segloss_fast: installing without native kernels: {error}", file=sys.stderr)
         return {}
 
-    class OptionalBuild(BuildExtension):  # type: ignore[misc]
+    class OptionalBuild(BuildExtension):
         """BuildExtension that, in mode auto, turns a failed build into a pure-Python install."""
 
         def run(self) -> None:
@@ -88,7 +93,8 @@ def build_arguments(mode: str) -> dict[str, object]:
             except Exception as error:
                 if mode == "require":
                     raise
-                self.extensions = []
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)  # an older one
+                self.extensions: list[Extension] = []
                 print(
                     f"segloss_fast: native build failed, installing without: {error}",
                     file=sys.stderr,

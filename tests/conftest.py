@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: the native module, and installs into temporary folders."""
+"""What several test files share: the native module, and installs into temporary folders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sandbox:
     """A copy of the source tree, and a folder beside it to install the package into.
 
     Attributes:
-        source: The copy: what git tracks or would add, so that the checkout's build folders stay behind.
+        source: The copy, of what git tracks or would add: build folders stay behind.
         site: Where the package goes.
     """
 
@@ -56,8 +56,13 @@ class Sandbox:
         return run_python(*command, ".", folder=self.source, **environ)
 
     def python(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run an interpreter that finds the installed package before any other."""
-        return run_python(*arguments, folder=self.site, PYTHONPATH=str(self.site), **environ)
+        """Run an interpreter that finds the installed package before any other.
+
+        -S, and the paths by hand, because an editable install of the package under test hooks
+        itself into every interpreter that looks at site-packages.
+        """
+        path = os.pathsep.join([str(self.site), *filter(None, sys.path)])
+        return run_python("-S", *arguments, folder=self.site, PYTHONPATH=path, **environ)
 
     def libraries(self) -> list[Path]:
         """The native modules that were installed."""
@@ -71,7 +76,7 @@ def sandbox(tmp_path: Path) -> Sandbox:
 
 @pytest.fixture(scope="session")
 def native_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
-    """The package installed with its native module, as users build it: once, for it takes a minute."""
+    """The package installed with its native module; once, because it compiles for a minute."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler")
     sandbox = Sandbox(tmp_path_factory.mktemp("native"))
@@ -90,7 +95,7 @@ def native() -> ModuleType:
 
 @pytest.fixture
 def cpu_capability(native: ModuleType) -> Iterator[ModuleType]:
-    """The native module, for a test that changes the CPU capability, which is restored afterwards."""
+    """The native module, whose CPU capability is restored after the test."""
     best = native.cpu_capability()
     yield native
     native.set_cpu_capability(best)

@@ -101,6 +101,8 @@ struct Options {
 
 void check_shapes(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight) {
   STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, "region_sums: input must be [B, C, *S]");
+  STD_TORCH_CHECK(input.size(1) > 0, "region_sums: input must have a class");
+  STD_TORCH_CHECK(dtype_of(input) <= Dtype::kBFloat16, "region_sums: input must be floating point");
   const bool dense = target.dim() == input.dim();
   STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, "region_sums: wrong rank of target");
   STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), "region_sums: wrong rank of weight");

@@ -1,0 +1,7 @@
+// Errors on purpose, which the sanitizers must report.
+
+extern "C" float read_past_end(const float* data, long size) { return data[size]; }
+
+extern "C" int overflow(int value) { return value + 1; }
+
+extern "C" long truncate(float value) { return static_cast<int>(value); }

@@ -1,0 +1,88 @@
+"""Runs the native kernels under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sandbox, run_python
+
+pytestmark = pytest.mark.install
+
+HERE = Path(__file__).parent
+COMPILER = os.environ.get("CXX", "c++")
+# -O1, which comes after setup.py's -O3: the kernels rely on inlining, but more optimisation hides
+# errors and compiles longer, as does more than the line numbers of -g1. Conversion of floats to
+# integers is not part of "undefined".
+FLAGS = (
+    "-O1 -g1 -fno-omit-frame-pointer "
+    "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
+)
+PLANTED = """
+import ctypes, sys
+import torch
+planted = ctypes.CDLL(sys.argv[1])
+memory = torch.ones(33)  # the error lies just behind what torch's allocator gave out
+argument = {
+    "read_past_end": (ctypes.c_void_p(memory.data_ptr()), ctypes.c_long(memory.numel())),
+    "overflow": (ctypes.c_int(2**31 - 1),),
+    "truncate": (ctypes.c_float(float("nan")),),
+}
+getattr(planted, sys.argv[2])(*argument[sys.argv[2]])
+print("not noticed")
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime() -> dict[str, str]:
+    """The environment in which Python, itself not built with sanitizers, runs code that is."""
+    if shutil.which(COMPILER) is None:
+        pytest.skip("no C++ compiler")
+    libraries = []
+    for name in ("libasan.so", "libubsan.so", "libstdc++.so.6"):
+        command = [COMPILER, f"-print-file-name={name}"]
+        path = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        if not os.path.isabs(path):
+            pytest.skip(f"{COMPILER} has no {name}")
+        libraries.append(path)
+    # Leaks: Python's own, at exit.
+    return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory, runtime: dict[str, str]) -> Sandbox:
+    sandbox = Sandbox(tmp_path_factory.mktemp("sanitized"))
+    environ = {"SEGLOSS_BUILD": "require", "CXXFLAGS": FLAGS}
+    done = sandbox.install("--no-build-isolation", **environ)
+    assert done.returncode == 0, done.stdout
+    return sandbox
+
+
+@pytest.mark.parametrize(
+    ("error", "report"),
+    [
+        ("read_past_end", "AddressSanitizer: heap-buffer-overflow"),
+        ("overflow", "runtime error: signed integer overflow"),
+        ("truncate", "runtime error: nan is outside the range"),
+    ],
+)
+def test_planted_error_is_reported(
+    runtime: dict[str, str], tmp_path: Path, error: str, report: str
+) -> None:
+    library = tmp_path / "planted.so"
+    command = [COMPILER, *FLAGS.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    done = run_python("-c", PLANTED, str(library), error, folder=tmp_path, **runtime)
+    assert done.returncode != 0, done.stdout
+    assert report in done.stdout
+    assert "not noticed" not in done.stdout
+
+
+def test_region_sums(sanitized: Sandbox, runtime: dict[str, str]) -> None:
+    done = sanitized.python(str(HERE / "fuzz_region_sums.py"), **runtime)
+    assert done.returncode == 0, done.stdout
+    assert "no finding" in done.stdout, done.stdout

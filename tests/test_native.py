@@ -1,0 +1,86 @@
+"""The native module: what it tells of itself, and which symbols its files hold and need."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from types import ModuleType
+
+import pytest
+
+from segloss_fast import __version__
+from tests.conftest import Sandbox
+
+CAPABILITIES = ("baseline", "avx2", "avx512")
+# Of the C library, the C++ run-time library and their loader.
+SYSTEM = re.compile(r"@(GLIBC|GLIBCXX|CXXABI|GCC)_|^_ZNSt|^__gmon_start__$|^_ITM_")
+
+
+def symbols(*arguments: str) -> list[tuple[str, str]]:
+    """Return type and name of the symbols that nm lists."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    done = subprocess.run(["nm", *arguments], check=True, capture_output=True, text=True)
+    return re.findall(r"^[0-9a-f ]* (\w) (.+)$", done.stdout, re.MULTILINE)
+
+
+def test_build_info(native: ModuleType) -> None:
+    info = native.build_info()
+    assert info["version"] == __version__
+    assert re.match(r"(gcc|clang) \d+", info["compiler"])
+    assert {"-O3", "-std=c++20"} <= set(info["flags"].split())
+    assert "-ffast-math" not in info["flags"]  # NaN and infinity must behave
+    assert info["abi_target"] == "2.10"
+    assert info["cuda_architectures"] == []
+
+
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_capability_is_lowered(cpu_capability: ModuleType, name: str) -> None:
+    best = cpu_capability.cpu_capability()
+    assert best in CAPABILITIES
+    if CAPABILITIES.index(name) <= CAPABILITIES.index(best):
+        cpu_capability.set_cpu_capability(name)
+        assert cpu_capability.cpu_capability() == name
+        cpu_capability.set_cpu_capability(best)  # raised again
+    else:
+        with pytest.raises(RuntimeError, match=f"this machine or build has no {name} kernels"):
+            cpu_capability.set_cpu_capability(name)
+    assert cpu_capability.cpu_capability() == best
+
+
+def test_unknown_capability(cpu_capability: ModuleType) -> None:
+    best = cpu_capability.cpu_capability()
+    message = "capability must be one of baseline, avx2, avx512, got sse9"
+    with pytest.raises(ValueError, match=message):
+        cpu_capability.set_cpu_capability("sse9")
+    assert cpu_capability.cpu_capability() == best
+
+
+@pytest.mark.install
+def test_kernels_share_no_function(native_sandbox: Sandbox) -> None:
+    """The linker keeps one of several inline functions, perhaps that of a newer instruction set."""
+    objects = sorted((native_sandbox.source / "build").rglob("kernels_*.o"))
+    found = [(path.name, *symbol) for path in objects for symbol in symbols("-C", str(path))]
+    assert any("baseline::kKernels" in name for _, _, name in found)
+    assert not [symbol for symbol in found if symbol[1] in "WVu"]
+
+
+@pytest.mark.install
+def test_needs_only_stable_symbols(native_sandbox: Sandbox) -> None:
+    """So that the binary loads into other versions of torch: C functions only, no C++ of torch."""
+    (library,) = native_sandbox.libraries()
+    needed = {name for _, name in symbols("-D", "--undefined-only", str(library))}
+    assert any(name.startswith("aoti_torch_") for name in needed)
+    allowed = ("aoti_torch_", "torch_", "Py", "_Py")
+    foreign = {name for name in needed if not name.startswith(allowed) and not SYSTEM.search(name)}
+    assert not foreign
+
+
+@pytest.mark.install
+def test_exports_only_the_module(native_sandbox: Sandbox) -> None:
+    """Names of ours that another library could take for its own, or replace."""
+    (library,) = native_sandbox.libraries()
+    exported = {name for _, name in symbols("-D", "--defined-only", str(library))}
+    assert "PyInit__C" in exported
+    assert not {name for name in exported if "segloss" in name}
