@@ -1,0 +1,86 @@
+"""The demo's tables, and the checks of what it promises."""
+
+from __future__ import annotations
+
+from examples.brain_data import CLASSES, Head
+from examples.brain_step import Cost
+from examples.brain_train import Training
+
+TISSUES = (2, 3)  # gray and white matter
+EARLY = (
+    5  # steps; training amplifies any difference in rounding, so that later ones may differ more
+)
+
+
+def print_scores(scores: dict[str, list[float]], head: Head) -> None:
+    """Print the Dice coefficient of every class on the slab.
+
+    Args:
+        scores: Name and Dice of every class.
+        head: The data.
+    """
+    first, last, height = head.slab.start, head.slab.stop - 1, head.image.shape[2]
+    print(f"\nDice on the held-out axial slices {first} to {last} of {height}")
+    width = max(map(len, scores))
+    print(" " * width, *(f"{name:>13}" for name in CLASSES))
+    for name, values in scores.items():
+        print(f"{name:<{width}}", *(f"{value:13.3f}" for value in values))
+
+
+def print_costs(costs: dict[str, Cost], measured: str) -> None:
+    """Print time and memory of every loss, and its time as a multiple of the first one's.
+
+    Args:
+        costs: Name and cost of every loss.
+        measured: What was measured.
+    """
+    print(f"\nDiceCELoss of one training step, forward + backward: {measured}")
+    width = max(map(len, costs))
+    print(f"{'':<{width}} {'ms':>9} {'ratio':>7} {'MB above inputs and gradient':>29} {'loss':>11}")
+    first = next(iter(costs.values())).milliseconds
+    for name, cost in costs.items():
+        print(
+            f"{name:<{width}} {cost.milliseconds:9.1f} {cost.milliseconds / first:7.1f} "
+            f"{cost.megabytes:29.2f} {cost.value:11.7f}"
+        )
+
+
+def check(
+    scores: dict[str, list[float]], ours: Training, reference: Training
+) -> list[tuple[bool, str]]:
+    """Check what the demo promises.
+
+    Args:
+        scores: Dice of every class: two rows of thresholds, then ours, then the reference's.
+        ours: The training with the fastest implementation.
+        reference: The training with the reference.
+
+    Returns:
+        For every promise whether it holds, and what was measured.
+    """
+    *thresholds, first, second = scores.values()
+    results = []
+    for index in TISSUES:
+        lowest, best = min(first[index], second[index]), max(row[index] for row in thresholds)
+        results.append((lowest > 0.8, f"{CLASSES[index]}: Dice {lowest:.3f} > 0.80"))
+        results.append(
+            (lowest > best, f"{CLASSES[index]}: Dice {lowest:.3f} > thresholds' {best:.3f}")
+        )
+    pairs = list(zip(ours.losses, reference.losses, strict=True))
+    early = max(abs(a - b) for a, b in pairs[:EARLY])
+    results.append(
+        (early <= 1e-5, f"loss of the first {EARLY} steps: difference {early:.1e} <= 1e-5")
+    )
+    gap = max(abs(a - b) for a, b in zip(first, second, strict=True))
+    results.append((gap <= 0.02, f"final Dice of every class: difference {gap:.4f} <= 0.02"))
+    return results
+
+
+def print_checks(results: list[tuple[bool, str]]) -> bool:
+    """Print what :func:`check` found, and return whether every promise holds."""
+    for holds, text in results:
+        print(f"{'ok    ' if holds else 'FAILED'} {text}")
+    failed = sum(not holds for holds, _ in results)
+    if failed:
+        print(f"\n{failed} of {len(results)} promises do not hold.")
+    return not failed

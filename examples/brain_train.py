@@ -1,0 +1,98 @@
+"""Training of the demo's network, and its prediction on a whole head."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from examples.brain_data import CLASSES, Head, sample_batch
+from examples.unet3d import UNet3d
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Number of optimiser steps.
+        patch: Sides of a patch in voxels.
+        batch: Patches per step.
+        rate: Largest learning rate.
+        seed: Seed of the weights and of the data.
+        device: Where to train.
+    """
+
+    steps: int
+    patch: tuple[int, int, int]
+    batch: int
+    rate: float
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came out of a training.
+
+    Attributes:
+        network: The trained network, in evaluation mode.
+        losses: The loss of every step.
+        seconds: How long it took.
+    """
+
+    network: UNet3d
+    losses: list[float]
+    seconds: float
+
+
+def train(head: Head, loss: Loss, recipe: Recipe, title: str) -> Training:
+    """Train a network from scratch; with one recipe, weights and data are the same for every loss.
+
+    Args:
+        head: The data.
+        loss: Called with logits ``[B, C, *patch]`` and labels ``[B, 1, *patch]``.
+        recipe: How to train.
+        title: Name in the progress bar.
+    """
+    torch.manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    network = UNet3d(in_channels=1, classes=len(CLASSES)).to(recipe.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps)
+    losses = []
+    start = time.perf_counter()
+    with tqdm(range(recipe.steps), desc=title, unit="step", disable=None) as progress:
+        for _ in progress:
+            images, labels = sample_batch(head, recipe.patch, recipe.batch, generator)
+            value = loss(network(images.to(recipe.device)), labels.to(recipe.device))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(value.item())
+            progress.set_postfix(loss=f"{losses[-1]:.3f}")
+    return Training(network.eval(), losses, time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def predict(network: UNet3d, image: Tensor, device: torch.device) -> Tensor:
+    """Return the logits of a whole image, ``[1, C, X, Y, Z]`` on the device.
+
+    Args:
+        network: The trained network.
+        image: ``[X, Y, Z]`` float32 of any size.
+        device: Where the network is.
+    """
+    padding = [(0, -side % network.stride) for side in reversed(image.shape)]
+    padded = F.pad(image, [side for pair in padding for side in pair])
+    logits: Tensor = network(padded[None, None].to(device))
+    x, y, z = image.shape
+    return logits[:, :, :x, :y, :z]
