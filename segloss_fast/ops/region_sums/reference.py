@@ -27,9 +27,7 @@ def forward(
     """
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     x = input.to(dtype)
-    w = torch.ones((), dtype=dtype, device=x.device)
-    if voxel_weight is not None:
-        w = voxel_weight.to(dtype)
+    w = None if voxel_weight is None else voxel_weight.to(dtype)
     invalid = torch.zeros(2, dtype=row_dtype(x.device), device=x.device)
     if target.dim() == x.dim():
         t = target.to(dtype)
@@ -37,9 +35,9 @@ def forward(
         t, counted, invalid = _one_hot(target, x.shape[1], options.ignore_index, dtype)
         if options.ignore_index is not None:
             x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
-            w = w.masked_fill(~counted, 0) if voxel_weight is not None else counted.to(dtype)
+            w = counted.to(dtype) if w is None else w.masked_fill(~counted, 0)
     maps = _Maps(x, t, options)
-    rows = [_sum(w * maps.term(name), x) for name in options.terms]
+    rows = [_sum(maps.term(name) if w is None else w * maps.term(name)) for name in options.terms]
     return torch.stack(rows), invalid
 
 
@@ -75,8 +73,8 @@ def _count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
     return torch.cat([bad.sum(dtype=values.dtype)[None], torch.cat([values, end]).gather(0, first)])
 
 
-def _sum(voxels: Tensor, like: Tensor) -> Tensor:
-    return voxels.expand_as(like).flatten(2).sum(2, dtype=row_dtype(like.device))
+def _sum(voxels: Tensor) -> Tensor:
+    return voxels.flatten(2).sum(2, dtype=row_dtype(voxels.device))
 
 
 class _Maps:
