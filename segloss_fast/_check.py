@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -61,3 +62,24 @@ def check_labels(invalid: Tensor, classes: int) -> None:
             f"target must hold class indices in [0, {classes}) or ignore_index, "
             f"got {count:.0f} other values, the first of which is {first:g}"
         )
+
+
+def check_number(
+    name: str, value: object, *, minimum: float = -math.inf, maximum: float = math.inf
+) -> None:
+    """Raise unless ``value`` is a finite number within the bounds."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    # abs, not math.isfinite, which torch.compile cannot trace for a number that changes.
+    if not (minimum <= value <= maximum and abs(value) < math.inf):
+        least = f" of at least {minimum:g}" if minimum > -math.inf else ""
+        most = f" of at most {maximum:g}" if maximum < math.inf else ""
+        raise ValueError(f"{name} must be a finite number{least}{most}, got {value}")
+
+
+def check_ignore_index(ignore_index: object) -> None:
+    """Raise TypeError unless ``ignore_index`` is an int or None."""
+    if ignore_index is None:
+        return
+    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        raise TypeError(f"ignore_index must be an int or None, got {type(ignore_index).__name__}")

@@ -33,7 +33,7 @@ def set_impl(impl: str) -> None:
 
 
 class use_impl:  # reads as a function: with use_impl("reference"):
-    """Set what ``impl="auto"`` means for a ``with`` block.
+    """Set what ``impl="auto"`` means for a ``with`` block, in the whole process.
 
     Args:
         impl: As in :func:`set_impl`.
@@ -45,9 +45,10 @@ class use_impl:  # reads as a function: with use_impl("reference"):
     def __init__(self, impl: str) -> None:
         check_impl(impl)
         self.impl = impl
+        self._outer: list[str] = []  # a stack: the same object may be entered again inside
 
     def __enter__(self) -> None:
-        self._outer = _default
+        self._outer.append(_default)
         set_impl(self.impl)
 
     def __exit__(
@@ -56,7 +57,7 @@ class use_impl:  # reads as a function: with use_impl("reference"):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        set_impl(self._outer)
+        set_impl(self._outer.pop())
 
 
 class debug:  # called as a function, or used as: with debug(True):

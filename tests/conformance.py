@@ -56,6 +56,8 @@ LOSSES = (
             ({"label_smoothing": 1.5}, ValueError, "label_smoothing"),
             ({"label_smoothing": "a"}, TypeError, "label_smoothing"),
             ({"smooth_nr": 1.0}, TypeError, "smooth_nr"),
+            ({"pos_weight": [1.0, 2.0, 3.0]}, ValueError, "pos_weight"),
+            ({"label_smoothing": 0.1, "activation": "sigmoid"}, ValueError, "label_smoothing"),
         ),
     ),
     LossRecord(
@@ -67,6 +69,7 @@ LOSSES = (
         bad_keywords=(
             ({"gamma": -1.0}, ValueError, "gamma"),
             ({"alpha": 2.0}, ValueError, "alpha"),
+            ({"alpha": "a"}, TypeError, "alpha"),
         ),
     ),
     LossRecord(
@@ -79,6 +82,7 @@ LOSSES = (
             ({"smooth_nr": -1.0}, ValueError, "smooth_nr"),
             ({"smooth_dr": "a"}, TypeError, "smooth_dr"),
             ({"absent": "drop"}, ValueError, "absent"),
+            ({"squared": "no"}, TypeError, "squared"),
         ),
     ),
     LossRecord(
@@ -113,6 +117,7 @@ LOSSES = (
         region=True,
         bad_keywords=(
             ({"lambda_ce": "a"}, TypeError, "lambda_ce"),
+            ({"ce_activation": "relu"}, ValueError, "ce_activation"),
             ({"label_smoothing": -0.5}, ValueError, "label_smoothing"),
         ),
     ),
@@ -142,6 +147,12 @@ COMMON_BAD_KEYWORDS: tuple[tuple[Keywords, type[Exception], str], ...] = (
     ({"batch": "yes"}, TypeError, "batch"),
     ({"include_background": 1}, TypeError, "include_background"),
     ({"no_such_keyword": 1}, TypeError, "no_such_keyword"),
+    ({"ignore_index": "a"}, TypeError, "ignore_index"),
+    ({"class_weight": 1.0}, TypeError, "class_weight"),
+    ({"class_weight": [1.0, "a", 2.0]}, TypeError, "class_weight"),
+    ({"class_weight": [1.0, float("nan"), 2.0]}, ValueError, "class_weight"),
+    ({"class_weight": torch.ones(3, 1)}, ValueError, "class_weight"),
+    ({"sync": None}, TypeError, "sync"),
 )
 
 # Sets of common keywords; those of region losses are left out for the others.
@@ -149,7 +160,7 @@ COMMON: tuple[Keywords, ...] = (
     {},
     {"include_background": False},
     {"batch": True, "reduction": "none"},
-    {"reduction": "none", "include_background": False, "class_weight": [3.0, 1.0, 0.5]},
+    {"reduction": "none", "include_background": False, "class_weight": [3.0, 0.1, 0.7]},
     {"reduction": "sum", "class_weight": [0.5, 2.0, 1.0]},
     {"class_weight": [0.5, 2.0, 1.0], "absent": "skip", "smooth_nr": 0.0, "smooth_dr": 1e-3},
     {"batch": True, "absent": "skip", "smooth_nr": 1.0, "smooth_dr": 2.0},

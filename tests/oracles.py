@@ -180,7 +180,9 @@ def focal(volume: Volume) -> Tensor:
     scalar = isinstance(alpha, float)
     positive = torch.ones(1, classes, 1, dtype=torch.float64)
     if alpha is not None:
-        positive = positive * (alpha if scalar else torch.tensor(alpha).double().view(1, -1, 1))
+        positive = positive * (
+            alpha if scalar else torch.tensor(alpha, dtype=torch.float64).view(1, -1, 1)
+        )
     if volume.categorical:
         if scalar:
             positive[:, 0] = 1 - alpha

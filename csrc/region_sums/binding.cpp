@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -125,11 +124,15 @@ Problem describe(const Tensor& input, const Tensor& target, const std::optional<
   problem.channels = input.size(1);
   problem.voxels = 1;
   for (int64_t d = 2; d < input.dim(); ++d) problem.voxels *= input.size(d);
+  for (const int64_t code : {options.activation, options.ce_activation}) {
+    STD_TORCH_CHECK(code >= 0 && code <= 2, "region_sums: unknown activation");
+  }
   problem.activation = static_cast<Activation>(options.activation);
   problem.ce_activation = static_cast<Activation>(options.ce_activation);
   std::fill(std::begin(problem.row), std::end(problem.row), -1);
   for (const int64_t term : options.terms) {
     STD_TORCH_CHECK(term >= 0 && term < kTermCount, "region_sums: unknown term");
+    STD_TORCH_CHECK(problem.row[term] < 0, "region_sums: a term is asked for twice");
     problem.row[term] = problem.rows++;
   }
   problem.gamma = options.gamma;

@@ -5,7 +5,8 @@
 // Headers come before the target changes: no inline function of theirs may be compiled for it.
 #include <immintrin.h>
 
-#include <cstring>
+#include <initializer_list>
+#include <type_traits>
 
 #pragma GCC push_options
 #pragma GCC target( \

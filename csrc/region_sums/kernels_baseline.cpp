@@ -1,5 +1,10 @@
 // The region_sums kernels for the instruction set that the compiler targets by default.
-#include <cstring>
+#ifdef __F16C__  // with -march=native or the like
+#include <immintrin.h>
+#endif
+
+#include <initializer_list>
+#include <type_traits>
 
 #include "region_sums/kernels.h"
 

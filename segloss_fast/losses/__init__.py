@@ -24,9 +24,9 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
   ``batch=True``. The rows of a voxel loss (cross-entropy, focal) add up, over the classes, to the
   item's mean;
 * ``sync``: True, a process group or its name adds the sums over its ranks: over the batch with
-  ``batch=True``, over spatial shards without. Every rank returns the same loss, and each gets W
-  times its share of the gradient, for W ranks, so that DistributedDataParallel's mean is the global
-  gradient;
+  ``batch=True``, over spatial shards of the same items without (all ranks then have the same B).
+  Every rank returns the same loss, and each gets W times its share of the gradient, for W ranks, so
+  that DistributedDataParallel's mean is the global gradient;
 * ``impl``: ``"auto"`` (the fastest there is), ``"reference"``, ``"native"`` or ``"triton"``.
 
 Region losses (ratios of sums) have three more:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+import torch.distributed as dist
 from torch import Tensor
 
-from segloss_fast._check import check_option
+from segloss_fast._check import check_ignore_index, check_number, check_option
 from segloss_fast._impl import check_impl
 from segloss_fast.ops.region_sums import ACTIVATIONS
 
@@ -58,9 +58,11 @@ class Voxel:
         check_option("activation", self.activation, ACTIVATIONS)
         check_option("reduction", self.reduction, REDUCTIONS)
         check_impl(self.impl)
-        for name in ("include_background", "batch"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        check_flag("include_background", self.include_background)
+        check_flag("batch", self.batch)
+        check_weights("class_weight", self.class_weight)
+        check_ignore_index(self.ignore_index)
+        check_sync(self.sync)
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,29 @@ class Region(Voxel):
         check_option("absent", self.absent, ("keep", "skip"))
 
 
-def check_number(
-    name: str, value: object, *, minimum: float = -math.inf, maximum: float = math.inf
-) -> None:
-    """Raise unless ``value`` is a finite number within the bounds."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (minimum <= value <= maximum and math.isfinite(value)):
-        bounds = "".join(
-            [
-                f" of at least {minimum:g}" if minimum > -math.inf else "",
-                f" of at most {maximum:g}" if maximum < math.inf else "",
-            ]
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_weights(name: str, weights: object) -> None:
+    """Raise unless ``weights`` is None, a row of numbers, or a tensor of one dimension."""
+    if isinstance(weights, Tensor):
+        if weights.dim() != 1:
+            raise ValueError(f"{name} must be a number per class, got shape {list(weights.shape)}")
+    elif isinstance(weights, Sequence) and not isinstance(weights, str):
+        for weight in weights:
+            check_number(name, weight)
+    elif weights is not None:
+        raise TypeError(f"{name} must hold a number per class, got {type(weights).__name__}")
+
+
+def check_sync(sync: object) -> None:
+    """Raise TypeError unless ``sync`` is a flag, a name, or a process group."""
+    if isinstance(sync, (bool, str)):
+        return
+    if not (dist.is_available() and isinstance(sync, dist.ProcessGroup)):
+        raise TypeError(
+            f"sync must be True, False, a process group or its name, got {type(sync).__name__}"
         )
-        raise ValueError(f"{name} must be a finite number{bounds}, got {value}")

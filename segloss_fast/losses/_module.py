@@ -7,25 +7,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from segloss_fast.ops.region_sums.reference import row_dtype
+
 WEIGHTS = ("class_weight", "pos_weight", "alpha")
 
 
 class Loss(nn.Module):
     """Calls a functional loss with fixed keywords.
 
-    Weights per class become buffers, so that ``.to(device)`` moves them; they are not part of the
-    state dict, since the constructor's arguments say them.
+    Weights per class become buffers, which follow ``.to(device)`` but keep their precision,
+    whatever ``.half()`` does to the model around them. They are not part of the state dict: the
+    constructor's arguments say them.
     """
 
     def __init__(self, function: Callable[..., Tensor], **keywords: object) -> None:
         super().__init__()
         self._function = function
         self._keywords = {}
+        self._weights: dict[str, Tensor] = {}
         for name, value in keywords.items():
             if name in WEIGHTS and value is not None and not isinstance(value, (int, float)):
-                self.register_buffer(name, torch.as_tensor(value), persistent=False)
+                self._weights[name] = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+                device = value.device if isinstance(value, Tensor) else torch.device("cpu")
+                exact = self._weights[name].to(device, row_dtype(device))
+                self.register_buffer(name, exact, persistent=False)
             else:
                 self._keywords[name] = value
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
+        for name, exact in self._weights.items():
+            device = fn(exact.float()).device  # float32 exists everywhere
+            setattr(self, name, exact.to(device, row_dtype(device)))
+        return self
 
     def forward(self, input: Tensor, target: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
         """Return the loss.

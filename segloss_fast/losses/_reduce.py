@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segloss_fast._check import check_input
 from segloss_fast.losses._keywords import Region, Voxel, Weights
 from segloss_fast.losses._sync import add_over_ranks
 from segloss_fast.ops.region_sums import RegionSums, region_sums
@@ -38,6 +39,12 @@ def evaluate(
     gamma: float | None = None,
 ) -> Tensor:
     """Return the weighted sum of the parts, all from one pass over the volume."""
+    check_input(input)
+    if input.shape[1] == 1 and not keywords.include_background:
+        raise ValueError(
+            "include_background=False leaves no class: input must have at least two classes, "
+            f"got shape {list(input.shape)}"
+        )
     sums = region_sums(
         input,
         target,
@@ -80,7 +87,10 @@ def ratio(numerator: Tensor, denominator: Tensor, nr: float, dr: float) -> Tenso
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide; where the denominator is 0 nothing counts, and the numerator, 0 too, is returned."""
+    """Divide; return the numerator where the denominator is 0.
+
+    Where nothing counts both are 0. Voxel weights of both signs can cancel to 0 too.
+    """
     return numerator / denominator.masked_fill(denominator == 0, 1)
 
 
@@ -88,7 +98,7 @@ def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | 
     """Return the weights as a row ``[C]`` with the device and dtype of ``like`` ``[B', C]``."""
     if weights is None:
         return None
-    row = torch.as_tensor(weights).to(like)
+    row = torch.as_tensor(weights, dtype=like.dtype).to(like.device)
     if row.shape != like.shape[1:]:
         raise ValueError(
             f"{name} must hold {like.shape[1]} numbers, one per class, got shape {list(row.shape)}"
@@ -139,13 +149,15 @@ def reduce_voxel(parts: Tensor, norm: Tensor, keywords: Voxel) -> Tensor:
         keywords: Which classes count, with what weight, and how they are reduced.
     """
     weight = class_weights(keywords.class_weight, "class_weight", parts)
-    if not keywords.include_background:
-        weight = torch.ones_like(parts[0]) if weight is None else weight
-        weight = torch.cat([torch.zeros_like(weight[:1]), weight[1:]])
     if weight is not None:
         parts, norm = parts * weight, norm * weight
+    if not keywords.include_background:  # left out, not weighted 0, which would keep a NaN
+        parts, norm = parts[:, 1:], norm[:, 1:]
     if keywords.reduction == "sum":
         return parts.sum()
-    if keywords.reduction == "none":
-        return divide(parts, norm.sum(1, keepdim=True))
-    return divide(parts.sum(), norm.sum())
+    if keywords.reduction == "mean":
+        return divide(parts.sum(), norm.sum())
+    rows = divide(parts, norm.sum(1, keepdim=True))
+    if keywords.include_background:
+        return rows
+    return torch.cat([torch.zeros_like(rows[:, :1]), rows], 1)

@@ -7,16 +7,19 @@ from dataclasses import replace
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast.losses._keywords import Region, RegionKeywords, Weights, check_number
+from segloss_fast._check import check_number, check_option
+from segloss_fast.losses._keywords import Region, RegionKeywords, Weights, check_flag
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import evaluate
 from segloss_fast.losses.distribution import (
+    check_cross_entropy,
     check_focal,
     cross_entropy_part,
     focal_part,
     is_categorical,
 )
-from segloss_fast.losses.region import dice_part
+from segloss_fast.losses.region import dice_part, needs_counts
+from segloss_fast.ops.region_sums import ACTIVATIONS
 
 
 def dice_ce_loss(
@@ -34,13 +37,15 @@ def dice_ce_loss(
 ) -> Tensor:
     """Functional form of :class:`DiceCELoss`."""
     checked = Region(**keywords)
-    check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    own = ce_activation or checked.activation
+    check_cross_entropy(own, label_smoothing, pos_weight)
     _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
-    categorical = is_categorical(ce_activation or checked.activation, input.shape[1])
+    categorical = is_categorical(own, input)
+    counts = needs_counts(checked, input, voxel_weight)
     ce_keywords = replace(checked, include_background=True)
     return evaluate(
         [
-            dice_part(checked, voxel_weight, squared, lambda_dice),
+            dice_part(checked, counts, squared, lambda_dice),
             cross_entropy_part(ce_keywords, categorical, label_smoothing, pos_weight, lambda_ce),
         ],
         input,
@@ -83,8 +88,9 @@ class DiceCELoss(Loss):
         ce_activation: str | None = None,
         **keywords: Unpack[RegionKeywords],
     ) -> None:
-        Region(**keywords)
-        check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+        activation = Region(**keywords).activation
+        check_cross_entropy(ce_activation or activation, label_smoothing, pos_weight)
+        check_flag("squared", squared)
         _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
         super().__init__(
             dice_ce_loss,
@@ -115,10 +121,13 @@ def dice_focal_loss(
     checked = Region(**keywords)
     check_focal(gamma, alpha)
     _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
-    categorical = is_categorical(ce_activation or checked.activation, input.shape[1])
+    own = ce_activation or checked.activation
+    check_option("ce_activation", own, ACTIVATIONS)
+    categorical = is_categorical(own, input)
+    counts = needs_counts(checked, input, voxel_weight)
     return evaluate(
         [
-            dice_part(checked, voxel_weight, squared, lambda_dice),
+            dice_part(checked, counts, squared, lambda_dice),
             focal_part(checked, categorical, alpha, lambda_focal),
         ],
         input,
@@ -162,8 +171,10 @@ class DiceFocalLoss(Loss):
         ce_activation: str | None = None,
         **keywords: Unpack[RegionKeywords],
     ) -> None:
-        Region(**keywords)
+        activation = Region(**keywords).activation
+        check_option("ce_activation", ce_activation or activation, ACTIVATIONS)
         check_focal(gamma, alpha)
+        check_flag("squared", squared)
         _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
         super().__init__(
             dice_focal_loss,

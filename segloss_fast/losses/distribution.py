@@ -5,15 +5,30 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast.losses._keywords import Voxel, VoxelKeywords, Weights, check_number
+from segloss_fast._check import check_input, check_number, check_option
+from segloss_fast.losses._keywords import Voxel, VoxelKeywords, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, evaluate, reduce_voxel
-from segloss_fast.ops.region_sums import RegionSums
+from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 
-def is_categorical(activation: str, classes: int) -> bool:
+def is_categorical(activation: str, input: Tensor) -> bool:
     """Whether the classes compete: softmax, or probabilities of more than one class."""
-    return activation == "softmax" or (activation == "probabilities" and classes > 1)
+    check_input(input)
+    return activation == "softmax" or (activation == "probabilities" and input.shape[1] > 1)
+
+
+def check_cross_entropy(
+    activation: str, label_smoothing: float, pos_weight: Weights | None
+) -> None:
+    """Raise unless these can be the options of a cross-entropy."""
+    check_option("ce_activation", activation, ACTIVATIONS)
+    check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    check_weights("pos_weight", pos_weight)
+    if label_smoothing and activation == "sigmoid":
+        raise ValueError("label_smoothing goes with classes that compete, not with sigmoid")
+    if pos_weight is not None and activation == "softmax":
+        raise ValueError("pos_weight goes with activation 'sigmoid', use class_weight")
 
 
 def cross_entropy_part(
@@ -65,8 +80,8 @@ def cross_entropy_loss(
 ) -> Tensor:
     """Functional form of :class:`CrossEntropyLoss`."""
     checked = Voxel(**keywords)
-    check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    categorical = is_categorical(checked.activation, input.shape[1])
+    check_cross_entropy(checked.activation, label_smoothing, pos_weight)
+    categorical = is_categorical(checked.activation, input)
     part = cross_entropy_part(checked, categorical, label_smoothing, pos_weight)
     return _evaluate(part, input, target, voxel_weight, checked)
 
@@ -98,8 +113,8 @@ class CrossEntropyLoss(Loss):
         pos_weight: Weights | None = None,
         **keywords: Unpack[VoxelKeywords],
     ) -> None:
-        Voxel(**keywords)
-        check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+        activation = Voxel(**keywords).activation
+        check_cross_entropy(activation, label_smoothing, pos_weight)
         super().__init__(
             cross_entropy_loss, label_smoothing=label_smoothing, pos_weight=pos_weight, **keywords
         )
@@ -141,6 +156,8 @@ def check_focal(gamma: float, alpha: float | Weights | None) -> None:
     check_number("gamma", gamma, minimum=0)
     if isinstance(alpha, (int, float)):
         check_number("alpha", alpha, minimum=0, maximum=1)
+    else:
+        check_weights("alpha", alpha)
 
 
 def focal_loss(
@@ -155,7 +172,7 @@ def focal_loss(
     """Functional form of :class:`FocalLoss`."""
     checked = Voxel(**keywords)
     check_focal(gamma, alpha)
-    part = focal_part(checked, is_categorical(checked.activation, input.shape[1]), alpha)
+    part = focal_part(checked, is_categorical(checked.activation, input), alpha)
     return _evaluate(part, input, target, voxel_weight, checked, gamma)
 
 

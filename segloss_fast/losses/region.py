@@ -5,23 +5,25 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast.losses._keywords import Region, RegionKeywords, check_number
+from segloss_fast._check import check_input, check_number
+from segloss_fast.losses._keywords import Region, RegionKeywords, check_flag
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
 
 
-def needs_counts(keywords: Region, voxel_weight: Tensor | None) -> bool:
+def needs_counts(keywords: Region, input: Tensor, voxel_weight: Tensor | None) -> bool:
     """Whether an item may have no voxel that counts, and its ratio would then differ from 1."""
-    may_be_empty = keywords.ignore_index is not None or voxel_weight is not None
+    check_input(input)
+    may_be_empty = (
+        keywords.ignore_index is not None or voxel_weight is not None or input.numel() == 0
+    )
     return may_be_empty and keywords.smooth_nr != keywords.smooth_dr and keywords.smooth_dr != 0
 
 
-def dice_part(
-    keywords: Region, voxel_weight: Tensor | None, squared: bool, factor: float = 1.0
-) -> Part:
-    """Return Dice as a summand (see :func:`dice_loss`)."""
-    counts = needs_counts(keywords, voxel_weight)
+def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0) -> Part:
+    """Return Dice as a summand (see :func:`dice_loss`); ``counts``: :func:`needs_counts`."""
+    check_flag("squared", squared)
     terms = ("tp", "pred_sq", "target_sq", "target") if squared else ("tp", "pred", "target")
 
     def value(sums: RegionSums) -> Tensor:
@@ -43,7 +45,7 @@ def dice_loss(
 ) -> Tensor:
     """Functional form of :class:`DiceLoss`."""
     checked = Region(**keywords)
-    part = dice_part(checked, voxel_weight, squared)
+    part = dice_part(checked, needs_counts(checked, input, voxel_weight), squared)
     return _evaluate(part, input, target, voxel_weight, checked)
 
 
@@ -65,6 +67,7 @@ class DiceLoss(Loss):
 
     def __init__(self, *, squared: bool = False, **keywords: Unpack[RegionKeywords]) -> None:
         Region(**keywords)
+        check_flag("squared", squared)
         super().__init__(dice_loss, squared=squared, **keywords)
 
 
@@ -108,7 +111,7 @@ def tversky_loss(
     """Functional form of :class:`TverskyLoss`."""
     checked = Region(**keywords)
     _check_tversky(alpha, beta)
-    counts = needs_counts(checked, voxel_weight)
+    counts = needs_counts(checked, input, voxel_weight)
 
     def value(sums: RegionSums) -> Tensor:
         # tp + alpha (pred - tp) + beta (target - tp)

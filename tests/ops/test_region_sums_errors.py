@@ -40,7 +40,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"terms": []}, ValueError, "terms must be different names among tp, pred"),
     ({"terms": ["tp", "tp"]}, ValueError, "terms must be different names"),
     ({"terms": ["dice"]}, ValueError, r"got \('dice',\)"),
-    ({"terms": ["focal"]}, ValueError, "gamma must be a number of at least 0.*got None"),
+    ({"terms": [["tp"]]}, TypeError, "terms must be a sequence of names"),
+    ({"terms": "tp"}, TypeError, "terms must be a sequence of names"),
+    ({"terms": None}, ValueError, "terms must be different names"),
+    ({"terms": ["focal"], "gamma": "2"}, TypeError, "gamma must be a number, got str"),
+    ({"terms": ["focal"]}, TypeError, "gamma must be a number, got NoneType"),
     ({"terms": ["focal"], "gamma": -1.0}, ValueError, "gamma must be.*got -1.0"),
     ({"terms": ["focal"], "gamma": float("nan")}, ValueError, "gamma must be.*got nan"),
     ({"voxel_weight": LABELS[:, None]}, TypeError, "voxel_weight must have one of the dtypes"),
@@ -130,11 +134,48 @@ def test_double_backward_says_what_to_do() -> None:
             grad.square().sum().backward()
 
 
+@by_impl
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str
+)
+@pytest.mark.parametrize("ignore_index", [-1, 255, 258, 2**40, -(2**63)])
+def test_an_ignore_index_that_no_label_can_have(
+    impl: str, dtype: torch.dtype, ignore_index: int
+) -> None:
+    labels = torch.arange(40, dtype=dtype).view(2, 4, 5) % 3
+    rows = region_sums(X, labels, terms=["target", "weight"], impl=impl).rows
+    other = region_sums(
+        X, labels, terms=["target", "weight"], ignore_index=ignore_index, impl=impl
+    ).rows
+    assert torch.equal(rows, other)
+    if dtype == torch.uint8 and ignore_index != 255:
+        labels[0, 0, 0] = 255
+        with pytest.raises(ValueError, match="the first of which is 255"):
+            region_sums(X, labels, ignore_index=ignore_index, impl=impl)
+
+
+@by_impl
+def test_a_row_read_without_gradient_does_not_take_it_away(impl: str) -> None:
+    x = X.clone().requires_grad_()
+    sums = region_sums(x, LABELS, impl=impl)
+    with torch.no_grad():
+        assert sums.tp.isfinite().all()
+    sums.tp.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+def test_torch_func_takes_the_reference() -> None:
+    grad = torch.func.grad(lambda x: region_sums(x, torch.rand_like(X)).tp.sum())(X)
+    assert grad.shape == X.shape
+
+
 def test_region_sums_record() -> None:
     sums = region_sums(X, LABELS, terms=["tp", "pred"])
     assert torch.equal(sums.tp, sums.rows[0])
     assert torch.equal(sums.pred, sums.rows[1])
     assert torch.equal((sums + sums).rows, 2 * sums.rows)
+    assert torch.equal(sum([sums, sums]).rows, 2 * sums.rows)  # type: ignore[union-attr]
     with pytest.raises(AttributeError, match="'target' was not asked for"):
         _ = sums.target
     with pytest.raises(AttributeError, match="no attribute 'dice'"):
@@ -150,8 +191,12 @@ def test_impl_defaults_and_blocks() -> None:
     missing = "native" if _C is None else "triton"
     with pytest.raises(RuntimeError, match=f"impl='{missing}' is not available here"):
         region_sums(X, LABELS, impl=missing)
-    with segloss_fast.use_impl(missing), pytest.raises(RuntimeError, match=missing):
-        region_sums(X, LABELS)
+    block = segloss_fast.use_impl(missing)
+    with block:
+        with block:
+            pass
+        with pytest.raises(RuntimeError, match=missing):
+            region_sums(X, LABELS)
     region_sums(X, LABELS)
     segloss_fast.set_impl("reference")
     try:

@@ -73,6 +73,56 @@ def test_gradient_of_log_one_minus_softmax(impl: str, dtype: torch.dtype, scale:
 
 @by_impl
 @by_dtype
+@pytest.mark.parametrize("margin", [1.0, 4.0, 8.0, 12.0, 30.0])
+def test_sums_of_nearly_certain_voxels(impl: str, dtype: torch.dtype, margin: float) -> None:
+    """log(1 - p) and p^gamma log(1 - p) of the classes that are right to be improbable."""
+    labels = torch.tensor([[0, 1] * 50])
+    x = (margin * (2 * definition.one_hot(labels, 2)[0] - 1)).to(dtype).requires_grad_()
+    terms = ("nll_neg", "focal_neg")
+    rows = region_sums(x, labels, terms=terms, gamma=2, impl=impl).rows
+    exact = x.detach().double().requires_grad_()
+    other = exact.flip(1) - exact  # of two classes: 1 - p is the sigmoid of this
+    t, log_q, p = definition.one_hot(labels, 2)[0], functional.logsigmoid(other), (-other).sigmoid()
+    truth = torch.stack([-(1 - t) * log_q, -(1 - t) * p**2 * log_q]).sum(-1)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(rows, truth.view_as(rows), rtol=tolerance, atol=0)
+    (grad,) = torch.autograd.grad(rows[1].sum(), x)
+    (true_grad,) = torch.autograd.grad(truth[1].sum(), exact)
+    assert relative_l2(grad, true_grad) < tolerance
+
+
+@by_impl
+@by_dtype
+@pytest.mark.parametrize("p", [1e-30, 1e-8, 3e-8, 1e-6, 1e-3, 0.3, 0.5, 0.7, 1 - 1e-6])
+@pytest.mark.parametrize("t", [0.0, 1.0])
+def test_one_probability_is_as_in_binary_cross_entropy(
+    impl: str, dtype: torch.dtype, p: float, t: float
+) -> None:
+    prediction, target = (
+        torch.full((1, 1, 1), p, dtype=dtype),
+        torch.full((1, 1, 1), t, dtype=dtype),
+    )
+    rows = region_sums(
+        prediction, target, activation="probabilities", terms=["nll", "nll_neg"], impl=impl
+    ).rows
+    theirs = functional.binary_cross_entropy(prediction, target).double()
+    torch.testing.assert_close(rows.sum(), theirs, rtol=1e-6, atol=0)
+
+
+@by_impl
+@by_dtype
+def test_a_nan_has_a_nan_gradient(impl: str, dtype: torch.dtype) -> None:
+    for activation in ("softmax", "sigmoid", "probabilities"):
+        x = torch.full((1, 2, 3), torch.nan, dtype=dtype, requires_grad=True)
+        rows = region_sums(
+            x, torch.zeros(1, 3, dtype=torch.uint8), activation=activation, terms=["nll"], impl=impl
+        ).rows
+        (grad,) = torch.autograd.grad(rows.sum(), x)
+        assert grad[:, 0].isnan().all(), activation
+
+
+@by_impl
+@by_dtype
 def test_a_class_masked_by_an_infinite_logit(impl: str, dtype: torch.dtype) -> None:
     x, labels = saturated(dtype, 2.0)
     labels %= 3

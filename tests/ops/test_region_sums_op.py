@@ -204,8 +204,12 @@ def test_no_voxels_and_no_items(impl: str) -> None:
 
 @needs_native
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-def test_memory_is_independent_of_the_volume(layout: torch.memory_format) -> None:
-    x, target = inputs(64, 64, 64, classes=4)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(("classes", "side"), [(4, 64), (105, 32)])
+def test_memory_is_independent_of_the_volume(
+    layout: torch.memory_format, dtype: torch.dtype, classes: int, side: int
+) -> None:
+    x, target = inputs(side, side, side, classes=classes, dtype=dtype)
     x = x.to(memory_format=layout).requires_grad_()
     size = x.numel() * x.element_size()
 

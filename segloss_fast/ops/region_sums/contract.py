@@ -33,9 +33,11 @@ class RegionSums:
     def __getattr__(self, name: str) -> Tensor:
         if name in TERMS:
             if name in self.terms:
-                if not self._unbound:
-                    self._unbound.extend(self.rows.unbind())
-                return self._unbound[self.terms.index(name)]
+                rows = self._unbound or self.rows.unbind()
+                # Rows taken under no_grad have no gradient: not those to hand out later.
+                if torch.is_grad_enabled() or not self.rows.requires_grad:
+                    self._unbound[:] = rows
+                return rows[self.terms.index(name)]
             raise AttributeError(f"the row {name!r} was not asked for: terms is {self.terms}")
         raise AttributeError(f"RegionSums has no attribute {name!r}")
 
@@ -47,6 +49,9 @@ class RegionSums:
                 f"only sums of the same terms add up, got {self.terms} and {other.terms}"
             )
         return RegionSums(self.terms, self.rows + other.rows)
+
+    def __radd__(self, other: int) -> RegionSums:
+        return self if other == 0 else NotImplemented  # sum() begins with 0
 
 
 def region_sums(
@@ -96,15 +101,24 @@ def region_sums(
     target = _check_target(input, target, ignore_index)
     if voxel_weight is not None:
         _check_voxel_weight(input, voxel_weight)
-    needs_reference = torch.is_grad_enabled() and (
-        target.requires_grad or (voxel_weight is not None and voxel_weight.requires_grad)
-    )
-    impl = resolve(impl, op.KERNELS, lambda name: op.why_not(name, input.device, needs_reference))
+    only_reference = _only_reference(target, voxel_weight)
+    impl = resolve(impl, op.KERNELS, lambda name: op.why_not(name, input.device) or only_reference)
     if impl == "reference":
         rows = _reference(input, target, voxel_weight, options)
     else:
         rows = op.call(input, target, voxel_weight, options, impl)
     return RegionSums(options.terms, rows)
+
+
+def _only_reference(target: Tensor, voxel_weight: Tensor | None) -> str | None:
+    """Return why the reference alone can serve a call, None where kernels can."""
+    if torch.is_grad_enabled() and (
+        target.requires_grad or (voxel_weight is not None and voxel_weight.requires_grad)
+    ):
+        return "the gradient of target and of voxel_weight is computed by the reference only"
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return "the transforms of torch.func are served by the reference only"
+    return None
 
 
 def _reference(
@@ -141,19 +155,16 @@ def _options(
             "the softmax of one class is 1 everywhere: input must have at least two classes with "
             f"activation 'softmax', got shape {list(input.shape)}; use 'sigmoid'"
         )
-    terms = tuple(terms)
+    if isinstance(terms, str) or not all(isinstance(term, str) for term in terms or ()):
+        raise TypeError(f"terms must be a sequence of names, got {terms!r}")
+    terms = tuple(terms or ())
     if not terms or len(set(terms)) < len(terms) or not set(terms) <= set(TERMS):
         raise ValueError(f"terms must be different names among {', '.join(TERMS)}, got {terms}")
     if not GAMMA_TERMS.isdisjoint(terms):
-        if gamma is None or not gamma >= 0 or gamma == float("inf"):
-            raise ValueError(f"gamma must be a number of at least 0 for terms {terms}, got {gamma}")
-    else:
-        gamma = 0.0
-    if ignore_index is not None and (
-        not isinstance(ignore_index, int) or isinstance(ignore_index, bool)
-    ):
-        raise TypeError(f"ignore_index must be an int or None, got {type(ignore_index).__name__}")
-    return Options(terms, activation, ce_activation, float(gamma), ignore_index)
+        _check.check_number("gamma", gamma, minimum=0)
+    _check.check_ignore_index(ignore_index)
+    exponent = 0.0 if gamma is None or GAMMA_TERMS.isdisjoint(terms) else float(gamma)
+    return Options(terms, activation, ce_activation, exponent, ignore_index)
 
 
 def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:

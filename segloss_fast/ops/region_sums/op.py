@@ -23,7 +23,7 @@ torch.library.define(
 )
 
 
-def why_not(impl: str, device: torch.device, needs_reference: bool = False) -> str | None:
+def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve a call on this device, None where they can."""
     if impl == "triton":
         return "region_sums has no Triton kernels yet"
@@ -34,8 +34,6 @@ def why_not(impl: str, device: torch.device, needs_reference: bool = False) -> s
         )
     if device.type != "cpu":
         return f"region_sums has no native kernels for {device.type} tensors yet"
-    if needs_reference:
-        return "the gradient of target and of voxel_weight is computed by the reference only"
     return None
 
 

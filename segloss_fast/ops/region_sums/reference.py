@@ -51,7 +51,7 @@ def _one_hot(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return one-hot values, which voxels count ``[B, 1, *S]``, and the invalid labels."""
     counted = torch.ones_like(labels, dtype=torch.bool)
-    if ignore_index is not None:
+    if ignore_index is not None and _can_hold(labels.dtype, ignore_index):
         counted = labels != ignore_index
     if classes == 1:
         return (
@@ -63,6 +63,13 @@ def _one_hot(
     one_hot = (labels[:, None] == index) & counted[:, None]
     bad = counted & ~one_hot.any(1)
     return one_hot.to(dtype), (counted & ~bad)[:, None], _count_invalid(labels, bad)
+
+
+def _can_hold(dtype: torch.dtype, value: int) -> bool:
+    """Whether a label can have the value; torch would compare with the value wrapped around."""
+    if dtype.is_floating_point or dtype == torch.bool:
+        return True
+    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
 
 
 def _count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
@@ -120,7 +127,7 @@ class _Maps:
         log = {
             "softmax": lambda: _log_one_minus_softmax(self.x),
             "sigmoid": lambda: logsigmoid(-self.x),
-            "probabilities": lambda: _clamped_log(1 - self.x),
+            "probabilities": lambda: _clamped_log_one_minus(self.x),
         }
         return self._once("log_q", log[self.options.ce_activation])
 
@@ -189,3 +196,10 @@ def _clamped_log(p: Tensor) -> Tensor:
     """Log clamped to -100, with the derivative 1 / max(p, 1e-12)."""
     value = torch.where(p == 0, LOG_MIN, p.detach().log().clamp_min(LOG_MIN))
     return value + (p - p.detach()) / p.detach().clamp_min(PROBABILITY_MIN)
+
+
+def _clamped_log_one_minus(p: Tensor) -> Tensor:
+    """The same of 1 - p."""
+    exact = p.detach()
+    value = torch.where(exact == 1, LOG_MIN, torch.log1p(-exact).clamp_min(LOG_MIN))
+    return value - (p - exact) / (1 - exact).clamp_min(PROBABILITY_MIN)
