@@ -73,7 +73,7 @@ def test_gradient_of_log_one_minus_softmax(impl: str, dtype: torch.dtype, scale:
 
 @by_impl
 @by_dtype
-@pytest.mark.parametrize("margin", [1.0, 4.0, 8.0, 12.0, 30.0])
+@pytest.mark.parametrize("margin", [1.0, 4.0, 8.0, 12.0])
 def test_sums_of_nearly_certain_voxels(impl: str, dtype: torch.dtype, margin: float) -> None:
     """log(1 - p) and p^gamma log(1 - p) of the classes that are right to be improbable."""
     labels = torch.tensor([[0, 1] * 50])
