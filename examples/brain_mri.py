@@ -14,15 +14,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import monai
 import torch
 from monai.losses import DiceCELoss as MonaiDiceCELoss
 from torch import Tensor
 
 import segloss_fast
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # a script finds only its own folder
+# As a script it would find only its own folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from examples.brain_data import (
     Head,
@@ -32,14 +32,14 @@ from examples.brain_data import (
     training_slices,
 )
 from examples.brain_plots import plot_costs, plot_losses, plot_slices
-from examples.brain_report import check, print_checks, print_costs, print_scores
+from examples.brain_report import EARLY, check, print_checks, print_costs, print_scores
 from examples.brain_step import Cost, Loss, measure, runs
 from examples.brain_thresholds import apply_thresholds, fit_thresholds
 from examples.brain_train import Recipe, Training, predict, train
 from examples.unet3d import UNet3d
 
 VALIDATION_SEED = 1000  # of the corruption that the network and the thresholds are judged on
-CONTEXT = 16  # slices beside the slab that the network sees when it predicts the slab
+CONTEXT = 16  # slices on each side of the slab that the network sees when it labels the slab
 LARGEST = 128  # side of the timed batch in voxels
 
 
@@ -49,10 +49,10 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0] if __doc__ else None,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=160, help="optimiser steps of each training")
+    parser.add_argument("--steps", type=int, default=180, help="optimiser steps of each training")
     parser.add_argument("--patch", type=int, nargs=3, default=(32, 32, 32), help="in voxels")
     parser.add_argument("--batch", type=int, default=4, help="patches per step")
-    parser.add_argument("--rate", type=float, default=1e-2, help="largest learning rate")
+    parser.add_argument("--rate", type=float, default=5e-3, help="largest learning rate")
     parser.add_argument(
         "--resolution", type=int, choices=(1, 2), default=2, help="voxel side in mm"
     )
@@ -63,7 +63,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("demo_output"), help="folder of the PNGs"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.steps < EARLY:
+        parser.error(f"--steps must be at least {EARLY}, got {arguments.steps}")
+    return arguments
 
 
 def auto_impl(device: torch.device) -> str:
@@ -128,13 +131,13 @@ def compare_costs(
     heads = [corrupt(image, head.resolution, generator) for _ in range(2)]
     logits = torch.cat([predict(network, one, device) for one in heads])
     batch = labels.expand(2, 1, *labels.shape).contiguous()
-    monai = MonaiDiceCELoss(softmax=True, to_onehot_y=True)
+    theirs = MonaiDiceCELoss(softmax=True, to_onehot_y=True, batch=True)
     losses: dict[str, Loss] = {
-        f"segloss_fast, {impl}": segloss_fast.DiceCELoss(impl=impl),
-        "segloss_fast, reference": segloss_fast.DiceCELoss(impl="reference"),
-        "MONAI": monai,
+        f"segloss_fast, {impl}": segloss_fast.DiceCELoss(batch=True, impl=impl),
+        "segloss_fast, reference": segloss_fast.DiceCELoss(batch=True, impl="reference"),
+        "MONAI": theirs,
     }
-    compiled = torch.compile(monai)
+    compiled = torch.compile(theirs)
     if runs(compiled, logits, batch):
         losses["MONAI, torch.compile"] = compiled
     shape = "x".join(map(str, logits.shape))
@@ -163,7 +166,8 @@ def train_twice(
     )
     trainings = {}
     for title, name in (("network", impl), ("network, reference loss", "reference")):
-        loss = segloss_fast.DiceCELoss(impl=name)
+        # Pooled over the batch, since a small patch may lack a class.
+        loss = segloss_fast.DiceCELoss(batch=True, impl=name)
         trainings[title] = train(head, loss, recipe, f"training, {name}")
         print(f"trained with impl={name!r}: {trainings[title].seconds:.0f} s")
     return trainings
@@ -177,10 +181,17 @@ def main() -> int:
     torch.backends.cudnn.deterministic = True
     device = torch.device(arguments.device)
     impl = auto_impl(device)
-    print(f"segloss_fast {segloss_fast.__version__}, torch {torch.__version__}, {describe(device)}")
+    print(
+        f"segloss_fast {segloss_fast.__version__}, MONAI {monai.__version__}, "
+        f"torch {torch.__version__}, {describe(device)}"
+    )
     if impl == "reference":
         print('No kernel runs here (python -m segloss_fast says why): "auto" is the reference.')
     head = load_head(arguments.resolution)
+    sides = "x".join(map(str, head.image.shape))
+    print(
+        f"MNI152 head, a population average and no patient: {sides} voxels of {head.resolution} mm"
+    )
     trainings = train_twice(head, impl, arguments, device)
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     image = corrupt(head.image, head.resolution, generator)

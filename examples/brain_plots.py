@@ -32,7 +32,7 @@ def plot_slices(head: Head, image: Tensor, labellings: dict[str, Tensor], path: 
     box = (slice(low[0], high[0] + 1), slice(low[1], high[1] + 1))
     picks = np.linspace(0, image.shape[2] - 1, 5).round().astype(int)[1:-1].tolist()
     columns = 1 + len(labellings)
-    figure = Figure(figsize=(2.1 * columns, 2.55 * len(picks) + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.1 * columns, 2.55 * len(picks) + 0.9), layout="constrained")
     axes = figure.subplots(len(picks), columns, squeeze=False)
     for row, pick in zip(axes, picks, strict=True):
         row[0].imshow(image[box][:, :, pick].T, cmap="gray", origin="lower", vmin=0, vmax=1.2)
@@ -50,6 +50,9 @@ def plot_slices(head: Head, image: Tensor, labellings: dict[str, Tensor], path: 
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    figure.suptitle(
+        f"Held-out axial slices of the MNI152 head (a population average), {head.resolution} mm"
+    )
     for axis, title in zip(axes[0], ["noisy input", *labellings], strict=True):
         axis.set_title(title, fontsize=11)
     handles = [
@@ -76,8 +79,10 @@ def plot_losses(ours: list[float], reference: list[float], impl: str, path: Path
     above.plot(steps, reference, "--", color=THEIRS, linewidth=1.3, label="segloss_fast, reference")
     above.set(ylabel="DiceCELoss", title="Same seed, same batches: the loss of two trainings")
     above.legend(frameon=False)
-    # Equal losses would be absent from a logarithmic axis.
     gap = np.maximum(np.abs(np.subtract(ours, reference)), 1e-9)
+    below.set_title(
+        "Rounding alone makes them drift apart (equal losses are drawn at 1e-9)", size=9
+    )
     below.semilogy(steps, gap, color=THEIRS, linewidth=1.2)
     below.hlines(1e-5, 1, 5, color=OURS, linewidth=2, label="promised: 1e-5 in the first 5 steps")
     below.set(xlabel="step", ylabel="|difference|", ylim=(5e-10, None), xlim=(1, len(ours)))
