@@ -13,7 +13,7 @@ from segloss_fast.losses import (
     JaccardLoss,
     TverskyLoss,
 )
-from segloss_fast.ops.region_sums import RegionSums, region_sums
+from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 __all__ = [
     "Backend",
@@ -30,6 +30,7 @@ __all__ = [
     "debug",
     "functional",
     "region_sums",
+    "region_sums_multi",
     "set_impl",
     "use_impl",
 ]

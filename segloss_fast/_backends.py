@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 
-from segloss_fast._native import _C
-from segloss_fast.ops.region_sums import op as region_sums_op
+from segloss_fast._native import _C, CUDA_BUILD
+from segloss_fast.ops.region_sums import kernels as region_sums_kernels
 
-PRIMITIVES = {"region_sums": region_sums_op.why_not}
+PRIMITIVES = {"region_sums": region_sums_kernels.why_not}
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,10 @@ def _missing_device(device: str) -> str | None:
 def _detail(impl: str, device: str) -> str:
     if impl == "reference":
         return f"PyTorch {torch.__version__}"
+    if impl == "triton":
+        return f"Triton {version('triton')}" + (", interpreted" if device == "cpu" else "")
     assert _C is not None
+    if device == "cuda":
+        assert CUDA_BUILD is not None
+        return f"CUDA C++, {', '.join(CUDA_BUILD['architectures'])}, nvcc {CUDA_BUILD['compiler']}"
     return f"C++, {_C.cpu_capability()}, {_C.build_info()['compiler']}"

@@ -1,20 +1,43 @@
-"""Loads the native module; importing it registers its operators with torch."""
+"""Loads the native libraries; loading one registers its operators with torch."""
 
 from __future__ import annotations
 
 import importlib
+import json
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import TypedDict
 
-import torch  # noqa: F401  # the native module links against libraries that torch loads
+import torch
 
 from segloss_fast._version import __version__
 
 
-def _load() -> ModuleType | None:
+class CudaBuild(TypedDict):
+    """How the CUDA library was built."""
+
+    version: str
+    compiler: str
+    architectures: list[str]
+
+
+def _find(name: str) -> str | None:
+    """Return the path of a library of this package, None where it was not built."""
     # Beside this file only: the finder of an editable install would offer that of another copy.
-    if PathFinder.find_spec("segloss_fast._C", [str(Path(__file__).parent)]) is None:
+    spec = PathFinder.find_spec(f"segloss_fast.{name}", [str(Path(__file__).parent)])
+    return None if spec is None else spec.origin
+
+
+def _check_version(what: str, built: str) -> None:
+    if built != __version__:
+        raise ImportError(
+            f"segloss_fast {__version__} found {what} built for {built}; rebuild it (make build)."
+        )
+
+
+def _load() -> ModuleType | None:
+    if _find("_C") is None:
         return None  # a pure-Python install
     try:
         module = importlib.import_module("segloss_fast._C")
@@ -23,13 +46,33 @@ def _load() -> ModuleType | None:
             f"segloss_fast was built with a native module that does not load: {error}. "
             "Rebuild it against the installed torch (make build), or remove it."
         ) from error
-    built = module.build_info()["version"]
-    if built != __version__:
-        raise ImportError(
-            f"segloss_fast {__version__} found a native module built for {built}; "
-            "rebuild it (make build)."
-        )
+    _check_version("a native module", module.build_info()["version"])
     return module
 
 
+def _load_cuda() -> CudaBuild | str:
+    """Return how the CUDA library was built, or why there is none."""
+    if torch.version.cuda is None:
+        return "torch was built without CUDA"
+    path = _find("_C_cuda")
+    if path is None:
+        return (
+            "the CUDA library was not built; install CUDA's compiler (nvcc) and reinstall with "
+            "SEGLOSS_CUDA=1 to see why"
+        )
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        raise ImportError(
+            f"segloss_fast was built with a CUDA library that does not load: {error}. "
+            "Rebuild it against the installed torch (make build), or remove it."
+        ) from error
+    build: CudaBuild = json.loads(torch.ops.segloss_fast._cuda_build_info())
+    _check_version("a CUDA library", build["version"])
+    return build
+
+
 _C = _load()
+_cuda = _load_cuda()
+CUDA_BUILD = None if isinstance(_cuda, str) else _cuda
+CUDA_MISSING = _cuda if isinstance(_cuda, str) else None

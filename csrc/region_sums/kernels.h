@@ -84,6 +84,12 @@ struct Invalid {
   double first;
 };
 
+// The gradient of a problem's sums, [rows, B, C], within that of several problems' sums.
+struct GradSums {
+  const double* data;
+  int64_t row_items;  // items in a row: of all the problems
+};
+
 struct Kernels {
   // Bytes of scratch memory, 64-byte aligned, that one call of backward needs, or with a null
   // gradient one of forward.
@@ -91,9 +97,9 @@ struct Kernels {
   // Writes the chunk's sums, [rows, C].
   void (*forward)(const Problem& problem, const Chunk& chunk, void* scratch, double* sums,
                   Invalid* invalid);
-  // Writes the chunk of the gradient, given that of the sums, [rows, B, C].
+  // Writes the chunk of the gradient, given that of the sums.
   void (*backward)(const Problem& problem, const Chunk& chunk, void* scratch,
-                   const double* grad_sums, const View& grad);
+                   const GradSums& grad_sums, const View& grad);
 };
 
 namespace baseline {

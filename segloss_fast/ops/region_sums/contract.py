@@ -1,57 +1,18 @@
-"""region_sums as callers see it: checks, the choice of implementation, the result's record."""
+"""region_sums as callers see it: the checks and the choice of implementation."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled, resolve
-from segloss_fast.ops.region_sums import op, reference
+from segloss_fast.ops.region_sums import kernels, op, reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, GAMMA_TERMS, TERMS, Options
-
-
-@dataclass(frozen=True, eq=False)
-class RegionSums:
-    """Rows of sums, one per term, as attributes: ``sums.tp`` is ``[B, C]``.
-
-    Two records with the same terms add up (chunks of a volume, ranks).
-
-    Attributes:
-        terms: Names of the rows.
-        rows: ``[K, B, C]``, float64 (float32 on devices without it).
-    """
-
-    terms: tuple[str, ...]
-    rows: Tensor
-    # The rows one by one, once asked for: one unbind has a cheaper gradient than an index per row.
-    _unbound: list[Tensor] = field(default_factory=list, init=False, repr=False)
-
-    def __getattr__(self, name: str) -> Tensor:
-        if name in TERMS:
-            if name in self.terms:
-                rows = self._unbound or self.rows.unbind()
-                # Rows taken under no_grad have no gradient: not those to hand out later.
-                if torch.is_grad_enabled() or not self.rows.requires_grad:
-                    self._unbound[:] = rows
-                return rows[self.terms.index(name)]
-            raise AttributeError(f"the row {name!r} was not asked for: terms is {self.terms}")
-        raise AttributeError(f"RegionSums has no attribute {name!r}")
-
-    def __add__(self, other: RegionSums) -> RegionSums:
-        if not isinstance(other, RegionSums):
-            return NotImplemented
-        if self.terms != other.terms:
-            raise ValueError(
-                f"only sums of the same terms add up, got {self.terms} and {other.terms}"
-            )
-        return RegionSums(self.terms, self.rows + other.rows)
-
-    def __radd__(self, other: int) -> RegionSums:
-        return self if other == 0 else NotImplemented  # sum() begins with 0
+from segloss_fast.ops.region_sums.record import RegionSums
 
 
 def region_sums(
@@ -101,20 +62,118 @@ def region_sums(
     target = _check_target(input, target, ignore_index)
     if voxel_weight is not None:
         _check_voxel_weight(input, voxel_weight)
-    only_reference = _only_reference(target, voxel_weight)
-    impl = resolve(impl, op.KERNELS, lambda name: op.why_not(name, input.device) or only_reference)
+    weights = [] if voxel_weight is None else [voxel_weight]
+    impl = _choose(impl, [input], [target], weights)
     if impl == "reference":
-        rows = _reference(input, target, voxel_weight, options)
+        rows = _reference([input], [target], weights, options)
     else:
         rows = op.call(input, target, voxel_weight, options, impl)
     return RegionSums(options.terms, rows)
 
 
-def _only_reference(target: Tensor, voxel_weight: Tensor | None) -> str | None:
-    """Return why the reference alone can serve a call, None where kernels can."""
-    if torch.is_grad_enabled() and (
-        target.requires_grad or (voxel_weight is not None and voxel_weight.requires_grad)
+def region_sums_multi(
+    inputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    activation: str = "softmax",
+    terms: Sequence[str] = ("tp", "pred", "target"),
+    gamma: float | None = None,
+    ce_activation: str | None = None,
+    voxel_weights: Sequence[Tensor] | None = None,
+    ignore_index: int | None = None,
+    impl: str = "auto",
+) -> list[RegionSums]:
+    """Return :func:`region_sums` of several inputs of different sizes, from one launch.
+
+    As deep supervision has them: small tensors cost their launches and little else, so the kernels
+    that can (``native``) take all in one.
+
+    Args:
+        inputs: ``[B, C, *S]`` each, with the same number of classes, dtype and device; B and S may
+            differ.
+        targets: One per input, as for :func:`region_sums`; all class indices, or all values per
+            class, and of one dtype.
+        activation: As for :func:`region_sums`, and so are the other options.
+        terms: Names of the rows to compute.
+        gamma: Exponent of nll_pow, focal and focal_neg.
+        ce_activation: Activation of the terms with a logarithm.
+        voxel_weights: None, or one per input, all ``[B, 1, *S]`` or all ``[B, C, *S]``, of one
+            dtype.
+        ignore_index: Voxels with this class index do not count.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"`` (a launch per input).
+
+    Returns:
+        One record per input, with rows ``[K, B, C]``.
+
+    Raises:
+        TypeError: As :func:`region_sums`, or if inputs or targets is no sequence of tensors.
+        ValueError: As :func:`region_sums`, or if the inputs disagree in what they must share. If
+            labels of one are out of range on a GPU, the rows of all become NaN.
+        RuntimeError: If ``impl`` names kernels that are not available for this call.
+    """
+    inputs = _check_sequence("inputs", inputs)
+    targets = _check_sequence("targets", targets, len(inputs))
+    weights = [] if voxel_weights is None else voxel_weights
+    if voxel_weights is not None:
+        weights = _check_sequence("voxel_weights", voxel_weights, len(inputs))
+    options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
+    for x in inputs[1:]:
+        _check.check_input(x)
+    targets = [_check_target(*pair, ignore_index) for pair in zip(inputs, targets, strict=True)]
+    for x, weight in zip(inputs, weights, strict=False):
+        _check_voxel_weight(x, weight)
+    _check_alike(inputs, targets, weights)
+    impl = _choose(impl, inputs, targets, weights)
+    serve = _reference if impl == "reference" else functools.partial(op.call_multi, impl=impl)
+    rows = serve(inputs, targets, list(weights), options)
+    parts = rows.split([x.shape[0] for x in inputs], dim=1)
+    return [RegionSums(options.terms, part) for part in parts]
+
+
+def _check_sequence(name: str, values: object, count: int | None = None) -> list[Tensor]:
+    if not isinstance(values, Sequence) or not all(isinstance(v, Tensor) for v in values):
+        raise TypeError(f"{name} must be a sequence of tensors, got {type(values).__name__}")
+    if not values:
+        raise ValueError(f"{name} must hold at least one tensor")
+    if count is not None and len(values) != count:
+        raise ValueError(f"{name} must hold one tensor per input, {count}, got {len(values)}")
+    return list(values)
+
+
+def _check_alike(
+    inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
+) -> None:
+    """Raise ValueError unless all inputs, targets and weights are of a kind."""
+    dense = [target.dim() == x.dim() for x, target in zip(inputs, targets, strict=True)]
+    for name, what, found in (
+        ("inputs", "the same number of classes", [x.shape[1] for x in inputs]),
+        ("inputs", "one dtype", [x.dtype for x in inputs]),
+        ("inputs", "one device", [x.device for x in inputs]),
+        ("targets", "one dtype", [target.dtype for target in targets]),
+        ("targets", "class indices all, or values per class all", dense),
+        ("voxel_weights", "one dtype", [weight.dtype for weight in weights]),
+        ("voxel_weights", "one number of channels", [weight.shape[1] for weight in weights]),
     ):
+        if len(set(found)) > 1:
+            raise ValueError(f"{name} must have {what}, got {found}")
+
+
+def _choose(
+    impl: str, inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
+) -> str:
+    """Return the implementation that serves the call."""
+    only_reference = _only_reference([*targets, *weights])
+    x = inputs[0]
+    return resolve(
+        impl,
+        kernels.preference(inputs),
+        lambda name: kernels.why_not(name, x.device, x.dtype) or only_reference,
+    )
+
+
+def _only_reference(others: Sequence[Tensor]) -> str | None:
+    """Return why the reference alone can serve a call, None where kernels can."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others):
         return "the gradient of target and of voxel_weight is computed by the reference only"
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         return "the transforms of torch.func are served by the reference only"
@@ -122,15 +181,25 @@ def _only_reference(target: Tensor, voxel_weight: Tensor | None) -> str | None:
 
 
 def _reference(
-    input: Tensor, target: Tensor, voxel_weight: Tensor | None, options: Options
+    inputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    options: Options,
 ) -> Tensor:
-    rows, invalid = reference.forward(input, target, voxel_weight, options)
-    if target.dim() == input.dim():
+    found = [
+        reference.forward(x, target, weight, options)
+        for x, target, weight in zip(inputs, targets, reference.each(weights, inputs), strict=True)
+    ]
+    rows, invalid = found[0] if len(found) == 1 else reference.join(found)
+    if targets[0].dim() == inputs[0].dim():
         return rows
-    if (input.device.type == "cpu" and not torch.compiler.is_compiling()) or debug_enabled():
-        _check.check_labels(invalid, input.shape[1])
-        return rows
-    return torch.where(invalid[0] > 0, torch.nan, rows)
+    if inputs[0].device.type == "cpu" and not torch.compiler.is_compiling():
+        _check.check_labels(invalid, inputs[0].shape[1])
+    elif debug_enabled():
+        kernels.check_labels_on_device(invalid, inputs[0].shape[1])
+    else:
+        rows = torch.where(invalid[0] > 0, torch.nan, rows)
+    return rows
 
 
 def _options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,6 +39,25 @@ def forward(
     maps = _Maps(x, t, options)
     rows = [_sum(maps.term(name) if w is None else w * maps.term(name)) for name in options.terms]
     return torch.stack(rows), invalid
+
+
+def each(voxel_weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Return the voxel weight of each input, None where there are none."""
+    return voxel_weights or [None] * len(inputs)
+
+
+def join(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the rows of several inputs as one, NaN if any label is out of range, and the labels.
+
+    Args:
+        found: Per input the rows ``[K, B, C]``, and how many labels are invalid and the first.
+    """
+    rows = torch.cat([rows for rows, _ in found], 1)
+    labels = torch.stack([invalid for _, invalid in found])  # [inputs, 2]
+    count = labels[:, 0].sum()
+    # The first input that has some: argmax takes the first of equals.
+    first = labels[:, 1].gather(0, (labels[:, 0] > 0).to(torch.uint8).argmax(0, keepdim=True))
+    return torch.where(count > 0, torch.nan, rows), torch.cat([count[None], first])
 
 
 def row_dtype(device: torch.device) -> torch.dtype:

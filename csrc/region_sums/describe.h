@@ -1,0 +1,150 @@
+// Checks the operators' tensors for what would corrupt memory, and describes them to the kernels.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "region_sums/kernels.h"
+
+namespace segloss::region_sums {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Dtype::kFloat32;
+    case ScalarType::Double:
+      return Dtype::kFloat64;
+    case ScalarType::Half:
+      return Dtype::kFloat16;
+    case ScalarType::BFloat16:
+      return Dtype::kBFloat16;
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+      return Dtype::kUInt8;
+    case ScalarType::Char:
+      return Dtype::kInt8;
+    case ScalarType::Short:
+      return Dtype::kInt16;
+    case ScalarType::Int:
+      return Dtype::kInt32;
+    case ScalarType::Long:
+      return Dtype::kInt64;
+    default:
+      STD_TORCH_CHECK(false, "region_sums: unsupported dtype");
+  }
+}
+
+// Describes [B, C, *S], or [B, *S] where has_channels is false.
+inline View view_of(const Tensor& tensor, bool has_channels, void* data) {
+  View view{data, dtype_of(tensor), tensor.stride(0), 0, 0, {1, 1, 1}, {1, 1, 1}};
+  const int first = has_channels ? 2 : 1;
+  if (has_channels && tensor.size(1) > 1) view.channel_stride = tensor.stride(1);
+  for (int64_t d = first; d < tensor.dim(); ++d) {
+    const int64_t size = tensor.size(d), stride = tensor.stride(d);
+    if (size == 1) continue;
+    const int last = view.dims - 1;
+    if (view.dims > 0 && view.stride[last] == stride * size) {
+      view.size[last] *= size;
+      view.stride[last] = stride;
+    } else {
+      view.size[view.dims] = size;
+      view.stride[view.dims++] = stride;
+    }
+  }
+  view.dims = std::max(view.dims, 1);
+  return view;
+}
+
+inline View const_view_of(const Tensor& tensor, bool has_channels) {
+  return view_of(tensor, has_channels, const_cast<void*>(tensor.const_data_ptr()));
+}
+
+struct Options {
+  const std::vector<int64_t>& terms;
+  int64_t activation;
+  int64_t ce_activation;
+  double gamma;
+  std::optional<int64_t> ignore_index;
+};
+
+inline void check_shapes(const Tensor& input, const Tensor& target,
+                         const std::optional<Tensor>& weight) {
+  STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, "region_sums: input must be [B, C, *S]");
+  STD_TORCH_CHECK(input.size(1) > 0, "region_sums: input must have a class");
+  STD_TORCH_CHECK(dtype_of(input) <= Dtype::kBFloat16, "region_sums: input must be floating point");
+  const bool dense = target.dim() == input.dim();
+  STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, "region_sums: wrong rank of target");
+  STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), "region_sums: wrong rank of weight");
+  for (int64_t d = 0; d < input.dim(); ++d) {
+    const int64_t size = input.size(d);
+    if (dense || d != 1) {
+      STD_TORCH_CHECK(target.size(dense || d == 0 ? d : d - 1) == size,
+                      "region_sums: wrong shape of target");
+    }
+    STD_TORCH_CHECK(!weight || weight->size(d) == size || (d == 1 && weight->size(d) == 1),
+                    "region_sums: wrong shape of weight");
+  }
+}
+
+inline Problem describe(const Tensor& input, const Tensor& target,
+                        const std::optional<Tensor>& weight, const Options& options) {
+  check_shapes(input, target, weight);
+  Problem problem{};
+  problem.batch = input.size(0);
+  problem.channels = input.size(1);
+  problem.voxels = 1;
+  for (int64_t d = 2; d < input.dim(); ++d) problem.voxels *= input.size(d);
+  for (const int64_t code : {options.activation, options.ce_activation}) {
+    STD_TORCH_CHECK(code >= 0 && code <= 2, "region_sums: unknown activation");
+  }
+  problem.activation = static_cast<Activation>(options.activation);
+  problem.ce_activation = static_cast<Activation>(options.ce_activation);
+  std::fill(std::begin(problem.row), std::end(problem.row), -1);
+  for (const int64_t term : options.terms) {
+    STD_TORCH_CHECK(term >= 0 && term < kTermCount, "region_sums: unknown term");
+    STD_TORCH_CHECK(problem.row[term] < 0, "region_sums: a term is asked for twice");
+    problem.row[term] = problem.rows++;
+  }
+  problem.gamma = options.gamma;
+  problem.has_ignore = options.ignore_index.has_value();
+  problem.ignore_index = options.ignore_index.value_or(0);
+  problem.dense_target = target.dim() == input.dim();
+  problem.input = const_view_of(input, true);
+  problem.target = const_view_of(target, problem.dense_target);
+  problem.has_weight = weight.has_value();
+  if (weight) problem.weight = const_view_of(*weight, true);
+  return problem;
+}
+
+inline std::vector<Problem> describe_all(const std::vector<Tensor>& inputs,
+                                         const std::vector<Tensor>& targets,
+                                         const std::vector<Tensor>& weights,
+                                         const Options& options) {
+  STD_TORCH_CHECK(!inputs.empty() && targets.size() == inputs.size() &&
+                      (weights.empty() || weights.size() == inputs.size()),
+                  "region_sums: inputs, targets and weights must be as many");
+  std::vector<Problem> problems;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto weight = weights.empty() ? std::nullopt : std::optional<Tensor>(weights[i]);
+    problems.push_back(describe(inputs[i], targets[i], weight, options));
+    STD_TORCH_CHECK(problems[i].channels == problems[0].channels,
+                    "region_sums: inputs must have the same number of classes");
+  }
+  return problems;
+}
+
+// Where each problem's first item stands in the rows of all of them; the last entry is their sum.
+inline std::vector<int64_t> first_items(const std::vector<Problem>& problems) {
+  std::vector<int64_t> first{0};
+  for (const Problem& problem : problems) first.push_back(first.back() + problem.batch);
+  return first;
+}
+
+}  // namespace segloss::region_sums

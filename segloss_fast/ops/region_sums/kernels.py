@@ -1,0 +1,164 @@
+"""Which kernels serve a call of region_sums, and the way to each: the one place that knows."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss_fast import _check
+from segloss_fast._impl import debug_enabled
+from segloss_fast._native import _C, CUDA_MISSING
+from segloss_fast.ops.region_sums import reference
+from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
+
+_HAS_TRITON = find_spec("triton") is not None
+REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
+
+
+def preference(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Return the kernels that impl="auto" tries, the expected fastest first.
+
+    On CUDA, Triton streams up to 32 classes at the speed of memory; the C++ kernels stage tiles in
+    shared memory, which more classes, channels-last memory and many small tensors need. The rule
+    follows from the bytes that each must move; it has not been measured on a device yet.
+    """
+    x = inputs[0]
+    if x.device.type != "cuda":
+        return ("native",)  # on the CPU Triton only interprets: for tests, on request
+    if len(inputs) == 1 and x.shape[1] <= REGISTER_CLASSES and not _channels_last(x):
+        return ("triton", "native")
+    return ("native", "triton")
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(-1) != 1
+
+
+def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+    """Return why these kernels cannot serve such an input, None where they can."""
+    if impl == "triton":
+        return _why_no_triton(device, dtype)
+    if device.type == "cpu":
+        if _C is not None:
+            return None
+        return (
+            "the native module was not built; install a C++ compiler and reinstall with "
+            "SEGLOSS_BUILD=require to see why"
+        )
+    if device.type == "cuda":
+        return CUDA_MISSING
+    return f"region_sums has no native kernels for {device.type} tensors"
+
+
+def _why_no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    if not _HAS_TRITON:
+        return "Triton is not installed (pip install triton)"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton kernels run on a GPU; on the CPU only under TRITON_INTERPRET=1, for tests"
+    if device.type not in ("cpu", "cuda"):
+        return f"region_sums has no Triton kernels for {device.type} tensors"
+    if dtype == torch.float64:
+        return "the Triton kernels have no float64"
+    return None
+
+
+def forward(
+    impl: str,
+    inputs: list[Tensor],
+    targets: list[Tensor],
+    voxel_weights: list[Tensor],
+    options: Options,
+) -> Tensor:
+    """Return the rows ``[K, items, C]``, the items of all inputs one after another.
+
+    Args:
+        impl: "native" or "triton".
+        inputs: ``[B, C, *S]`` each; B and S may differ.
+        targets: One per input: class indices ``[B, *S]``, or values ``[B, C, *S]``.
+        voxel_weights: None at all, or one per input.
+        options: What to compute.
+
+    Raises:
+        ValueError: If labels are out of range; on CUDA only in debug mode, else the rows are NaN.
+    """
+    if impl == "triton":
+        rows, invalid = _triton_forward(inputs, targets, voxel_weights, options)
+    else:
+        operator = getattr(torch.ops.segloss_fast, f"_region_sums_{inputs[0].device.type}")
+        rows, invalid = operator(inputs, targets, voxel_weights, *_codes(options))
+    if targets[0].dim() == inputs[0].dim():
+        return rows
+    classes = inputs[0].shape[1]
+    if inputs[0].device.type == "cpu":
+        _check.check_labels(invalid, classes)
+    elif debug_enabled():  # otherwise the rows are NaN: finding out would need a synchronisation
+        check_labels_on_device(invalid, classes)
+    return rows
+
+
+def check_labels_on_device(invalid: Tensor, classes: int) -> None:
+    """Wait for the device and raise ValueError if labels are out of range, as debug mode does."""
+    if invalid.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "debug mode looks at the labels, which needs a synchronisation that the capture of a "
+            "CUDA graph forbids; leave debug mode before capturing"
+        )
+    _check.check_labels(invalid, classes)
+
+
+def backward(
+    impl: str,
+    grad_rows: Tensor,
+    inputs: list[Tensor],
+    targets: list[Tensor],
+    voxel_weights: list[Tensor],
+    options: Options,
+) -> list[Tensor]:
+    """Return the gradient of each input, given that of the rows."""
+    if impl != "triton":
+        name = f"_region_sums_{inputs[0].device.type}_backward"
+        operator = getattr(torch.ops.segloss_fast, name)
+        grads: list[Tensor] = operator(grad_rows, inputs, targets, voxel_weights, *_codes(options))
+        return grads
+    parts = grad_rows.split([x.shape[0] for x in inputs], dim=1)
+    weights = reference.each(voxel_weights, inputs)
+    return [
+        _triton().backward(grad, x, target, weight, options)
+        for grad, x, target, weight in zip(parts, inputs, targets, weights, strict=True)
+    ]
+
+
+def _triton_forward(
+    inputs: list[Tensor], targets: list[Tensor], voxel_weights: list[Tensor], options: Options
+) -> tuple[Tensor, Tensor]:
+    weights = reference.each(voxel_weights, inputs)
+    found = [
+        _triton().forward(x, target, weight, options)
+        for x, target, weight in zip(inputs, targets, weights, strict=True)
+    ]
+    return found[0] if len(found) == 1 else reference.join(found)
+
+
+def _triton() -> ModuleType:
+    # Not at import: triton is optional.
+    return import_module("segloss_fast.ops.region_sums.triton_launch")
+
+
+@functools.lru_cache(maxsize=256)
+def _codes(options: Options) -> tuple[Any, ...]:
+    """Number the names as the native kernels do."""
+    return (
+        [TERMS.index(name) for name in options.terms],
+        ACTIVATIONS.index(options.activation),
+        ACTIVATIONS.index(options.ce_activation),
+        options.gamma,
+        options.ignore_index,
+    )
