@@ -1,7 +1,10 @@
-"""Build the optional native module; everything else about the package is in pyproject.toml.
+"""Build the optional native libraries; everything else about the package is in pyproject.toml.
 
 ``SEGLOSS_BUILD=auto`` (the default) installs a pure-Python package, with a warning, where the
 native module cannot be built; ``require`` makes that an error; ``skip`` does not try.
+
+The CUDA library is built besides, where torch has CUDA and its compiler, nvcc, is there;
+``SEGLOSS_CUDA=0`` leaves it out, ``SEGLOSS_CUDA=1`` makes its absence an error.
 """
 
 import os
@@ -28,6 +31,16 @@ CXX_FLAGS = [
     "-Wextra",
     "-Wno-unknown-pragmas",
 ]
+# Machine code for the data centre's sm_80 (which sm_86 and sm_89 run too) and sm_90, and PTX for
+# what comes after.
+NVCC_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90,code=sm_90",
+    "-gencode=arch=compute_90,code=compute_90",
+    "-Xcompiler=-fvisibility=hidden",
+]
 
 
 def version() -> str:
@@ -35,6 +48,17 @@ def version() -> str:
     match = re.search(r'__version__ = "(.+)"', (ROOT / "segloss_fast/_version.py").read_text())
     assert match is not None
     return match[1]
+
+
+def sources(suffix: str) -> list[str]:
+    """Return the files under csrc with this suffix."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(f"*{suffix}"))
+
+
+def define_flags(**defines: str) -> list[str]:
+    """Return the macros that every file is compiled with, and these."""
+    common = {"TORCH_TARGET_VERSION": STABLE_ABI_TARGET, "SEGLOSS_VERSION": f'"{version()}"'}
+    return [f"-D{name}={value}" for name, value in {**common, **defines}.items()]
 
 
 def native_extension() -> Extension:
@@ -46,36 +70,84 @@ def native_extension() -> Extension:
     path = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = os.pathsep.join((path, sysconfig.get_path("scripts")))
     flags = CXX_FLAGS + os.environ.get("CXXFLAGS", "").split()
-    defines = {
-        "TORCH_TARGET_VERSION": STABLE_ABI_TARGET,
-        "SEGLOSS_VERSION": f'"{version()}"',
-        "SEGLOSS_FLAGS": f'"{" ".join(flags)}"',
-    }
     # Headers of others do not warn; error messages hold source paths, from the package's root.
     local = [
         *(f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())),
         f"-ffile-prefix-map={ROOT.resolve()}=.",
     ]
+    defines = define_flags(SEGLOSS_FLAGS=f'"{" ".join(flags)}"')
     return Extension(
         "segloss_fast._C",
-        sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp")),
+        sources=sources(".cpp"),
         include_dirs=[str(ROOT / "csrc")],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
+        extra_compile_args={"cxx": [*flags, *local, *defines]},
+        extra_link_args=["-Wl,-z,relro,-z,now"] if sys.platform == "linux" else [],
+        language="c++",
+    )
+
+
+def why_no_cuda() -> str | None:
+    """Return why the CUDA library cannot be built here, None where it can."""
+    import torch
+    from torch.utils import cpp_extension
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    if cpp_extension.CUDA_HOME is None:
+        return "CUDA's compiler, nvcc, was not found (CUDA_HOME)"
+    return None
+
+
+def cuda_extension() -> Extension:
+    """Describe ``segloss_fast._C_cuda``, which only registers operators: it is no Python module."""
+    from torch.utils import cpp_extension
+
+    architectures = [flag.rpartition("=")[2] for flag in NVCC_FLAGS if "-gencode" in flag]
+    defines = define_flags(SEGLOSS_CUDA_ARCHITECTURES=f'"{" ".join(architectures)}"')
+    return Extension(
+        "segloss_fast._C_cuda",
+        sources=sources(".cu"),
+        include_dirs=[str(ROOT / "csrc")],
+        library_dirs=cpp_extension.library_paths("cuda"),
+        # CUDA's runtime statically: the library then serves any minor version of it.
+        libraries=["torch_cpu", "torch_cuda", "cudart_static", "dl", "rt", "pthread"],
         extra_compile_args={
-            "cxx": [*flags, *local, *(f"-D{name}={value}" for name, value in defines.items())]
+            "cxx": [],  # all is nvcc's
+            "nvcc": [
+                *NVCC_FLAGS,
+                *(f"-isystem={path}" for path in cpp_extension.include_paths("cuda")),
+                f"-Xcompiler=-ffile-prefix-map={ROOT.resolve()}=.",
+                "-DUSE_CUDA",
+                *defines,
+            ],
         },
         extra_link_args=["-Wl,-z,relro,-z,now"] if sys.platform == "linux" else [],
         language="c++",
     )
 
 
+def extensions() -> list[Extension]:
+    """Return what to build; ImportError without what every build needs."""
+    found = [native_extension()]
+    if CUDA == "0":
+        return found
+    reason = why_no_cuda()
+    if reason is None:
+        return [*found, cuda_extension()]
+    if CUDA == "1":
+        raise SystemExit(f"SEGLOSS_CUDA=1, but {reason}")
+    print(f"segloss_fast: building without CUDA kernels: {reason}", file=sys.stderr)
+    return found
+
+
 def build_arguments(mode: str) -> dict[str, object]:
-    """Return what setup() needs for the native module, nothing where there is none to build."""
+    """Return what setup() needs for the native libraries, nothing where there is none to build."""
     if mode == "skip":
         return {}
     try:
-        extension = native_extension()
+        wanted = extensions()
         from torch.utils.cpp_extension import BuildExtension
     except ImportError as error:
         if mode == "require":
@@ -84,26 +156,33 @@ def build_arguments(mode: str) -> dict[str, object]:
         return {}
 
     class OptionalBuild(BuildExtension):
-        """BuildExtension that, in mode auto, turns a failed build into a pure-Python install."""
+        """BuildExtension that, in mode auto, leaves out what fails: CUDA first, then all."""
 
         def run(self) -> None:
             try:
                 super().run()
             # ninja fails with RuntimeError, a missing compiler with one of setuptools' many errors.
             except Exception as error:
-                if mode == "require":
+                if mode == "require" or (CUDA == "1" and len(self.extensions) > 1):
                     raise
-                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)  # an older one
-                self.extensions: list[Extension] = []
+                dropped: Extension = self.extensions.pop()
+                kind = "native" if dropped.name.endswith("_C") else "CUDA"
+                Path(self.get_ext_fullpath(dropped.name)).unlink(missing_ok=True)  # an older one
                 print(
-                    f"segloss_fast: native build failed, installing without: {error}",
+                    f"segloss_fast: {kind} build failed, installing without: {error}",
                     file=sys.stderr,
                 )
+                if self.extensions:
+                    self.run()
 
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": OptionalBuild}}
+    return {"ext_modules": wanted, "cmdclass": {"build_ext": OptionalBuild}}
 
 
 mode = os.environ.get("SEGLOSS_BUILD", "auto")
 if mode not in MODES:
     raise SystemExit(f"SEGLOSS_BUILD must be one of {', '.join(MODES)}, got {mode!r}")
-setup(**build_arguments(mode))
+CUDA = os.environ.get("SEGLOSS_CUDA")
+if CUDA not in (None, "0", "1"):
+    raise SystemExit(f"SEGLOSS_CUDA must be 0 or 1, got {CUDA!r}")
+if __name__ == "__main__":  # the tests import the flags
+    setup(**build_arguments(mode))

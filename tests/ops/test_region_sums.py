@@ -13,57 +13,10 @@ from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import TERMS
 from tests.helpers import IMPLS, relative_l2, relative_max
 from tests.ops import definition
+from tests.ops.samples import ACTIVATIONS, expected, sample, weighted_gradient
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
-ACTIVATIONS = [
-    ("softmax", "softmax"),
-    ("sigmoid", "sigmoid"),
-    ("probabilities", "probabilities"),
-    ("softmax", "sigmoid"),
-    ("sigmoid", "softmax"),
-]
 by_activation = pytest.mark.parametrize(("activation", "ce_activation"), ACTIVATIONS)
-
-
-def sample(
-    shape: tuple[int, ...], activation: str, kind: str, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor | None, int | None]:
-    """Return input, target, voxel weight and ignore_index."""
-    generator = torch.Generator().manual_seed(seed)
-    x = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
-    if activation == "probabilities":
-        x = x.sigmoid()
-    space = (shape[0], *shape[2:])
-    labels = torch.randint(0, max(shape[1], 2), space, generator=generator)
-    signed = torch.randn((shape[0], 1, *shape[2:]), generator=generator)
-    if kind == "dense":
-        return (
-            x,
-            torch.rand(shape, generator=generator),
-            torch.randn(shape, generator=generator),
-            None,
-        )
-    if kind == "ignore":
-        labels[torch.rand(space, generator=generator) < 0.3] = 255
-        return x, labels, signed, 255
-    return x, labels, None, None
-
-
-def expected(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int | None,
-    **options: object,
-) -> Tensor:
-    """Return the rows by the definition."""
-    if target.dim() == x.dim():
-        values, counted = target, torch.ones(())
-    else:
-        values, counted = definition.one_hot(target, x.shape[1], ignore_index)
-        x = torch.where(counted == 0, 0.5, x)
-    weight = torch.ones_like(x) if weight is None else weight
-    return definition.sums(x, values, weight * counted, **options)  # type: ignore[arg-type]
 
 
 @by_impl
@@ -111,19 +64,6 @@ def test_gradient_of_every_term(impl: str, activation: str, ce_activation: str, 
             ).rows
 
         assert torch.autograd.gradcheck(rows, (x,), atol=1e-5), term
-
-
-def weighted_gradient(
-    x: Tensor, target: Tensor, impl: str, **options: object
-) -> tuple[Tensor, Tensor]:
-    """Return the rows and the gradient of a random combination of them."""
-    x = x.clone().requires_grad_()
-    rows = region_sums(x, target, impl=impl, **options).rows  # type: ignore[arg-type]
-    factors = torch.randn(rows.shape, generator=torch.Generator().manual_seed(3), dtype=rows.dtype)
-    loss = (rows * factors).sum()
-    if loss.requires_grad:  # not where the terms are sums of the target alone
-        loss.backward()
-    return rows.detach(), torch.zeros_like(x) if x.grad is None else x.grad
 
 
 @by_impl

@@ -1,0 +1,32 @@
+"""The device under test, and the implementations that run on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast import backends
+
+DEVICE = "cuda"
+# Named even where this install lacks one: its tests are then skipped, with the reason.
+KERNELS = ("native", "triton")
+IMPLS = ("reference", *KERNELS)
+
+
+def require(impl: str) -> None:
+    """Skip the test where the implementation does not run here."""
+    for backend in backends():
+        if backend.impl == impl and backend.device == DEVICE and not backend.available:
+            pytest.skip(backend.detail)
+
+
+def on_device(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Return the tensors on the device; None stays None."""
+    return [None if tensor is None else tensor.to(DEVICE) for tensor in tensors]
+
+
+def free_memory() -> int:
+    """Return the device's free bytes."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
