@@ -4,8 +4,9 @@
   order that rotates, so that a change in the machine's load meets all of them; the number is the
   median over rounds. The gradient is allocated anew in every step, as in training. The thread count
   is fixed.
-* Memory: torch's profiler reports every allocation; the gradient's own storage is left out, and the
-  inputs were there before.
+  On a GPU its own events take the time, so it includes the gaps that launches leave.
+* Memory: torch's profiler (on a GPU its allocator) reports every allocation; the gradient's own
+  storage is left out, and the inputs were there before.
 * Accuracy: against the reference implementation in float64 on the same (rounded) input.
 """
 
@@ -24,9 +25,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import cuda
+
 MODES = ("forward", "backward", "both")
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+Tensors = tuple[Tensor, ...]
+# Called with the inputs and the targets: one each, or several levels of different size.
+LossFunction = Callable[[Tensors, Tensors], Tensor]
 # Runs a contender once; returns the seconds it took, by mode.
 Run = Callable[[], Mapping[str, float]]
 
@@ -102,40 +107,60 @@ def interleave(runs: Mapping[str, Run], effort: Effort) -> dict[str, dict[str, T
 
 @dataclass(frozen=True)
 class Step:
-    """One training step of a loss: forward, then the gradient of the input.
+    """One training step of a loss: forward, then the gradient of the inputs.
 
     Attributes:
-        loss: Called with input and target.
-        input: Requires grad.
-        target: Labels.
+        loss: Called with inputs and targets.
+        inputs: Require grad.
+        targets: Labels, one per input.
         scale: Gradient of the loss: a loss scale, without which half-precision gradients underflow.
     """
 
     loss: LossFunction
-    input: Tensor
-    target: Tensor
+    inputs: Tensors
+    targets: Tensors
     scale: float = 1.0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a CUDA device."""
+        return self.inputs[0].is_cuda
 
     def forward(self) -> Tensor:
         """Return the loss with its graph, as in training."""
-        return self.loss(self.input, self.target)
+        return self.loss(self.inputs, self.targets)
 
-    def backward(self, value: Tensor) -> Tensor:
-        """Return the scaled gradient in a new buffer."""
-        scale = torch.tensor(self.scale, dtype=value.dtype)
-        (grad,) = torch.autograd.grad(value, self.input, scale)
-        return grad
+    def backward(self, value: Tensor) -> Tensors:
+        """Return the scaled gradients in new buffers."""
+        return torch.autograd.grad(value, self.inputs, torch.full_like(value, self.scale))
 
     def __call__(self) -> dict[str, float]:
         """Run the step; return the seconds of each mode."""
-        start = time.perf_counter()
+        clock = cuda.Clock() if self.on_gpu else HostClock()
         value = self.forward()
-        middle = time.perf_counter()
+        clock.tick()
         # Kept until the clock has stopped: freeing the gradient is no part of the loss.
-        grad = self.backward(value)
+        grads = self.backward(value)
+        forward, backward = clock.stop()
+        del grads
+        return {"forward": forward, "backward": backward, "both": forward + backward}
+
+
+class HostClock:
+    """Seconds of two phases by the host's clock; runs from its making."""
+
+    def __init__(self) -> None:
+        self._times = [time.perf_counter()]
+
+    def tick(self) -> None:
+        """Begin the second phase."""
+        self._times.append(time.perf_counter())
+
+    def stop(self) -> tuple[float, float]:
+        """End the second phase; return both durations."""
+        start, middle = self._times
         end = time.perf_counter()
-        del grad
-        return {"forward": middle - start, "backward": end - middle, "both": end - start}
+        return middle - start, end - middle
 
 
 @dataclass(frozen=True)
@@ -148,12 +173,14 @@ class Memory:
 
 def measure_memory(step: Step) -> Memory:
     """Count the allocations of one step, which has run before: compiled code compiles then."""
+    if step.on_gpu:
+        return Memory(*cuda.memory(step.forward, step.backward))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         value = step.forward()
         with torch.profiler.record_function("segloss_fast::between"):
             pass
-        grad = step.backward(value)
-    own = grad.untyped_storage().data_ptr()
+        grads = step.backward(value)
+    own = {grad.untyped_storage().data_ptr() for grad in grads}
     events = list(_events(profiler.profiler.kineto_results.experimental_event_tree()))
     between = next(e.start_time_ns for e in events if e.name == "segloss_fast::between")
     changes = sorted(
@@ -165,10 +192,10 @@ def measure_memory(step: Step) -> Memory:
         key=lambda change: change[0],
     )
     # A temporary may have had the address before: the gradient is the last allocation there.
-    last = max(i for i, (_, ptr, size) in enumerate(changes) if ptr == own and size > 0)
+    last = {ptr: i for i, (_, ptr, size) in enumerate(changes) if ptr in own and size > 0}
     total = saved = peak = 0
     for i, (when, _, size) in enumerate(changes):
-        if i == last:
+        if i in last.values():
             continue
         total += size
         peak = max(peak, total)
@@ -199,10 +226,10 @@ class Accuracy:
 
 
 def solve(step: Step) -> tuple[float, Tensor]:
-    """Return the loss and, in float64, its gradient."""
+    """Return the loss and, in float64, its gradients in one row."""
     value = step.forward()
-    grad = step.backward(value)
-    return float(value.detach()), grad.double() / step.scale
+    grads = torch.cat([grad.flatten() for grad in step.backward(value)])
+    return float(value.detach()), grads.double() / step.scale
 
 
 def measure_accuracy(step: Step, truth: tuple[float, Tensor]) -> Accuracy:
@@ -229,19 +256,22 @@ def run_alone(benchmark: BenchmarkFixture, step: Step, mode: str, rounds: int) -
         mode: One of MODES.
         rounds: How often.
     """
-    kept: list[Tensor] = []  # the result, freed by the next setup: not while the clock runs
+    kept: list[object] = []  # the result, freed by the next setup: not while the clock runs
+
+    def wait() -> None:
+        if step.on_gpu:
+            torch.cuda.synchronize()
 
     def setup() -> None:
         kept.clear()
         if mode == "backward":
             kept.append(step.forward())
+        wait()
 
     def target() -> None:
-        if mode == "backward":
-            kept.append(step.backward(kept[0]))
-            return
-        kept.append(step.forward())
-        if mode == "both":
-            kept.append(step.backward(kept[0]))
+        value = kept[0] if mode == "backward" else step.forward()
+        assert isinstance(value, Tensor)
+        kept.append(value if mode == "forward" else step.backward(value))
+        wait()
 
     benchmark.pedantic(target, setup=setup, rounds=rounds)  # type: ignore[no-untyped-call]

@@ -10,7 +10,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 import segloss_fast
+from benchmarks import cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 2
@@ -30,6 +33,22 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "native": native.detail,
+        **(_gpu() if torch.cuda.is_available() else {}),
+    }
+
+
+def _gpu() -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(0)
+    kernels = {
+        f"cuda_{b.impl}": b.detail
+        for b in segloss_fast.backends()
+        if b.device == "cuda" and b.impl != "reference"
+    }
+    return {
+        "gpu": properties.name,
+        "gpu_machine": "-".join(re.findall(r"[a-z0-9]+", properties.name.lower())),
+        "cuda": str(torch.version.cuda),
+        **kernels,
     }
 
 
@@ -38,6 +57,7 @@ class Session:
 
     def __init__(self) -> None:
         self._commit = _commit()
+        self._copy = cuda.copy_bandwidth() if torch.cuda.is_available() else 0.0
         self._start = _cpu_seconds()
 
     def provenance(self) -> dict[str, str]:
@@ -50,6 +70,7 @@ class Session:
             "segloss_fast": segloss_fast.__version__,
             "commit": self._commit,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            **({"copy_gb_s": f"{self._copy / 1e9:.0f}"} if self._copy else {}),
             "others": f"{max(0.0, busy - own) / total:.2f}" if total else "unknown",
         }
 

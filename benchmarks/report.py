@@ -22,6 +22,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 COLORS = {
     "native": "#0b6e4f",
+    "triton": "#2f9e7a",
     "reference": "#9fc8b8",
     "eager": "#b0532b",
     "compiled": "#e0a27e",
@@ -33,6 +34,12 @@ def heading(result: Result) -> str:
     p = result.provenance
     others = p["others"]
     busy = others != "unknown" and float(others) > 0.1
+    if "copy_gb_s" in p and "gpu" in p and p["machine"] == p["gpu_machine"]:
+        return (
+            f"{p['gpu']}, copy bandwidth {p['copy_gb_s']} GB/s; CUDA {p['cuda']}, "
+            f"torch {p['torch']}, MONAI {p['monai']}, segloss_fast {p['segloss_fast']} "
+            f"({p['cuda_triton']}; {p['cuda_native']}) at commit {p['commit']}, {p['date']}."
+        )
     return (
         f"{p['cpu']}, {p['threads']} threads ({p['cores']} cores), {p['system']}; "
         f"Python {p['python']}, torch {p['torch']}, MONAI {p['monai']}, "
@@ -54,6 +61,7 @@ def full(results: Sequence[Result]) -> str:
             "The peers' half-precision input is widened to float32 first.",
             tables.times(cases),
             *tables.remarks(cases),
+            *_bandwidth(result),
             "MB above inputs and gradient, kept for backward / peak:",
             tables.memory(cases),
             "Errors against float64, value / gradient in relative L2 / max gradient error over max "
@@ -61,6 +69,18 @@ def full(results: Sequence[Result]) -> str:
             tables.accuracy(cases),
         ]
     return "\n\n".join(parts)
+
+
+def _bandwidth(result: Result) -> list[str]:
+    """Return the table of bandwidths, for a GPU."""
+    if not any(case.device == "cuda" for case in result.cases):
+        return []
+    copy = 1e9 * float(result.provenance["copy_gb_s"])
+    return [
+        "Bandwidth, forward / backward, as a part of that of a copy, on the bytes that no kernel "
+        "can avoid:",
+        tables.bandwidth(result.cases, copy),
+    ]
 
 
 def is_headline(case: Case) -> bool:
@@ -131,7 +151,7 @@ def _draw(axis: Axes, cases: Sequence[Case]) -> None:
             if name in case.rows:
                 time = case.rows[name].ms["both"]
                 # A case further down would repeat the legend's entry: matplotlib skips "_".
-                entry = f"_{name}" if case is not cases[0] else tables.LABELS[name]
+                entry = f"_{name}" if case is not cases[0] else tables.label(case, name)
                 bar = axis.barh(position, time, color=COLORS[name], height=0.9, label=entry)
                 axis.bar_label(bar, [f" {tables.number(time)}"], fontsize=8)
                 position += 1

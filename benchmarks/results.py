@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+# What extra_info says of a case, whoever runs it.
+SAME = ("loss", "shape", "dtype", "logits", "peer", "device", "ours", "floor_bytes")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -43,6 +45,9 @@ class Case:
         dtype: Name of the input's dtype.
         logits: Kind of logits.
         peer: Whose the contender ``eager`` is.
+        device: ``"cpu"`` or ``"cuda"``.
+        ours: The contender that impl="auto" takes.
+        floor_bytes: Per mode, what no kernel can avoid to move.
         rows: By contender.
     """
 
@@ -52,6 +57,9 @@ class Case:
     dtype: str
     logits: str
     peer: str
+    device: str = "cpu"
+    ours: str = "native"
+    floor_bytes: dict[str, int] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
 
 
@@ -69,13 +77,13 @@ def compact(benchmark: str, raw: Mapping[str, Any]) -> Result:
 
     Args:
         benchmark: Name of the benchmark.
-        raw: The JSON, whose ``extra_info`` is as bench_region_sums.py writes it.
+        raw: The JSON, whose ``extra_info`` is as compare.py writes it.
     """
     cases: dict[str, Case] = {}
     for test in raw["benchmarks"]:
         info = test["extra_info"]
         name = info["case"]
-        same = {key: info[key] for key in ("loss", "shape", "dtype", "logits", "peer")}
+        same = {key: info[key] for key in SAME}
         row = cases.setdefault(name, Case(name, **same)).rows.setdefault(info["contender"], Row())
         row.ms = {name: _short(ms) for name, ms in info["interleaved_ms"].items()}
         row.iqr_ms = {name: _short(ms) for name, ms in info["interleaved_iqr_ms"].items()}
@@ -83,7 +91,10 @@ def compact(benchmark: str, raw: Mapping[str, Any]) -> Result:
         row.alone_ms[info["mode"]] = _short(1e3 * test["stats"]["median"])
         row.memory = info["memory"]
         row.accuracy = {key: _short(error) for key, error in info["accuracy"].items()}
-    return Result(benchmark, dict(raw["provenance"]), list(cases.values()))
+    provenance = dict(raw["provenance"])
+    if any(case.device == "cuda" for case in cases.values()):
+        provenance["machine"] = provenance["gpu_machine"]
+    return Result(benchmark, provenance, list(cases.values()))
 
 
 def _short(number: float) -> float:

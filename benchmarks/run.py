@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # as a script it would find only its own folder
 
@@ -43,6 +45,8 @@ def main() -> int:
         written = set()
         for path in sorted(Path(__file__).parent.resolve().glob("bench_*.py")):
             name = path.stem.removeprefix("bench_")
+            if name.endswith("_cuda") and not torch.cuda.is_available():
+                continue
             raw = Path(temporary) / f"{name}.raw"
             if run(path, raw, arguments):
                 result = compact(name, json.loads(raw.read_text()))

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.results import Case, Row
 
-# The contenders that have columns; tables.remarks has a sentence for any other.
+# The contenders that have columns, by device; tables.remarks has a sentence for any other.
+_OTHERS = {"reference": "our reference", "eager": "MONAI", "compiled": "MONAI compiled"}
 LABELS = {
-    "native": "ours",
-    "reference": "our reference",
-    "eager": "MONAI",
-    "compiled": "MONAI compiled",
+    "cpu": {"native": "ours", **_OTHERS},
+    "cuda": {"triton": "ours, Triton", "native": "ours, CUDA C++", **_OTHERS},
 }
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -24,19 +23,29 @@ TARGETS: dict[str, dict[str, tuple[float, float]]] = {
     "Dice-2x4x64x64-": {"eager": (1, 3)},
     "DiceCE-2x4x64x64-": {"eager": (1, 3)},
 }
+CUDA_TARGETS: dict[str, dict[str, tuple[float, float]]] = {
+    "DiceCE-1x4x256x256x256-float32-": {"eager": (6, 9), "compiled": (1.8, 4)},
+    "DiceCE-1x4x256x256x256-bfloat16-": {"eager": (12, 20), "compiled": (2.5, 5)},
+    "DeepDiceCE-": {"eager": (10, 30)},
+}
 NOT_SLOWER = {"eager": (1.0, 1.0)}
+# The parts of a copy's bandwidth that forward and backward must reach, and aim at, on a GPU.
+BANDWIDTH_TARGETS = {"few": ((0.85, 0.92), (0.80, 0.90)), "many": ((0.70, 0.85), (0.70, 0.85))}
+MANY_CLASSES = 32
+LARGE = 60_000_000  # logits: what is smaller may stay in the cache
 
 
 def own_targets(case: Case) -> dict[str, tuple[float, float]]:
     """Return the targets of this case; none if it has only to be no slower."""
-    return next((found for name, found in TARGETS.items() if case.name.startswith(name)), {})
+    targets = CUDA_TARGETS if case.device == "cuda" else TARGETS
+    return next((found for name, found in targets.items() if case.name.startswith(name)), {})
 
 
 def ratio(case: Case, other: str, mode: str = "both") -> float | None:
     """Return how many times faster ours is, None if one of the two was not measured."""
-    if "native" not in case.rows or other not in case.rows:
+    if case.ours not in case.rows or other not in case.rows:
         return None
-    return case.rows[other].ms[mode] / case.rows["native"].ms[mode]
+    return case.rows[other].ms[mode] / case.rows[case.ours].ms[mode]
 
 
 def lost(case: Case) -> list[str]:
@@ -70,12 +79,18 @@ def describe(case: Case) -> str:
     space = f"{size[0]}³" if cube else "x".join(map(str, size))
     words = [case.loss, f"C={classes}", f"{batch}x{space}" if batch > 1 else space]
     words += [DTYPES[case.dtype]] + ([] if case.logits == "random" else [case.logits])
+    words += [word for word in ("channels_last", "uint8") if word in case.name.split("-")]
     return " ".join(words) + ("" if case.peer == "MONAI" else f" (peer: {case.peer})")
 
 
 def label(case: Case, contender: str) -> str:
     """Return what the contender is called in this case."""
-    return LABELS.get(contender, contender).replace("MONAI", case.peer)
+    return LABELS[case.device].get(contender, contender).replace("MONAI", case.peer)
+
+
+def _labels(cases: Sequence[Case]) -> dict[str, str]:
+    """Return the columns of cases on one device."""
+    return LABELS[cases[0].device] if cases else LABELS["cpu"]
 
 
 def number(value: float) -> str:
@@ -117,12 +132,12 @@ def _bold(items: Sequence[str]) -> str:
 
 def times(cases: Sequence[Case]) -> str:
     """Return the times and ratios of the cases; where we lose is in the last column."""
-    head = ["case", *LABELS.values(), "vs eager", "vs compiled"]
+    head = ["case", *_labels(cases).values(), "vs eager", "vs compiled"]
     head += ["target", "slower in"]
     rows = [
         [
             describe(case),
-            *(_milliseconds(case.rows.get(name)) for name in LABELS),
+            *(_milliseconds(case.rows.get(name)) for name in _labels(cases)),
             *(_speed(case, other) for other in ("eager", "compiled")),
             verdict(case),
             _bold(lost(case)),
@@ -133,10 +148,10 @@ def times(cases: Sequence[Case]) -> str:
 
 
 def _memory_verdict(case: Case) -> str:
-    if "native" not in case.rows:
+    if case.ours not in case.rows:
         return "-"
     limit = 1e6 + 0.01 * BYTES[case.dtype] * math.prod(case.shape)
-    state = "met" if case.rows["native"].memory["peak"] <= limit else "**missed**"
+    state = "met" if case.rows[case.ours].memory["peak"] <= limit else "**missed**"
     return f"{limit / 1e6:.2f}: {state}"
 
 
@@ -145,22 +160,22 @@ def memory(cases: Sequence[Case]) -> str:
     rows = [
         [
             describe(case),
-            *(_megabytes(case.rows.get(name), "saved", "peak") for name in LABELS),
+            *(_megabytes(case.rows.get(name), "saved", "peak") for name in _labels(cases)),
             _memory_verdict(case),
         ]
         for case in cases
     ]
-    return _table(["case", *LABELS.values(), "target (peak)"], rows)
+    return _table(["case", *_labels(cases).values(), "target (peak)"], rows)
 
 
 def accuracy(cases: Sequence[Case]) -> str:
     """Return the errors against float64."""
     kinds = ("value", "grad_l2", "grad_max")
     rows = [
-        [describe(case), *(_errors(case.rows.get(name), *kinds) for name in LABELS)]
+        [describe(case), *(_errors(case.rows.get(name), *kinds) for name in _labels(cases))]
         for case in cases
     ]
-    return _table(["case", *LABELS.values()], rows)
+    return _table(["case", *_labels(cases).values()], rows)
 
 
 def summary(cases: Sequence[Case]) -> str:
@@ -170,16 +185,56 @@ def summary(cases: Sequence[Case]) -> str:
     rows = [
         [
             describe(case),
-            *(_both(case.rows.get(name)) for name in ("native", "eager", "compiled")),
+            *(_both(case.rows.get(name)) for name in (case.ours, "eager", "compiled")),
             *(_speed(case, other) for other in ("eager", "compiled")),
             verdict(case),
-            ", ".join(_megabytes(case.rows.get(name), "peak") for name in ("native", "eager")),
-            ", ".join(_errors(case.rows.get(name), "grad_l2") for name in ("native", "eager")),
+            ", ".join(_megabytes(case.rows.get(name), "peak") for name in (case.ours, "eager")),
+            ", ".join(_errors(case.rows.get(name), "grad_l2") for name in (case.ours, "eager")),
             _bold(lost(case)),
         ]
         for case in cases
     ]
     return _table(head, rows)
+
+
+def bandwidth(cases: Sequence[Case], copy: float) -> str:
+    """Return the bandwidth that forward and backward reach, as a part of a copy's.
+
+    Args:
+        cases: Those with enough logits that memory decides.
+        copy: Bytes per second of a copy, read and written.
+    """
+    rows = []
+    for case in cases:
+        if math.prod(case.shape) < LARGE:
+            continue
+        cells = []
+        for name in ("triton", "native"):
+            row = case.rows.get(name)
+            parts = [] if row is None else [_part(case, row, mode, copy) for mode in _MODES]
+            cells.append(" / ".join(f"{part:.0%}" for part in parts) or "-")
+        rows.append([describe(case), *cells, _bandwidth_verdict(case, copy)])
+    return _table(["case", "Triton", "CUDA C++", "target (of what auto takes)"], rows)
+
+
+_MODES = ("forward", "backward")
+
+
+def _part(case: Case, row: Row, mode: str, copy: float) -> float:
+    return case.floor_bytes[mode] / (row.ms[mode] / 1e3) / copy
+
+
+def _bandwidth_verdict(case: Case, copy: float) -> str:
+    row = case.rows.get(case.ours)
+    if row is None:
+        return "-"
+    targets = BANDWIDTH_TARGETS["many" if case.shape[1] > MANY_CLASSES else "few"]
+    cells = []
+    for mode, (must, aim) in zip(_MODES, targets, strict=True):
+        part = _part(case, row, mode, copy)
+        state = "**missed**" if part < must else "aim met" if part >= aim else "met"
+        cells.append(f"{mode} {must:.0%} (aim {aim:.0%}): {state}")
+    return "; ".join(cells)
 
 
 def remarks(cases: Sequence[Case]) -> list[str]:
@@ -189,5 +244,5 @@ def remarks(cases: Sequence[Case]) -> list[str]:
         f"{_megabytes(row, 'saved', 'peak')} MB; ours is {_speed(case, name)} as fast."
         for case in cases
         for name, row in case.rows.items()
-        if name not in LABELS
+        if name not in LABELS[case.device]
     ]

@@ -1,0 +1,105 @@
+"""What the tests of a benchmark over region_sums do: compare a case's contenders, and say so."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from dataclasses import asdict, dataclass
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import cuda
+from benchmarks.contenders import HALF, OURS, Case, contender, contenders
+from benchmarks.harness import (
+    Accuracy,
+    Effort,
+    Memory,
+    Step,
+    Tensors,
+    Timing,
+    interleave,
+    measure_accuracy,
+    measure_memory,
+    run_alone,
+    solve,
+)
+from benchmarks.inputs import blob_labels, logits
+from segloss_fast.ops.region_sums import kernels
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the tests of a case share: its steps, and what was found about each contender."""
+
+    steps: dict[str, Step]
+    times: dict[str, dict[str, Timing]]
+    memory: dict[str, Memory]
+    accuracy: dict[str, Accuracy]
+    floor: dict[str, int]
+
+
+def make_inputs(case: Case) -> tuple[Tensors, Tensors]:
+    """Return logits and labels of every level, on the device."""
+    labels = [blob_labels(shape) for shape in case.shapes]
+    inputs = [logits(level, case.shape[1], case.logits) for level in labels]
+    inputs = [x.to(case.device, case.dtype) for x in inputs]
+    if case.channels_last:
+        inputs = [x.movedim(1, -1).contiguous().movedim(-1, 1) for x in inputs]
+    return (
+        tuple(x.requires_grad_() for x in inputs),
+        tuple(level.to(case.device, case.labels) for level in labels),
+    )
+
+
+@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
+def measure(case: Case, effort: Effort) -> Measured:
+    """Compare the contenders of a case, interleaved."""
+    inputs, targets = make_inputs(case)
+    scale = 2.0**16 if case.dtype in HALF else 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.compile and MONAI
+        steps = {
+            name: Step(contender(case, name), inputs, targets, scale) for name in contenders(case)
+        }
+        times = interleave(steps, effort)
+        memory = {name: measure_memory(step) for name, step in steps.items()}
+        exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+        truth = solve(Step(contender(case, "reference"), exact, targets))
+        accuracy = {name: measure_accuracy(step, truth) for name, step in steps.items()}
+    return Measured(steps, times, memory, accuracy, cuda.floor_bytes(inputs, targets))
+
+
+def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
+    """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
+    measured = measure(case, effort)
+    times = measured.times[name]
+    accuracy = measured.accuracy[name]
+    step = measured.steps[name]
+    benchmark.group = f"{case.name} {mode}"
+    benchmark.extra_info.update(
+        case=case.name,
+        loss=case.loss,
+        shape=list(case.shape),
+        dtype=str(case.dtype)[6:],
+        logits=case.logits,
+        peer="torch" if case.loss == "CE" else "MONAI",
+        device=case.device,
+        ours=kernels.preference(step.inputs)[0],
+        contender=name,
+        mode=mode,
+        interleaved_ms={key: time.median for key, time in times.items()},
+        interleaved_iqr_ms={key: time.iqr for key, time in times.items()},
+        interleaved_rounds=times[mode].rounds,
+        memory=asdict(measured.memory[name]),
+        accuracy=asdict(accuracy),
+        floor_bytes=measured.floor,
+    )
+    rounds = effort.count(times[mode].median / 1e3, effort.single, most=50)
+    run_alone(benchmark, step, mode, rounds)
+    if name in OURS and name != "reference":
+        worst = max(asdict(accuracy).values())
+        # The gradient is rounded to the input's dtype once, at most by half of eps.
+        assert worst < max(1e-5, torch.finfo(case.dtype).eps), f"{case.name}: {accuracy}"
+        assert not math.isnan(worst)
