@@ -62,9 +62,15 @@ def define_flags(**defines: str) -> list[str]:
 
 
 def native_extension() -> Extension:
-    """Describe ``segloss_fast._C``; ImportError without torch or pybind11 to build with."""
-    import pybind11
+    """Describe ``segloss_fast._C``; ImportError without torch to build with."""
     from torch.utils import cpp_extension
+
+    try:
+        import pybind11
+
+        bindings = [pybind11.get_include()]
+    except ImportError:
+        bindings = []  # torch's own copy will do
 
     # pip puts ninja beside the interpreter, which need not be on PATH.
     path = os.environ.get("PATH", os.defpath)
@@ -72,7 +78,7 @@ def native_extension() -> Extension:
     flags = CXX_FLAGS + os.environ.get("CXXFLAGS", "").split()
     # Headers of others do not warn; error messages hold source paths, from the package's root.
     local = [
-        *(f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())),
+        *(f"-isystem{path}" for path in (*bindings, *cpp_extension.include_paths())),
         f"-ffile-prefix-map={ROOT.resolve()}=.",
     ]
     defines = define_flags(SEGLOSS_FLAGS=f'"{" ".join(flags)}"')

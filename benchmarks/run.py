@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("-k", metavar="EXPRESSION", help="pytest's: only the tests that match")
     parser.add_argument("--output", type=Path, help="folder of results")
+    parser.add_argument("names", nargs="*", help="like region_sums_cuda; all, if none is given")
     options = parser.parse_args()
     arguments = [*(["--quick"] if options.quick else []), *(["-k", options.k] if options.k else [])]
     failed = []
@@ -45,6 +46,8 @@ def main() -> int:
         written = set()
         for path in sorted(Path(__file__).parent.resolve().glob("bench_*.py")):
             name = path.stem.removeprefix("bench_")
+            if options.names and name not in options.names:
+                continue
             if name.endswith("_cuda") and not torch.cuda.is_available():
                 continue
             raw = Path(temporary) / f"{name}.raw"

@@ -1,4 +1,4 @@
-"""Problems of region_sums for its tests on every device, and their rows by the definition."""
+"""Problems of region_sums for its tests on every device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from segloss_fast import region_sums
-from tests.ops import definition
 
 ACTIVATIONS = [
     ("softmax", "softmax"),
@@ -39,23 +38,6 @@ def sample(
         labels[torch.rand(space, generator=generator) < 0.3] = 255
         return x, labels, signed, 255
     return x, labels, None, None
-
-
-def expected(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int | None,
-    **options: object,
-) -> Tensor:
-    """Return the rows by the definition."""
-    if target.dim() == x.dim():
-        values, counted = target, torch.ones(())
-    else:
-        values, counted = definition.one_hot(target, x.shape[1], ignore_index)
-        x = torch.where(counted == 0, 0.5, x)
-    weight = torch.ones_like(x) if weight is None else weight
-    return definition.sums(x, values, weight * counted, **options)  # type: ignore[arg-type]
 
 
 def weighted_gradient(
