@@ -90,7 +90,11 @@ void print_block() {
     const std::string text = describe(*fibers[first]);
     unsigned last = first;
     while (last + 1 < threads && describe(*fibers[last + 1]) == text) ++last;
-    std::fprintf(stderr, "  threads %u to %u: %s\n", first, last, text.c_str());
+    if (first == last) {
+      std::fprintf(stderr, "  thread %u: %s\n", first, text.c_str());
+    } else {
+      std::fprintf(stderr, "  threads %u to %u: %s\n", first, last, text.c_str());
+    }
     first = last + 1;
   }
   std::abort();

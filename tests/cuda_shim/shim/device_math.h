@@ -77,12 +77,20 @@ inline float __double2float_rn(double x) { return static_cast<float>(x); }
 namespace segloss_shim {
 
 template <typename T>
-concept Arithmetic = std::is_arithmetic_v<T>;
+using Promoted = decltype(+T{});
+
+template <typename A, typename B>
+concept BothIntegers =
+    std::integral<A> && std::integral<B> &&
+    std::same_as<std::make_signed_t<Promoted<A>>, std::make_signed_t<Promoted<B>>>;
+template <typename A, typename B>
+concept Comparable = BothIntegers<A, B> || (std::floating_point<A> && std::floating_point<B>);
 
 }  // namespace segloss_shim
 
-// Of numbers that may differ in type, as CUDA's: unsigned if one is, and a number rather than NaN.
-template <segloss_shim::Arithmetic A, segloss_shim::Arithmetic B>
+// As CUDA's, of numbers whose types may differ in sign or precision; and a number rather than NaN.
+template <typename A, typename B>
+  requires segloss_shim::Comparable<A, B>
 constexpr std::common_type_t<A, B> min(A a, B b) {
   using T = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<T>) {
@@ -92,7 +100,8 @@ constexpr std::common_type_t<A, B> min(A a, B b) {
   }
 }
 
-template <segloss_shim::Arithmetic A, segloss_shim::Arithmetic B>
+template <typename A, typename B>
+  requires segloss_shim::Comparable<A, B>
 constexpr std::common_type_t<A, B> max(A a, B b) {
   using T = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<T>) {
