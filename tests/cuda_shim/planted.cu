@@ -37,8 +37,11 @@ __global__ void huge_stack_kernel(int* x) {
 void huge_stack() { launch(1, 1, 0, huge_stack_kernel, zeros<int>(1)); }
 
 __global__ void keep_shared_kernel(int* x) {
-  if (blockIdx.x == 0) kept = dynamic_shared<int>();
-  if (blockIdx.x == 1) *x = *kept;
+  if (kept == nullptr) {
+    kept = dynamic_shared<int>();
+  } else {
+    *x = *kept;  // of the block before
+  }
 }
 void keep_shared() { launch(2, 1, 4, keep_shared_kernel, zeros<int>(1)); }
 
