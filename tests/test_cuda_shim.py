@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,11 +111,21 @@ def test_order_without_a_barrier_is_noticed(programs: dict[str, Path], case: str
     assert "wrong: value" in shuffled.stdout, shuffled.stdout
 
 
-def test_shared_library_without_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shared_library_without_sanitizers(tmp_path: Path, seed: int) -> None:
     if not available():
         pytest.skip("no C++ compiler")
-    library = build([HERE / "numbers.cu"], tmp_path / "numbers.so", shared=True)
-    assert library.is_file()
+    path = build([HERE / "planted.cu"], tmp_path / "planted.so", shared=True)
+    script = (
+        "import ctypes, sys\n"
+        "library = ctypes.CDLL(sys.argv[1])\n"
+        "library.segloss_shim_set_seed(int(sys.argv[2]))\n"
+        "arguments = (ctypes.c_char_p * 2)(b'', b'missing_barrier')\n"
+        "sys.exit(library.main(2, arguments))\n"
+    )
+    done = run(Path(sys.executable), "-c", script, str(path), str(seed))
+    assert done.returncode == (0 if seed == 0 else 1), done.stdout
+    assert ("as expected" if seed == 0 else "wrong: value") in done.stdout
 
 
 def test_source_that_does_not_compile(tmp_path: Path) -> None:
