@@ -15,6 +15,8 @@
 
 #include "shim/switch.h"
 
+const int warpSize = segloss_shim::kWarpSize;
+
 namespace segloss_shim {
 
 Indices indices;

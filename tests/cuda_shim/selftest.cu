@@ -68,7 +68,7 @@ void scan() {
 }
 
 __global__ void votes_kernel(int* wrong) {
-  const unsigned lane = threadIdx.x % 32, odd = lane % 2;
+  const unsigned lane = threadIdx.x % warpSize, odd = lane % 2;
   const unsigned threes = __ballot_sync(kAll, lane % 3 == 0);
   bool right = threes == 0x49249249u && __popc(threes & ((1u << lane) - 1)) == int(lane + 2) / 3;
   right &= __any_sync(kAll, lane == 7) && !__any_sync(kAll, lane > 31);

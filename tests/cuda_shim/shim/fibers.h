@@ -51,7 +51,7 @@ int multiprocessors();
 
 }  // namespace segloss_shim
 
-inline constexpr int warpSize = segloss_shim::kWarpSize;
+extern const int warpSize;  // not a constant expression, as in CUDA
 inline const uint3& threadIdx = segloss_shim::indices.thread;
 inline const uint3& blockIdx = segloss_shim::indices.block;
 inline const dim3& blockDim = segloss_shim::indices.block_dim;
