@@ -1,0 +1,64 @@
+"""Compiles CUDA kernels for the CPU, against the headers beside this file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMPILER = os.environ.get("CXX", "c++")
+# No contraction: a GPU's fused multiply-adds are not the ones that this compiler would choose.
+FLAGS = ("-x", "c++", "-std=c++20", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+PLAIN = ("-O2",)
+SANITIZED = (
+    "-O1",
+    "-g1",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined,float-cast-overflow",
+    "-fno-sanitize-recover=all",
+)
+
+
+def available() -> bool:
+    """Whether there is a compiler."""
+    return shutil.which(COMPILER) is not None
+
+
+def build(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    shared: bool = False,
+    sanitize: bool = False,
+    options: Sequence[str] = (),
+) -> Path:
+    """Compile kernels, and C++ sources that go with them, into one file that runs on the CPU.
+
+    Args:
+        sources: ``.cu`` and ``.cpp`` files.
+        output: The executable to write, or the shared library.
+        shared: Make a shared library, for ``ctypes``.
+        sanitize: With the address and undefined-behaviour sanitizers. Python can load such a
+            library only with the sanitizers' own libraries in ``LD_PRELOAD``.
+        options: More of the compiler's, such as ``-I`` folders.
+
+    Returns:
+        The output.
+
+    Raises:
+        RuntimeError: If a source does not compile, with what the compiler said.
+    """
+    flags = [*FLAGS, *(SANITIZED if sanitize else PLAIN)]
+    if shared:
+        flags += ["-shared", "-fPIC"]
+    inputs = [str(path) for path in (*sources, HERE / "fibers.cpp")]
+    command = [COMPILER, *flags, f"-I{HERE}", *options, *inputs, "-o", str(output), "-lpthread"]
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}")
+    return output
