@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export SEGLOSS_BUILD ?= auto
 NATIVE := $(shell find csrc -type f) setup.py pyproject.toml constraints.txt segloss_fast/_version.py
+CXX_SOURCES := git ls-files --cached --others --exclude-standard '*.cpp' '*.cu' '*.cuh' '*.h' '*.inc'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Two installs at once into one environment break it.
@@ -21,12 +22,12 @@ check: $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.inc' \) | xargs $(BIN)/clang-format --dry-run --Werror
+	$(CXX_SOURCES) | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.inc' \) | xargs $(BIN)/clang-format -i
+	$(CXX_SOURCES) | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python benchmarks/run.py
