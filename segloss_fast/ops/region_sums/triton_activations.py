@@ -1,0 +1,231 @@
+"""Activations of a tile ``[C, V]`` of logits, with their logarithms, and the chain rule back.
+
+The softmax needs statistics of every voxel over its classes. They are computed from the whole class
+column where that is one tile, and by a loop over tiles where it is not (triton_wide.py). An
+exponential that appears in the statistics and again in the rows is one instruction after the
+compiler's elimination of common subexpressions.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from segloss_fast.ops.region_sums.triton_math import (
+    PROBABILITY_MIN,
+    at_least,
+    log1p_unit,
+    log_normal,
+    log_one_minus,
+    log_probability,
+)
+from segloss_fast.ops.region_sums.triton_terms import (
+    LOG_P,
+    LOG_Q,
+    LOGS,
+    REGION,
+    any_of,
+    log_p_derivative,
+    log_q_derivative,
+    plus,
+    region_derivative,
+)
+
+SOFTMAX = tl.constexpr(0)
+SIGMOID = tl.constexpr(1)
+PROBABILITIES = tl.constexpr(2)
+NO_CLASS = tl.constexpr(1 << 30)
+
+
+@triton.constexpr_function
+def uses(terms, act, ce_act, activation):
+    """Whether the terms need this activation."""
+    region = act == activation and terms & REGION.value != 0
+    return region or (ce_act == activation and terms & LOGS.value != 0)
+
+
+@triton.constexpr_function
+def needs_others(terms, ce_act):
+    """Whether log(1 - p) of a softmax is needed."""
+    return ce_act == SOFTMAX.value and terms & LOG_Q.value != 0
+
+
+@triton.jit
+def softmax_stats(x, in_c, c, OTHERS: tl.constexpr):
+    """Return, per voxel ``[V]``: max, sum of e^(x - max), and of the classes but the top one.
+
+    OTHERS: log(1 - p) is needed. 1 - p of the most probable class must come from the others, so all
+    is relative to their maximum: of the top class (the first, if several are equal) the exponential
+    is known, and there is one exponential per element still.
+    """
+    inside = tl.where(in_c, x, float("-inf"))
+    top_x = tl.max(inside, 0)
+    if OTHERS:
+        top = tl.min(tl.where(in_c & (x == top_x[None, :]), c[:, None], NO_CLASS), 0)
+        second = tl.max(tl.where(c[:, None] == top[None, :], float("-inf"), inside), 0)
+        others = tl.sum(_others(x, in_c, c, top, second), 0)
+        return softmax_stats_of(top_x, None, top, second, others)
+    else:
+        return softmax_stats_of(top_x, tl.sum(exponentials(x, in_c, top_x), 0), None, None, None)
+
+
+@triton.jit
+def softmax_stats_of(top_x, total, top, second, others):
+    """Complete the statistics: (max, sum, 1 / scale of _others, top class, second, their sum)."""
+    if top is None:
+        return (top_x, total, None, None, None, None)
+    else:
+        scale = tl.exp(second - top_x)
+        # max - max is NaN where torch's softmax is: if the maximum is infinite.
+        return (top_x, 1 + others * scale + (top_x - top_x), scale, top, second, others)
+
+
+@triton.jit
+def exponentials(x, in_c, top_x):
+    """Return e^(x - max)."""
+    return tl.where(in_c, tl.exp(x - top_x[None, :]), 0.0)
+
+
+@triton.jit
+def _others(x, in_c, c, top, second):
+    """Return e^(x - second) of all classes but the top one, 0 where all those are -infinite."""
+    base = tl.where(second == float("-inf"), 0.0, second)
+    others = in_c & (c[:, None] != top[None, :])
+    return tl.where(others, tl.exp(x - base[None, :]), 0.0)
+
+
+@triton.jit
+def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
+    """Return p, log p and log(1 - p); p is 0 where a voxel does not count."""
+    top_x, total, scale, top, second, others = stats
+    inverse = tl.where(counts, 1 / total, 0.0)
+    log_total = log_normal(total)
+    log_p = (x - top_x[None, :]) - log_total[None, :]
+    if OTHERS:
+        is_top = c[:, None] == top[None, :]
+        rest = _others(x, in_c, c, top, second) * (scale * inverse)[None, :]
+        p = tl.where(in_c, tl.where(is_top, inverse[None, :], rest), 0.0)
+        log_others = (second - top_x) + log_normal(others)
+        of_top = tl.where(others > 0, log_others, float("-inf")) - log_total
+        log_q = tl.where(is_top, of_top[None, :], log_one_minus(p))
+    else:
+        p = exponentials(x, in_c, top_x) * inverse[None, :]
+        log_q = log_p  # nobody reads it
+    return p, log_p, log_q
+
+
+@triton.jit
+def sigmoid(x, counts):
+    """Return p, 1 - p, log p and log(1 - p); p is 0 where a voxel does not count."""
+    e = tl.exp(-tl.abs(x))
+    large = 1 / (1 + e)
+    small = e * large
+    log = log1p_unit(e)
+    p = tl.where(counts, tl.where(x >= 0, large, small), 0.0)
+    q = tl.where(x >= 0, small, large)
+    return p, q, tl.where(x < 0, x, 0.0) - log, tl.where(x > 0, -x, 0.0) - log
+
+
+@triton.jit
+def probabilities(p):
+    """Return p, 1 - p, log p and log(1 - p)."""
+    log_q = tl.where(p < 0.5, log_one_minus(p), log_probability(1 - p))
+    return p, 1 - p, log_probability(p), log_q
+
+
+@triton.jit
+def activate(
+    x, in_c, c, counts, stats, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
+):
+    """Return (p, 1 - p) of the region terms and (p, 1 - p, log p, log(1 - p)) of the log terms."""
+    region = (x, x)
+    ce = (x, x, x, x)  # nobody reads it
+    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
+        p, log_p, log_q = softmax(x, in_c, c, counts, stats, needs_others(TERMS, CE_ACT))
+        if ACT == SOFTMAX:
+            region = (p, 1 - p)
+        if CE_ACT == SOFTMAX:
+            ce = (p, 1 - p, log_p, log_q)
+    if uses(TERMS, ACT, CE_ACT, SIGMOID):
+        rows = sigmoid(x, counts[None, :])
+        if ACT == SIGMOID:
+            region = (rows[0], rows[1])
+        if CE_ACT == SIGMOID:
+            ce = rows
+    if uses(TERMS, ACT, CE_ACT, PROBABILITIES):
+        ce = probabilities(x)
+    return region, ce
+
+
+@triton.jit
+def derive(
+    region,
+    ce,
+    stats,
+    c,
+    k,
+    t,
+    w,
+    gamma,
+    TERMS: tl.constexpr,
+    ACT: tl.constexpr,
+    CE_ACT: tl.constexpr,
+    SQUARE: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    """Return what the chain rule needs, None where nothing reaches it.
+
+    h: dL/d(log p) of a softmax, to be coupled over the classes. direct: the part of dL/dx that goes
+    straight to x. top: dL/d(log(1 - p)) of the top class of a softmax, 0 for the others.
+    """
+    h = None
+    direct = None
+    top = None
+    if any_of(TERMS, REGION):
+        p, q = region
+        g = region_derivative(TERMS, k, p, t, w, HARD)
+        if ACT == SOFTMAX:
+            h = p * g
+        elif ACT == SIGMOID:
+            direct = g * p * q
+        else:
+            direct = g
+    if any_of(TERMS, LOG_P):
+        loss = log_p_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
+        if CE_ACT == SOFTMAX:
+            h = plus(h, -loss)
+        elif CE_ACT == SIGMOID:
+            direct = plus(direct, -loss * ce[1])
+        else:
+            direct = plus(direct, -loss / at_least(ce[0], PROBABILITY_MIN))
+    if any_of(TERMS, LOG_Q):
+        loss = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
+        if CE_ACT == SOFTMAX:
+            # log(1 - p) has the derivative -p / (1 - p) in log p. For the top class, whose 1 - p
+            # may vanish, couple() writes down the derivative in each logit.
+            is_top = c[:, None] == stats[3][None, :]
+            h = plus(h, tl.where(is_top, 0.0, loss * ce[0] / ce[1]))
+            top = tl.where(is_top, -loss, 0.0)
+        elif CE_ACT == SIGMOID:
+            direct = plus(direct, loss * ce[0])
+        else:
+            direct = plus(direct, loss / at_least(ce[1], PROBABILITY_MIN))
+    return h, direct, top
+
+
+@triton.jit
+def couple(x, in_c, c, p, stats, h, direct, top, dot, top_sum):
+    """Return dL/dx from derive()'s parts; dot and top_sum are the sums of h and top over classes.
+
+    dL/dx_k = h_k - p_k sum_j h_j, and d log(1 - p_top) / d x_k = (the softmax of k among the
+    others, 0 for the top class) - p_k.
+    """
+    dx = direct
+    if h is not None:
+        dx = plus(dx, h - p * dot[None, :])
+    if top is not None:
+        others = stats[5]
+        share = _others(x, in_c, c, stats[3], stats[4])
+        share *= tl.where(others > 0, 1 / others, 0.0)[None, :]
+        dx += top_sum[None, :] * (share - p)
+    return dx

@@ -1,0 +1,154 @@
+"""The backward kernel: reads input and target again, and writes the gradient of the input."""
+
+import triton
+import triton.language as tl
+
+from segloss_fast.ops.region_sums.triton_activations import (
+    SOFTMAX,
+    activate,
+    couple,
+    derive,
+    needs_others,
+    softmax_stats,
+    uses,
+)
+from segloss_fast.ops.region_sums.triton_forward import SIZES
+from segloss_fast.ops.region_sums.triton_terms import COUNT, LOGS, REGION, any_of, has
+from segloss_fast.ops.region_sums.triton_tiles import (
+    class_pointers,
+    load_input,
+    load_target,
+    load_voxels,
+    load_weight,
+)
+
+SIZES = (*SIZES, "g_bs", "g_cs", "g_s0", "g_s1", "g_s2", "r_ks", "r_bs", "r_cs", "order")
+
+
+@triton.jit
+def load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS: tl.constexpr):
+    """Return dL/d(term) of the item's classes, ``[C, 1]`` each, by term; None where not asked."""
+    factors = ()
+    for k in tl.static_range(COUNT):
+        if has(TERMS, k):
+            # The rows come in the caller's order.
+            below: tl.constexpr = _rank(TERMS, k)
+            row = (order >> (4 * below)) & 15
+            pointers = r + row * r_ks + item * r_bs + c * r_cs
+            factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)[:, None]
+            factors = factors + (factor,)  # noqa: RUF005
+        else:
+            factors = factors + (None,)  # noqa: RUF005
+    return factors
+
+
+@triton.constexpr_function
+def _rank(terms, k):
+    """Return the place of term k among the terms of the set."""
+    return bin(terms & ((1 << k) - 1)).count("1")
+
+
+@triton.jit(do_not_specialize=SIZES)
+def input_gradient(
+    g,
+    g_bs: tl.int64,
+    g_cs: tl.int64,
+    g_s0: tl.int64,
+    g_s1: tl.int64,
+    g_s2: tl.int64,
+    r,
+    r_ks: tl.int64,
+    r_bs: tl.int64,
+    r_cs: tl.int64,
+    x,
+    x_bs: tl.int64,
+    x_cs: tl.int64,
+    x_s0: tl.int64,
+    x_s1: tl.int64,
+    x_s2: tl.int64,
+    t,
+    t_bs: tl.int64,
+    t_cs: tl.int64,
+    t_s0: tl.int64,
+    t_s1: tl.int64,
+    t_s2: tl.int64,
+    w,
+    w_bs: tl.int64,
+    w_cs: tl.int64,
+    w_s0: tl.int64,
+    w_s1: tl.int64,
+    w_s2: tl.int64,
+    voxels: tl.int64,
+    n1: tl.int64,
+    n2: tl.int64,
+    chunks: tl.int32,
+    ignore: tl.int64,
+    order: tl.int64,
+    gamma: tl.float32,
+    C: tl.constexpr,
+    TERMS: tl.constexpr,
+    ACT: tl.constexpr,
+    CE_ACT: tl.constexpr,
+    SQUARE: tl.constexpr,
+    DENSE: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    IGNORE: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    UNIT: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """Write the gradient of the input, given that of the rows."""
+    x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
+    t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
+    sizes = (n1, n2)
+    chunk = tl.program_id(0) % chunks
+    item = tl.program_id(0).to(tl.int64) // chunks
+    c = tl.arange(0, BLOCK_C) + (tl.program_id(1) * BLOCK_C if BLOCK_C < C else 0)
+    in_c = c < C
+    lanes = tl.arange(0, BLOCK_V)
+    n = voxels * UNIT
+    k = load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS)
+    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(tile, tl.int64) * BLOCK_V
+        in_v = first + lanes < n
+        mask = in_c[:, None] & in_v[None, :]
+        code, counts, _ = load_voxels(
+            t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
+        )
+        logits = load_input(
+            x_view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE
+        )
+        target = load_target(
+            t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, True
+        )
+        weight = load_weight(
+            w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
+        )
+        dx = _gradient_tile(
+            logits, in_c[:, None], c, counts, target, weight, k, gamma, TERMS, ACT, CE_ACT, SQUARE, not DENSE
+        )
+        if IGNORE:
+            dx = tl.where(counts[None, :], dx, 0.0)
+        pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
+        tl.store(pointers, dx.to(g.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gradient_tile(x, in_c, c, counts, t, w, k, gamma, TERMS, ACT, CE_ACT, SQUARE, HARD):
+    """Return dL/dx of a tile that holds all classes of its voxels, or uncoupled ones."""
+    stats = None
+    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
+        stats = softmax_stats(x, in_c, c, needs_others(TERMS, CE_ACT))
+    region, ce = activate(x, in_c, c, counts, stats, TERMS, ACT, CE_ACT)
+    h, direct, top = derive(
+        region, ce, stats, c, k, t, w, gamma, TERMS, ACT, CE_ACT, SQUARE, HARD
+    )
+    dot = None
+    top_sum = None
+    if h is not None:
+        dot = tl.sum(tl.where(in_c, h, 0.0), 0)
+    if top is not None:
+        top_sum = tl.sum(tl.where(in_c, top, 0.0), 0)
+    p = region[0] if ACT == SOFTMAX and any_of(TERMS, REGION) else ce[0]
+    return couple(x, in_c, c, p, stats, h, direct, top, dot, top_sum)

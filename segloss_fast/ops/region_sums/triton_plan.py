@@ -1,0 +1,148 @@
+"""Which kernels a call of region_sums runs, and with which tiles: fixed rules, no autotuner.
+
+Bytes per voxel, with e bytes per element of the input and l per label: forward e C + l, backward
+2 e C + l, a dense target or weights in addition. Reads of the input from memory:
+
+=====================================  =======  ========
+kernels                                forward  backward
+=====================================  =======  ========
+tile (all of them but the next)        1        1
+wide (a softmax of C > 128 classes)    3        4
+=====================================  =======  ========
+
+The wide kernels read a tile of some 100 KB at a time, so that all reads but the first should come
+from a cache.
+
+Threads load 16 bytes of neighbouring voxels per class where the strides are multiples of that. Up
+to 16 classes a thread holds all classes of its voxels, and the softmax needs no exchange. 16-bit
+inputs of more than 8 classes are loaded 8 bytes at a time: 8 voxels of 14 classes would take all
+registers. Above 16 classes, and where many terms need many sums, the classes are spread over the
+warps. Classes that a sigmoid leaves independent are spread over programs instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segloss_fast.ops.region_sums.options import TERMS
+
+PLANES, CHANNELS_LAST, STRIDED = range(3)
+BLOCK_TILES = 16  # tiles that are added in float32
+PARTIALS = 96 * 1024  # float64 values: 768 KB
+MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
+MAX_TILE_CLASSES = 128
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the tiles depend on.
+
+    Attributes:
+        batch: Number of items.
+        classes: Number of classes.
+        voxels: Number of voxels of an item.
+        itemsize: Bytes per element of the input.
+        terms: The set of terms, one bit each.
+        coupled: Whether a softmax couples the classes.
+        layout: PLANES, CHANNELS_LAST or STRIDED.
+        unit: A power of two that divides the strides and voxels of PLANES; 1 elsewhere.
+    """
+
+    batch: int
+    classes: int
+    voxels: int
+    itemsize: int
+    terms: int
+    coupled: bool
+    layout: int
+    unit: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tiles of one launch.
+
+    Attributes:
+        block_c: Classes per tile, a power of two.
+        block_v: Voxels per tile.
+        fold: Voxels of a tile that one thread holds, per class.
+        warps: Warps per program.
+        class_blocks: Programs that share the classes of an item.
+        chunks: Programs that share the voxels of an item.
+        wide: Whether the wide kernels run.
+    """
+
+    block_c: int
+    block_v: int
+    fold: int
+    warps: int
+    class_blocks: int
+    chunks: int
+    wide: bool
+
+
+def term_set(terms: tuple[str, ...]) -> int:
+    """Return the names as one bit each."""
+    return sum(1 << TERMS.index(name) for name in terms)
+
+
+def row_order(terms: tuple[str, ...]) -> int:
+    """Return where each row goes, four bits each, in the order of the bits of the set.
+
+    So the order that a caller asks for is a number, and not another kernel.
+    """
+    rows = [terms.index(name) for name in TERMS if name in terms]
+    return sum(row << (4 * place) for place, row in enumerate(rows))
+
+
+def forward_plan(problem: Problem) -> Plan:
+    """Return the tiles of the forward kernel."""
+    rows = problem.terms.bit_count()
+    block_c, block_v, fold, warps, wide = _tile(problem, rows)
+    per_item = rows * problem.classes
+    programs = min(MAX_PROGRAMS, max(MIN_PROGRAMS, PARTIALS // per_item))
+    return _plan(problem, block_c, block_v, fold, warps, wide, programs)
+
+
+def backward_plan(problem: Problem) -> Plan:
+    """Return the tiles of the backward kernel."""
+    block_c, block_v, fold, warps, wide = _tile(problem, problem.terms.bit_count())
+    return _plan(problem, block_c, block_v, fold, warps, wide, 2 * MAX_PROGRAMS)
+
+
+def _plan(
+    problem: Problem, block_c: int, block_v: int, fold: int, warps: int, wide: bool, programs: int
+) -> Plan:
+    class_blocks = 1 if wide else -(-problem.classes // block_c)
+    tiles = -(-problem.voxels // block_v)
+    chunks = max(1, min(tiles, programs // (problem.batch * class_blocks)))
+    return Plan(block_c, block_v, fold, warps, class_blocks, chunks, wide)
+
+
+def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
+    """Return classes, voxels, voxels per thread, warps, and whether the classes do not fit."""
+    padded = 1 << (problem.classes - 1).bit_length()
+    if problem.coupled and problem.classes > MAX_TILE_CLASSES:
+        return 32, 128, 4, 4, True
+    if problem.coupled and padded > 16:
+        return _spread_tile(padded, rows)
+    block_c = min(padded, 16)
+    per_thread = 16 // problem.itemsize  # one load of 16 bytes
+    if block_c > 8:
+        per_thread = 4
+    if problem.unit > 1:
+        per_thread = min(per_thread, problem.unit)
+    # Warps over the classes, so that a thread keeps at most 64 sums.
+    over_classes = 1
+    while rows * block_c // over_classes > 64:
+        over_classes *= 2
+    warps = max(4, over_classes)
+    return block_c, 32 * per_thread * (warps // over_classes), per_thread, warps, False
+
+
+def _spread_tile(block_c: int, rows: int) -> tuple[int, int, int, int, bool]:
+    """Return a tile of more than 16 classes: 32 elements per thread."""
+    warps = block_c // 8 if rows <= 6 else block_c // 4
+    warps = min(max(warps, 4), 16 if rows > 6 else 8)
+    block_v = 128 if block_c <= 64 else 64
+    return block_c, block_v, 4, warps, False
