@@ -20,15 +20,10 @@ from segloss_fast.ops.region_sums.triton_math import (
     log_probability,
 )
 from segloss_fast.ops.region_sums.triton_terms import (
-    LOG_P,
     LOG_Q,
     LOGS,
     REGION,
-    any_of,
-    log_p_derivative,
-    log_q_derivative,
     plus,
-    region_derivative,
 )
 
 SOFTMAX = tl.constexpr(0)
@@ -134,88 +129,108 @@ def probabilities(p):
 
 
 @triton.jit
+def _softmax_of_label(x, t, counts, stats):
+    """Return the same four ``[1, V]`` of the class that t marks; nobody reads the last."""
+    top_x, total, _, _, _, _ = stats
+    shifted = tl.sum(tl.where(t, x - top_x[None, :], 0.0), 0)
+    log_p = shifted - log_normal(total)
+    p = tl.where(counts, tl.exp(shifted) / total, 0.0)
+    return p[None, :], (1 - p)[None, :], log_p[None, :], log_p[None, :]
+
+
+@triton.jit
 def activate(
-    x, in_c, c, counts, stats, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
+    x,
+    in_c,
+    c,
+    t,
+    counts,
+    stats,
+    TERMS: tl.constexpr,
+    ACT: tl.constexpr,
+    CE_ACT: tl.constexpr,
+    HARD: tl.constexpr,
 ):
-    """Return (p, 1 - p) of the region terms and (p, 1 - p, log p, log(1 - p)) of the log terms."""
+    """Return (p, 1 - p) of the region terms, and ``ce`` and ``at`` (see triton_terms)."""
     region = (x, x)
     ce = (x, x, x, x)  # nobody reads it
+    at = ce
     if uses(TERMS, ACT, CE_ACT, SOFTMAX):
         p, log_p, log_q = softmax(x, in_c, c, counts, stats, needs_others(TERMS, CE_ACT))
         if ACT == SOFTMAX:
             region = (p, 1 - p)
         if CE_ACT == SOFTMAX:
             ce = (p, 1 - p, log_p, log_q)
+            at = _softmax_of_label(x, t, counts, stats) if HARD else ce
     if uses(TERMS, ACT, CE_ACT, SIGMOID):
         rows = sigmoid(x, counts[None, :])
         if ACT == SIGMOID:
             region = (rows[0], rows[1])
         if CE_ACT == SIGMOID:
             ce = rows
+            at = sigmoid(_of_label(x, t), counts[None, :]) if HARD else ce
     if uses(TERMS, ACT, CE_ACT, PROBABILITIES):
         ce = probabilities(x)
-    return region, ce
+        at = probabilities(_of_label(x, t)) if HARD else ce
+    return region, ce, at
 
 
 @triton.jit
-def derive(
-    region,
-    ce,
-    stats,
-    c,
-    k,
-    t,
-    w,
-    gamma,
-    TERMS: tl.constexpr,
-    ACT: tl.constexpr,
-    CE_ACT: tl.constexpr,
-    SQUARE: tl.constexpr,
-    HARD: tl.constexpr,
-):
-    """Return what the chain rule needs, None where nothing reaches it.
+def _of_label(x, t):
+    """Return the value of the class that t marks ``[1, V]``, 0 where it marks none."""
+    return tl.sum(tl.where(t, x, 0.0), 0)[None, :]
 
-    h: dL/d(log p) of a softmax, to be coupled over the classes. direct: the part of dL/dx that goes
-    straight to x. top: dL/d(log(1 - p)) of the top class of a softmax, 0 for the others.
+
+@triton.jit
+def softmax_part(g, l, m, p, ce, c, stats, ACT: tl.constexpr, CE_ACT: tl.constexpr):
+    """Return dL/d(log p) of a softmax, to be coupled over the classes; None without one.
+
+    Of g = dL/dp, l = -dL/d(log p) and m = -dL/d(log(1 - p)), None where no term reaches them.
+    log(1 - p) has the derivative -p / (1 - p) in log p; not of the top class, whose 1 - p may
+    vanish: see couple().
     """
     h = None
-    direct = None
-    top = None
-    if any_of(TERMS, REGION):
-        p, q = region
-        g = region_derivative(TERMS, k, p, t, w, HARD)
-        if ACT == SOFTMAX:
-            h = p * g
-        elif ACT == SIGMOID:
-            direct = g * p * q
-        else:
-            direct = g
-    if any_of(TERMS, LOG_P):
-        loss = log_p_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
-        if CE_ACT == SOFTMAX:
-            h = plus(h, -loss)
-        elif CE_ACT == SIGMOID:
-            direct = plus(direct, -loss * ce[1])
-        else:
-            direct = plus(direct, -loss / at_least(ce[0], PROBABILITY_MIN))
-    if any_of(TERMS, LOG_Q):
-        loss = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
-        if CE_ACT == SOFTMAX:
-            # log(1 - p) has the derivative -p / (1 - p) in log p. For the top class, whose 1 - p
-            # may vanish, couple() writes down the derivative in each logit.
-            is_top = c[:, None] == stats[3][None, :]
-            h = plus(h, tl.where(is_top, 0.0, loss * ce[0] / ce[1]))
-            top = tl.where(is_top, -loss, 0.0)
-        elif CE_ACT == SIGMOID:
-            direct = plus(direct, loss * ce[0])
-        else:
-            direct = plus(direct, loss / at_least(ce[1], PROBABILITY_MIN))
-    return h, direct, top
+    if ACT == SOFTMAX and g is not None:
+        h = p * g
+    if CE_ACT == SOFTMAX and l is not None:
+        h = plus(h, -l)
+    if CE_ACT == SOFTMAX and m is not None:
+        is_top = c[:, None] == stats[3][None, :]
+        h = plus(h, tl.where(is_top, 0.0, m * ce[0] / ce[1]))
+    return h
 
 
 @triton.jit
-def couple(x, in_c, c, p, stats, h, direct, top, dot, top_sum):
-    """Return dL/dx from derive()'s parts; dot and top_sum are the sums of h and top over classes.
+def top_part(m, c, stats, CE_ACT: tl.constexpr):
+    """Return dL/d(log(1 - p)) of a softmax's top class, 0 for the others; None without one."""
+    if CE_ACT == SOFTMAX and m is not None:
+        return tl.where(c[:, None] == stats[3][None, :], -m, 0.0)
+    else:
+        return None
+
+
+@triton.jit
+def direct_part(g, l, m, region, ce, ACT: tl.constexpr, CE_ACT: tl.constexpr):
+    """Return the part of dL/dx that does not go through a softmax; None without one."""
+    dx = None
+    if ACT == SIGMOID and g is not None:
+        dx = g * region[0] * region[1]
+    if ACT == PROBABILITIES and g is not None:
+        dx = g
+    if CE_ACT == SIGMOID and l is not None:
+        dx = plus(dx, -l * ce[1])
+    if CE_ACT == SIGMOID and m is not None:
+        dx = plus(dx, m * ce[0])
+    if CE_ACT == PROBABILITIES and l is not None:
+        dx = plus(dx, -l / at_least(ce[0], PROBABILITY_MIN))
+    if CE_ACT == PROBABILITIES and m is not None:
+        dx = plus(dx, m / at_least(ce[1], PROBABILITY_MIN))
+    return dx
+
+
+@triton.jit
+def couple(x, in_c, c, p, stats, h, direct, dot, top_sum):
+    """Return dL/dx from its parts; dot and top_sum are the sums of h and of top over the classes.
 
     dL/dx_k = h_k - p_k sum_j h_j, and d log(1 - p_top) / d x_k = (the softmax of k among the
     others, 0 for the top class) - p_k.
@@ -223,7 +238,7 @@ def couple(x, in_c, c, p, stats, h, direct, top, dot, top_sum):
     dx = direct
     if h is not None:
         dx = plus(dx, h - p * dot[None, :])
-    if top is not None:
+    if top_sum is not None:
         others = stats[5]
         share = _others(x, in_c, c, stats[3], stats[4])
         share *= tl.where(others > 0, 1 / others, 0.0)[None, :]

@@ -7,13 +7,23 @@ from segloss_fast.ops.region_sums.triton_activations import (
     SOFTMAX,
     activate,
     couple,
-    derive,
+    direct_part,
     needs_others,
+    softmax_part,
     softmax_stats,
+    top_part,
     uses,
 )
 from segloss_fast.ops.region_sums.triton_forward import SIZES
-from segloss_fast.ops.region_sums.triton_terms import COUNT, LOGS, REGION, any_of, has
+from segloss_fast.ops.region_sums.triton_terms import (
+    COUNT,
+    REGION,
+    any_of,
+    has,
+    log_p_derivative,
+    log_q_derivative,
+    region_derivative,
+)
 from segloss_fast.ops.region_sums.triton_tiles import (
     class_pointers,
     load_input,
@@ -27,18 +37,16 @@ SIZES = (*SIZES, "g_bs", "g_cs", "g_s0", "g_s1", "g_s2", "r_ks", "r_bs", "r_cs",
 
 @triton.jit
 def load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS: tl.constexpr):
-    """Return dL/d(term) of the item's classes, ``[C, 1]`` each, by term; None where not asked."""
+    """Return dL/d(term) of the item's classes, ``[C, 1]`` each, by term; 0 where not asked."""
     factors = ()
     for k in tl.static_range(COUNT):
         if has(TERMS, k):
-            # The rows come in the caller's order.
-            below: tl.constexpr = _rank(TERMS, k)
-            row = (order >> (4 * below)) & 15
+            row = (order >> (4 * _rank(TERMS, k))) & 15  # the rows come in the caller's order
             pointers = r + row * r_ks + item * r_bs + c * r_cs
             factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)[:, None]
             factors = factors + (factor,)  # noqa: RUF005
         else:
-            factors = factors + (None,)  # noqa: RUF005
+            factors = factors + (0,)  # noqa: RUF005
     return factors
 
 
@@ -140,15 +148,22 @@ def _gradient_tile(x, in_c, c, counts, t, w, k, gamma, TERMS, ACT, CE_ACT, SQUAR
     stats = None
     if uses(TERMS, ACT, CE_ACT, SOFTMAX):
         stats = softmax_stats(x, in_c, c, needs_others(TERMS, CE_ACT))
-    region, ce = activate(x, in_c, c, counts, stats, TERMS, ACT, CE_ACT)
-    h, direct, top = derive(
-        region, ce, stats, c, k, t, w, gamma, TERMS, ACT, CE_ACT, SQUARE, HARD
-    )
-    dot = None
-    top_sum = None
-    if h is not None:
-        dot = tl.sum(tl.where(in_c, h, 0.0), 0)
-    if top is not None:
-        top_sum = tl.sum(tl.where(in_c, top, 0.0), 0)
+    region, ce, at = activate(x, in_c, c, t, counts, stats, TERMS, ACT, CE_ACT, HARD)
+    g = region_derivative(TERMS, k, region[0], t, w, HARD)
+    l = log_p_derivative(TERMS, k, ce, at, t, w, gamma, SQUARE, HARD)
+    m = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
+    h = softmax_part(g, l, m, region[0], ce, c, stats, ACT, CE_ACT)
+    dot = sum_classes(h, in_c)
+    top_sum = sum_classes(top_part(m, c, stats, CE_ACT), in_c)
+    direct = direct_part(g, l, m, region, ce, ACT, CE_ACT)
     p = region[0] if ACT == SOFTMAX and any_of(TERMS, REGION) else ce[0]
-    return couple(x, in_c, c, p, stats, h, direct, top, dot, top_sum)
+    return couple(x, in_c, c, p, stats, h, direct, dot, top_sum)
+
+
+@triton.jit
+def sum_classes(value, in_c):
+    """Sum over the classes ``[V]``; None of None."""
+    if value is None:
+        return None
+    else:
+        return tl.sum(tl.where(in_c, value, 0.0), 0)

@@ -50,12 +50,12 @@ def _zeros(TERMS: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
-def _add(sums, TERMS: tl.constexpr, in_c, p, ce, t, w, counts, gamma, SQUARE, HARD, FOLD, NEAR):
+def _add(sums, TERMS: tl.constexpr, in_c, p, ce, at, t, w, counts, gamma, SQUARE, HARD, FOLD, NEAR):
     """Add a tile's terms to the sums, a tuple in the order of the bits of TERMS."""
     out = ()
     for k in tl.static_range(COUNT):
         if has(TERMS, k):
-            value = term_value(k, p, ce, t, w, counts, gamma, SQUARE, HARD)
+            value = term_value(k, p, ce, at, t, w, counts, gamma, SQUARE, HARD)
             total = sums[len(out)] + fold(value, FOLD, NEAR)
             # Classes that are only padding stay the constant 0, and vanish.
             out = out + (tl.where(in_c, total, 0.0),)  # noqa: RUF005
@@ -153,9 +153,11 @@ def partial_sums(
             stats = None
             if uses(TERMS, ACT, CE_ACT, SOFTMAX):
                 stats = softmax_stats(logits, in_c[:, None], c, needs_others(TERMS, CE_ACT))
-            p, ce = activate(logits, in_c[:, None], c, counts, stats, TERMS, ACT, CE_ACT)
+            p, ce, at = activate(
+                logits, in_c[:, None], c, target, counts, stats, TERMS, ACT, CE_ACT, not DENSE
+            )
             sums = _add(
-                sums, TERMS, in_c[:, None], p[0], ce, target, weight, counts[None, :], gamma,
+                sums, TERMS, in_c[:, None], p[0], ce, at, target, weight, counts[None, :], gamma,
                 SQUARE, not DENSE, FOLD, NEAR,
             )  # fmt: skip
             if not DENSE:

@@ -20,7 +20,7 @@ from segloss_fast.ops.region_sums.reference import _can_hold
 from segloss_fast.ops.region_sums.triton_plan import CHANNELS_LAST, PLANES, STRIDED, Plan, Problem
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
 
-UNITS = (16, 4)  # divisors of all strides that kernels are made for, in elements
+UNITS = (8, 4, 2)  # divisors of all strides that kernels are made for, in elements
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def forward_launches(
         {
             "partials": partials,
             "flags": flags,
-            **call.views(),
+            **call.views(plan),
             **call.sizes(plan),
             **call.numbers(),
         },
@@ -142,7 +142,7 @@ def _total(
     blocks = -(-call.rows * call.problem.classes // columns)
     order = triton_plan.row_order(call.options.terms)
     constants = {"K": call.rows, "C": call.problem.classes, "DENSE": call.unlabelled}
-    constants |= {"LAYOUT": call.problem.layout, "UNIT": call.problem.unit}
+    constants |= {"LAYOUT": call.problem.layout, "UNIT": plan.unit}
     constants |= {"ROWS": 1024 // columns, "COLUMNS": columns}
     return Launch(
         triton_forward.total_sums,
@@ -152,7 +152,7 @@ def _total(
             "invalid": invalid,
             "partials": partials,
             "flags": flags,
-            **call.view("t"),
+            **call.view("t", plan),
             **call.sizes(plan),
             "batch": call.problem.batch,
             "order": order,
@@ -178,10 +178,10 @@ def backward_launch(
         triton_wide.input_gradient if plan.wide else triton_backward.input_gradient,
         (call.problem.batch * plan.chunks, plan.class_blocks),
         {
-            **call.view("g"),
+            **call.view("g", plan),
             "r": grad_rows,
             **strides,
-            **call.views(),
+            **call.views(plan),
             **call.sizes(plan),
             **call.numbers(),
             "order": triton_plan.row_order(options.terms),
@@ -283,9 +283,9 @@ class _Call:
             return CHANNELS_LAST, _unit([math.prod(sizes), *[view.batch for view in views]])
         return STRIDED, 1
 
-    def view(self, name: str) -> dict[str, Any]:
+    def view(self, name: str, plan: Plan) -> dict[str, Any]:
         """Return the arguments that describe one tensor."""
-        view, unit = self.tensors[name], self.problem.unit
+        view, unit = self.tensors[name], plan.unit
         planes = self.problem.layout == PLANES
         return {
             name: view.tensor,
@@ -294,14 +294,14 @@ class _Call:
             **{f"{name}_s{d}": stride for d, stride in enumerate(view.voxels)},
         }
 
-    def views(self) -> dict[str, Any]:
+    def views(self, plan: Plan) -> dict[str, Any]:
         """Return the arguments that describe input, target and weight."""
-        return {**self.view("x"), **self.view("t"), **self.view("w")}
+        return {**self.view("x", plan), **self.view("t", plan), **self.view("w", plan)}
 
     def sizes(self, plan: Plan) -> dict[str, int]:
         """Return the sizes."""
         return {
-            "voxels": self.problem.voxels // self.problem.unit,
+            "voxels": self.problem.voxels // plan.unit,
             "n1": self.space[1],
             "n2": self.space[2],
             "chunks": plan.chunks,
@@ -324,7 +324,7 @@ class _Call:
             "WEIGHT": self.weight,
             "IGNORE": self.ignores,
             "LAYOUT": self.problem.layout,
-            "UNIT": self.problem.unit,
+            "UNIT": plan.unit,
             "BLOCK_C": plan.block_c,
             "BLOCK_V": plan.block_v,
         }

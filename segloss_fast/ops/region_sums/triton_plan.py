@@ -31,6 +31,7 @@ BLOCK_TILES = 16  # tiles that are added in float32
 PARTIALS = 96 * 1024  # float64 values: 768 KB
 MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
 MAX_TILE_CLASSES = 128
+MAX_ELEMENTS = 32  # of the input per thread
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Problem:
         terms: The set of terms, one bit each.
         coupled: Whether a softmax couples the classes.
         layout: PLANES, CHANNELS_LAST or STRIDED.
-        unit: A power of two that divides the strides and voxels of PLANES; 1 elsewhere.
+        unit: 8, 4 or 1: divides the voxels and all strides that are passed in units.
     """
 
     batch: int
@@ -69,6 +70,7 @@ class Plan:
         warps: Warps per program.
         class_blocks: Programs that share the classes of an item.
         chunks: Programs that share the voxels of an item.
+        unit: What the strides are passed in units of: the length of the vectors to load.
         wide: Whether the wide kernels run.
     """
 
@@ -78,6 +80,7 @@ class Plan:
     warps: int
     class_blocks: int
     chunks: int
+    unit: int
     wide: bool
 
 
@@ -116,7 +119,8 @@ def _plan(
     class_blocks = 1 if wide else -(-problem.classes // block_c)
     tiles = -(-problem.voxels // block_v)
     chunks = max(1, min(tiles, programs // (problem.batch * class_blocks)))
-    return Plan(block_c, block_v, fold, warps, class_blocks, chunks, wide)
+    unit = min(problem.unit, fold)
+    return Plan(block_c, block_v, fold, warps, class_blocks, chunks, unit, wide)
 
 
 def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
@@ -128,8 +132,8 @@ def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
         return _spread_tile(padded, rows)
     block_c = min(padded, 16)
     per_thread = 16 // problem.itemsize  # one load of 16 bytes
-    if block_c > 8:
-        per_thread = 4
+    while per_thread * block_c > MAX_ELEMENTS:
+        per_thread //= 2
     if problem.unit > 1:
         per_thread = min(per_thread, problem.unit)
     # Warps over the classes, so that a thread keeps at most 64 sums.

@@ -2,7 +2,11 @@
 
 A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of the
 rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
-boolean for class indices and float32 for values; ``w`` is None where every voxel counts once.
+boolean for class indices (HARD) and float32 for values; ``w`` is None where every voxel counts once.
+
+``ce`` is (p, 1 - p, log p, log(1 - p)) of the terms with a logarithm, and ``at`` the same of the
+terms with the factor t: of class indices ``[1, V]``, the voxel's own class, so that powers and
+logarithms are taken once per voxel; of values it is ce.
 """
 
 from __future__ import annotations
@@ -75,7 +79,7 @@ def plus(total, value):
 @triton.jit
 def weigh(w, value):
     """Multiply by the voxel weight."""
-    if w is None:
+    if w is None or value is None:
         return value
     else:
         return w * value
@@ -131,33 +135,31 @@ def _region_value(K: tl.constexpr, p, t, HARD: tl.constexpr):
 
 
 @triton.jit
-def _log_value(K: tl.constexpr, ce, t, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr):
-    p, q, log_p, log_q = ce
+def _log_value(K: tl.constexpr, ce, at, t, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr):
     if K == NLL:
-        return _product(t, -log_p, HARD)
+        return _product(t, -at[2], HARD)
     elif K == NLL_NEG:
-        return _product_rest(t, -log_q, HARD)
+        return _product_rest(t, -ce[3], HARD)
     elif K == NLL_ALL:
-        return -log_p
+        return -ce[2]
     elif K == NLL_POW:
-        return _product(t, power(-log_p, gamma, SQUARE), HARD)
+        return _product(t, power(-at[2], gamma, SQUARE), HARD)
     elif K == FOCAL:
-        return _product(t, -power(q, gamma, SQUARE) * log_p, HARD)
+        return _product(t, -power(at[1], gamma, SQUARE) * at[2], HARD)
     else:
-        return _product_rest(t, -power(p, gamma, SQUARE) * log_q, HARD)
+        return _product_rest(t, -power(ce[0], gamma, SQUARE) * ce[3], HARD)
 
 
 @triton.jit
 def term_value(
-    K: tl.constexpr, p, ce, t, w, counts, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
+    K: tl.constexpr, p, ce, at, t, w, counts, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
 ):
     """Return what every voxel adds to term K.
 
-    ``ce`` is (p, 1 - p, log p, log(1 - p)) of the terms with a logarithm. ``counts`` is ``[1, V]``,
-    false for voxels that have no share; a weight is 0 there already.
+    ``counts`` is ``[1, V]``, false for voxels that have no share; a weight is 0 there already.
     """
     if has(LOGS, K):
-        value = _log_value(K, ce, t, gamma, SQUARE, HARD)
+        value = _log_value(K, ce, at, t, gamma, SQUARE, HARD)
     else:
         value = _region_value(K, p, t, HARD)
     if w is None:
@@ -197,15 +199,15 @@ def _focal_slope(p, q, log_p, gamma, SQUARE: tl.constexpr):
 
 @triton.jit
 def log_p_derivative(
-    TERMS: tl.constexpr, k, ce, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
+    TERMS: tl.constexpr, k, ce, at, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
 ):
     """Return -dL/d(log p) from the terms in log p."""
-    p, q, log_p, _ = ce
+    p, q, log_p, _ = at
     loss = None
     if has(TERMS, NLL):
         loss = plus(loss, k[NLL] * _as_float(t, HARD))
     if has(TERMS, NLL_ALL):
-        loss = plus(loss, k[NLL_ALL] + tl.zeros_like(log_p))
+        loss = plus(loss, k[NLL_ALL] + tl.zeros_like(ce[2]))
     if has(TERMS, NLL_POW):
         slope = power_derivative(-log_p, gamma, SQUARE)
         loss = plus(loss, k[NLL_POW] * _product(t, slope, HARD))
