@@ -58,7 +58,7 @@ def softmax_stats(x, in_c, c, OTHERS: tl.constexpr):
     if OTHERS:
         top = tl.min(tl.where(in_c & (x == top_x[None, :]), c[:, None], NO_CLASS), 0)
         second = tl.max(tl.where(c[:, None] == top[None, :], float("-inf"), inside), 0)
-        others = tl.sum(_others(x, in_c, c, top, second), 0)
+        others = tl.sum(others_exponentials(x, in_c, c, top, second), 0)
         return softmax_stats_of(top_x, None, top, second, others)
     else:
         return softmax_stats_of(top_x, tl.sum(exponentials(x, in_c, top_x), 0), None, None, None)
@@ -66,7 +66,7 @@ def softmax_stats(x, in_c, c, OTHERS: tl.constexpr):
 
 @triton.jit
 def softmax_stats_of(top_x, total, top, second, others):
-    """Complete the statistics: (max, sum, 1 / scale of _others, top class, second, their sum)."""
+    """Complete the statistics: (max, sum, 1 / scale of others_exponentials, top class, second, their sum)."""
     if top is None:
         return (top_x, total, None, None, None, None)
     else:
@@ -82,7 +82,7 @@ def exponentials(x, in_c, top_x):
 
 
 @triton.jit
-def _others(x, in_c, c, top, second):
+def others_exponentials(x, in_c, c, top, second):
     """Return e^(x - second) of all classes but the top one, 0 where all those are -infinite."""
     base = tl.where(second == float("-inf"), 0.0, second)
     others = in_c & (c[:, None] != top[None, :])
@@ -98,7 +98,7 @@ def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
     log_p = (x - top_x[None, :]) - log_total[None, :]
     if OTHERS:
         is_top = c[:, None] == top[None, :]
-        rest = _others(x, in_c, c, top, second) * (scale * inverse)[None, :]
+        rest = others_exponentials(x, in_c, c, top, second) * (scale * inverse)[None, :]
         p = tl.where(in_c, tl.where(is_top, inverse[None, :], rest), 0.0)
         log_others = (second - top_x) + log_normal(others)
         of_top = tl.where(others > 0, log_others, float("-inf")) - log_total
@@ -240,7 +240,7 @@ def couple(x, in_c, c, p, stats, h, direct, dot, top_sum):
         dx = plus(dx, h - p * dot[None, :])
     if top_sum is not None:
         others = stats[5]
-        share = _others(x, in_c, c, stats[3], stats[4])
+        share = others_exponentials(x, in_c, c, stats[3], stats[4])
         share *= tl.where(others > 0, 1 / others, 0.0)[None, :]
         dx += top_sum[None, :] * (share - p)
     return dx

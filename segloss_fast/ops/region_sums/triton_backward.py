@@ -58,61 +58,27 @@ def _rank(terms, k):
 
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient(
-    g,
-    g_bs: tl.int64,
-    g_cs: tl.int64,
-    g_s0: tl.int64,
-    g_s1: tl.int64,
-    g_s2: tl.int64,
-    r,
-    r_ks: tl.int64,
-    r_bs: tl.int64,
-    r_cs: tl.int64,
-    x,
-    x_bs: tl.int64,
-    x_cs: tl.int64,
-    x_s0: tl.int64,
-    x_s1: tl.int64,
-    x_s2: tl.int64,
-    t,
-    t_bs: tl.int64,
-    t_cs: tl.int64,
-    t_s0: tl.int64,
-    t_s1: tl.int64,
-    t_s2: tl.int64,
-    w,
-    w_bs: tl.int64,
-    w_cs: tl.int64,
-    w_s0: tl.int64,
-    w_s1: tl.int64,
-    w_s2: tl.int64,
-    voxels: tl.int64,
-    n1: tl.int64,
-    n2: tl.int64,
-    chunks: tl.int32,
-    ignore: tl.int64,
-    order: tl.int64,
-    gamma: tl.float32,
-    C: tl.constexpr,
-    TERMS: tl.constexpr,
-    ACT: tl.constexpr,
-    CE_ACT: tl.constexpr,
-    SQUARE: tl.constexpr,
-    DENSE: tl.constexpr,
-    WEIGHT: tl.constexpr,
-    IGNORE: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-):
+    g, g_bs: tl.int64, g_cs: tl.int64, g_s0: tl.int64, g_s1: tl.int64, g_s2: tl.int64,
+    r, r_ks: tl.int64, r_bs: tl.int64, r_cs: tl.int64,
+    x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
+    t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
+    w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
+    voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
+    order: tl.int64, gamma: tl.float32,
+    C: tl.constexpr, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr,
+    SQUARE: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr, IGNORE: tl.constexpr,
+    LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
+    CLASS_BLOCKS: tl.constexpr,
+):  # fmt: skip
     """Write the gradient of the input, given that of the rows."""
     x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
     t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
     sizes = (n1, n2)
-    chunk = tl.program_id(0) % chunks
-    item = tl.program_id(0).to(tl.int64) // chunks
-    c = tl.arange(0, BLOCK_C) + (tl.program_id(1) * BLOCK_C if BLOCK_C < C else 0)
+    # The programs that share the classes of the same voxels follow each other.
+    program = tl.program_id(0) // CLASS_BLOCKS
+    chunk = program % chunks
+    item = (program // chunks).to(tl.int64)
+    c = tl.arange(0, BLOCK_C) + tl.program_id(0) % CLASS_BLOCKS * BLOCK_C
     in_c = c < C
     lanes = tl.arange(0, BLOCK_V)
     n = voxels * UNIT

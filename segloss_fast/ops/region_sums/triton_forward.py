@@ -50,20 +50,24 @@ def _zeros(TERMS: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
-def _add(sums, TERMS: tl.constexpr, in_c, p, ce, at, t, w, counts, gamma, SQUARE, HARD, FOLD, NEAR):
-    """Add a tile's terms to the sums, a tuple in the order of the bits of TERMS."""
+def term_sums(
+    sums, TERMS: tl.constexpr, in_c, p, ce, at, t, w, counts, gamma, SQUARE: tl.constexpr,
+    HARD: tl.constexpr, FOLD: tl.constexpr, NEAR: tl.constexpr,
+):  # fmt: skip
+    """Return the sums, one per term of the set, plus those of a tile; None is an empty sum."""
     out = ()
     for k in tl.static_range(COUNT):
         if has(TERMS, k):
-            value = term_value(k, p, ce, at, t, w, counts, gamma, SQUARE, HARD)
-            total = sums[len(out)] + fold(value, FOLD, NEAR)
+            value = fold(term_value(k, p, ce, at, t, w, counts, gamma, SQUARE, HARD), FOLD, NEAR)
+            if sums is not None:
+                value += sums[len(out)]
             # Classes that are only padding stay the constant 0, and vanish.
-            out = out + (tl.where(in_c, total, 0.0),)  # noqa: RUF005
+            out = out + (tl.where(in_c, value, 0.0),)  # noqa: RUF005
     return out
 
 
 @triton.jit
-def store_sums(partials, program, sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
+def store_sums(partials, program.to(tl.int64), sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
     """Add sums ``[C, lanes]`` to the program's row of partials ``[K, C]``, which fresh says is new."""
     for k in tl.static_range(count(TERMS)):
         pointers = partials + (program * count(TERMS) + k) * C + c
@@ -74,54 +78,25 @@ def store_sums(partials, program, sums, c, in_c, fresh, TERMS: tl.constexpr, C: 
 
 @triton.jit(do_not_specialize=SIZES)
 def partial_sums(
-    partials,
-    flags,
-    x,
-    x_bs: tl.int64,
-    x_cs: tl.int64,
-    x_s0: tl.int64,
-    x_s1: tl.int64,
-    x_s2: tl.int64,
-    t,
-    t_bs: tl.int64,
-    t_cs: tl.int64,
-    t_s0: tl.int64,
-    t_s1: tl.int64,
-    t_s2: tl.int64,
-    w,
-    w_bs: tl.int64,
-    w_cs: tl.int64,
-    w_s0: tl.int64,
-    w_s1: tl.int64,
-    w_s2: tl.int64,
-    voxels: tl.int64,
-    n1: tl.int64,
-    n2: tl.int64,
-    chunks: tl.int32,
-    ignore: tl.int64,
+    partials, flags,
+    x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
+    t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
+    w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
+    voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
     gamma: tl.float32,
-    C: tl.constexpr,
-    TERMS: tl.constexpr,
-    ACT: tl.constexpr,
-    CE_ACT: tl.constexpr,
-    SQUARE: tl.constexpr,
-    DENSE: tl.constexpr,
-    WEIGHT: tl.constexpr,
-    IGNORE: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-    FOLD: tl.constexpr,
-    BLOCK_TILES: tl.constexpr,
-):
+    C: tl.constexpr, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr,
+    SQUARE: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr, IGNORE: tl.constexpr,
+    LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
+    CLASS_BLOCKS: tl.constexpr, FOLD: tl.constexpr, BLOCK_TILES: tl.constexpr,
+):  # fmt: skip
     """Write partials ``[B * chunks, K, C]``, and flags ``[B * chunks, 2]`` of invalid labels."""
     x_view, sizes = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (n1, n2)
     t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
-    program = tl.program_id(0).to(tl.int64)
-    chunk = tl.program_id(0) % chunks
-    item = program // chunks
-    c = tl.arange(0, BLOCK_C) + (tl.program_id(1) * BLOCK_C if BLOCK_C < C else 0)
+    # The programs that share the classes of the same voxels follow each other.
+    program = tl.program_id(0) // CLASS_BLOCKS
+    chunk = program % chunks
+    item = (program // chunks).to(tl.int64)
+    c = tl.arange(0, BLOCK_C) + tl.program_id(0) % CLASS_BLOCKS * BLOCK_C
     in_c = c < C
     lanes = tl.arange(0, BLOCK_V)
     n = voxels * UNIT
@@ -156,16 +131,16 @@ def partial_sums(
             p, ce, at = activate(
                 logits, in_c[:, None], c, target, counts, stats, TERMS, ACT, CE_ACT, not DENSE
             )
-            sums = _add(
+            sums = term_sums(
                 sums, TERMS, in_c[:, None], p[0], ce, at, target, weight, counts[None, :], gamma,
                 SQUARE, not DENSE, FOLD, NEAR,
             )  # fmt: skip
             if not DENSE:
                 bad_count += bad.to(tl.int32)
                 bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
-        store_sums(partials, program, sums, c, in_c, start == chunk, TERMS, C)
+        store_sums(partials, program.to(tl.int64), sums, c, in_c, start == chunk, TERMS, C)
     if not DENSE:
-        store_flags(flags, program, item * n, lanes, bad_count, bad_tile, BLOCK_V)
+        store_flags(flags, program.to(tl.int64), item * n, lanes, bad_count, bad_tile, BLOCK_V)
 
 
 @triton.jit

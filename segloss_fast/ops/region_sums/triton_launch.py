@@ -114,14 +114,10 @@ def forward_launches(
     partials, flags = scratch[:size], scratch[size:]
     constants = call.constants(plan)
     if not plan.wide:
-        constants["FOLD"] = plan.fold
-    constants["BLOCK_TILES"] = triton_plan.BLOCK_TILES
-    kernel = triton_wide.partial_sums if plan.wide else triton_forward.partial_sums
-    if plan.wide:
-        del constants["BLOCK_TILES"]
+        constants |= {"FOLD": plan.fold, "BLOCK_TILES": triton_plan.BLOCK_TILES}
     first = Launch(
-        kernel,
-        (programs, plan.class_blocks),
+        triton_wide.partial_sums if plan.wide else triton_forward.partial_sums,
+        (programs * plan.class_blocks,),
         {
             "partials": partials,
             "flags": flags,
@@ -176,7 +172,7 @@ def backward_launch(
     strides = dict(zip(("r_ks", "r_bs", "r_cs"), grad_rows.stride(), strict=True))
     return Launch(
         triton_wide.input_gradient if plan.wide else triton_backward.input_gradient,
-        (call.problem.batch * plan.chunks, plan.class_blocks),
+        (call.problem.batch * plan.chunks * plan.class_blocks,),
         {
             **call.view("g", plan),
             "r": grad_rows,
@@ -314,7 +310,9 @@ class _Call:
 
     def constants(self, plan: Plan) -> dict[str, Any]:
         """Return what the kernels specialise on."""
+        blocks = {} if plan.wide else {"CLASS_BLOCKS": plan.class_blocks}
         return {
+            **blocks,
             "C": self.problem.classes,
             "TERMS": self.problem.terms,
             "ACT": self.acts[0],

@@ -13,11 +13,13 @@ wide (a softmax of C > 128 classes)    3        4
 The wide kernels read a tile of some 100 KB at a time, so that all reads but the first should come
 from a cache.
 
-Threads load 16 bytes of neighbouring voxels per class where the strides are multiples of that. Up
-to 16 classes a thread holds all classes of its voxels, and the softmax needs no exchange. 16-bit
-inputs of more than 8 classes are loaded 8 bytes at a time: 8 voxels of 14 classes would take all
-registers. Above 16 classes, and where many terms need many sums, the classes are spread over the
-warps. Classes that a sigmoid leaves independent are spread over programs instead.
+Threads load neighbouring voxels of a class as one vector where the strides are multiples of it. Up
+to 16 classes a thread holds all classes of its voxels, and the softmax needs no exchange. The
+vectors are of 16 bytes as long as that is at most 32 elements in all; beyond, of 8 or 4, because
+the same number of logits, exponentials and sums must stay in registers, and two programs more per
+multiprocessor keep as many bytes on their way: a warp still reads 128 neighbouring bytes or more.
+Above 16 classes, and where many terms need many sums, the classes are spread over the warps.
+Classes that a sigmoid leaves independent are spread over programs instead.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ BLOCK_TILES = 16  # tiles that are added in float32
 PARTIALS = 96 * 1024  # float64 values: 768 KB
 MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
 MAX_TILE_CLASSES = 128
-MAX_ELEMENTS = 32  # of the input per thread
+ELEMENTS = 32  # of the input that a thread holds; half of it above 16 classes
+MANY_ROWS = 6  # above these it is half again
+MAX_SUMS = 64  # that a thread keeps
 
 
 @dataclass(frozen=True)
@@ -126,27 +130,20 @@ def _plan(
 def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
     """Return classes, voxels, voxels per thread, warps, and whether the classes do not fit."""
     padded = 1 << (problem.classes - 1).bit_length()
-    if problem.coupled and problem.classes > MAX_TILE_CLASSES:
-        return 32, 128, 4, 4, True
-    if problem.coupled and padded > 16:
-        return _spread_tile(padded, rows)
-    block_c = min(padded, 16)
+    elements = ELEMENTS if rows <= MANY_ROWS else ELEMENTS // 2
     per_thread = 16 // problem.itemsize  # one load of 16 bytes
-    while per_thread * block_c > MAX_ELEMENTS:
-        per_thread //= 2
     if problem.unit > 1:
         per_thread = min(per_thread, problem.unit)
-    # Warps over the classes, so that a thread keeps at most 64 sums.
+    if problem.coupled and padded > 16:
+        if problem.classes > MAX_TILE_CLASSES:
+            return 32, elements, min(4, per_thread), 4, True
+        block_v = elements * (2 if padded <= 64 else 1)
+        return padded, block_v, min(4, per_thread), padded * block_v // (16 * elements), False
+    block_c = min(padded, 16)
+    while per_thread * block_c > elements:
+        per_thread //= 2
     over_classes = 1
-    while rows * block_c // over_classes > 64:
+    while rows * block_c > MAX_SUMS * over_classes:
         over_classes *= 2
     warps = max(4, over_classes)
     return block_c, 32 * per_thread * (warps // over_classes), per_thread, warps, False
-
-
-def _spread_tile(block_c: int, rows: int) -> tuple[int, int, int, int, bool]:
-    """Return a tile of more than 16 classes: 32 elements per thread."""
-    warps = block_c // 8 if rows <= 6 else block_c // 4
-    warps = min(max(warps, 4), 16 if rows > 6 else 8)
-    block_v = 128 if block_c <= 64 else 64
-    return block_c, block_v, 4, warps, False
