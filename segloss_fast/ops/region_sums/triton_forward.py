@@ -67,7 +67,7 @@ def term_sums(
 
 
 @triton.jit
-def store_sums(partials, program.to(tl.int64), sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
+def store_sums(partials, program, sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
     """Add sums ``[C, lanes]`` to the program's row of partials ``[K, C]``, which fresh says is new."""
     for k in tl.static_range(count(TERMS)):
         pointers = partials + (program * count(TERMS) + k) * C + c
