@@ -81,7 +81,7 @@ def input_gradient(
     c = tl.arange(0, BLOCK_C) + tl.program_id(0) % CLASS_BLOCKS * BLOCK_C
     in_c = c < C
     lanes = tl.arange(0, BLOCK_V)
-    n = voxels * UNIT
+    n = voxels.to(tl.int64) * UNIT
     k = load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS)
     for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
         first = tl.cast(tile, tl.int64) * BLOCK_V

@@ -99,7 +99,7 @@ def partial_sums(
     c = tl.arange(0, BLOCK_C) + tl.program_id(0) % CLASS_BLOCKS * BLOCK_C
     in_c = c < C
     lanes = tl.arange(0, BLOCK_V)
-    n = voxels * UNIT
+    n = voxels.to(tl.int64) * UNIT
     tiles = tl.cdiv(n, BLOCK_V).to(tl.int32)
     NEAR: tl.constexpr = LAYOUT == PLANES and UNIT > 1
     INPUT: tl.constexpr = any_of(TERMS, REGION | LOGS)
@@ -213,7 +213,7 @@ def total_sums(
         count, first = _read_flags(flags, batch * chunks, ROWS)
         sums = tl.where(count > 0, float("nan"), sums)
         at = tl.where(count > 0, first, 0.0).to(tl.int64)
-        n = voxels * UNIT
+        n = voxels.to(tl.int64) * UNIT
         view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
         label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
         label = tl.load(label, mask=count > 0, other=0)

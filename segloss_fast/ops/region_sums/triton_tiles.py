@@ -1,7 +1,7 @@
 """Reading tiles of voxels in place: addresses, labels, targets, weights.
 
 A view is a tuple (pointer, batch stride, class stride, three voxel strides). Strides and offsets are
-64-bit integers; only offsets inside a tile are 32-bit. Labels are compared and never used as an
+64-bit integers (the interpreter has to be told); only offsets inside a tile are 32-bit. Labels are compared and never used as an
 offset, so that no label can lead out of bounds.
 """
 
@@ -41,11 +41,11 @@ def class_pointers(
     """
     pointer, batch_stride, class_stride, _, _, _ = view
     if LAYOUT == PLANES:
-        rows = c.to(tl.int64)[:, None] * (class_stride * UNIT)
-        return (pointer + item * (batch_stride * UNIT) + first) + rows + lanes[None, :]
+        rows = c.to(tl.int64)[:, None] * (class_stride.to(tl.int64) * UNIT)
+        return (pointer + item * (batch_stride.to(tl.int64) * UNIT) + first) + rows + lanes[None, :]
     elif LAYOUT == CHANNELS_LAST:
         inside = lanes[None, :] * C + c[:, None]
-        return (pointer + item * (batch_stride * UNIT) + first * C) + inside
+        return (pointer + item * (batch_stride.to(tl.int64) * UNIT) + first * C) + inside
     else:
         rows = c.to(tl.int64)[:, None] * class_stride
         return pointer + item * batch_stride + rows + _strided(view, first, lanes, sizes)[None, :]
@@ -58,9 +58,9 @@ def voxel_pointers(
     """Return the addresses ``[V]`` in a tensor without classes."""
     pointer, batch_stride, _, _, _, _ = view
     if LAYOUT == STRIDED:
-        return pointer + item * batch_stride + _strided(view, first, lanes, sizes)
+        return pointer + item * batch_stride.to(tl.int64) + _strided(view, first, lanes, sizes)
     else:
-        return (pointer + item * (batch_stride * UNIT) + first) + lanes
+        return (pointer + item * (batch_stride.to(tl.int64) * UNIT) + first) + lanes
 
 
 @triton.jit

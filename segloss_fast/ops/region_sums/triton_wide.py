@@ -111,7 +111,7 @@ def partial_sums(
     chunk = tl.program_id(0) % chunks
     item = program // chunks
     lanes = tl.arange(0, BLOCK_V)
-    n = voxels * UNIT
+    n = voxels.to(tl.int64) * UNIT
     bad_count = tl.zeros([BLOCK_V], tl.int32)
     bad_tile = tl.full([BLOCK_V], 0x7FFFFFFF, tl.int32)
     for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
@@ -171,7 +171,7 @@ def input_gradient(
     chunk = tl.program_id(0) % chunks
     item = tl.program_id(0).to(tl.int64) // chunks
     lanes, sizes = tl.arange(0, BLOCK_V), (n1, n2)
-    n = voxels * UNIT
+    n = voxels.to(tl.int64) * UNIT
     for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
         first = tl.cast(tile, tl.int64) * BLOCK_V
         in_v = first + lanes < n
