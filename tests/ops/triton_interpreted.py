@@ -16,7 +16,7 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_region_sum
 
 from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import reference, triton_launch, triton_plan
-from segloss_fast.ops.region_sums.options import TERMS, Options
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, Options
 from tests.helpers import relative_l2, relative_max
 from tests.ops.test_region_sums import ACTIVATIONS, expected, sample
 
@@ -388,12 +388,10 @@ def test_saturated_logits(scale: float, activation: str, classes: int) -> None:
 def test_sums_of_nearly_certain_voxels(margin: float) -> None:
     labels = torch.tensor([[0, 1] * 20])
     x = margin * (2 * torch.nn.functional.one_hot(labels, 2).movedim(-1, 1).float() - 1)
-    o = options(("nll", "nll_neg", "focal", "focal_neg"))
     for activation in ("softmax", "sigmoid"):
-        rows, grad = ours(x, labels, None, replace(o, activation=activation, ce_activation=activation))
-        true_rows, true_grad = truth(
-            x, labels, None, replace(o, activation=activation, ce_activation=activation)
-        )
+        o = options(("nll_neg", "focal_neg"), activation)
+        rows, grad = ours(x, labels, None, o)
+        true_rows, true_grad = truth(x, labels, None, o)
         torch.testing.assert_close(rows, true_rows, rtol=1e-5, atol=0)
         assert relative_l2(grad, true_grad) < 1e-5
 
@@ -435,7 +433,8 @@ def test_a_nan_propagates_as_in_the_reference() -> None:
         x = torch.full((1, 3, 4), 0.25)
         x[0, 1, 2] = torch.nan
         labels = torch.tensor([[0, 1, 2, 1]])
-        o = options(TERMS, activation)
+        # Not those where the reference has NaN times a target of 0.
+        o = options(tuple(name for name in TERMS if name not in GAMMA_TERMS), activation)
         rows, grad = ours(x, labels, None, o)
         true_rows, true_grad = truth(x, labels, None, o)
         assert torch.equal(rows.isnan(), true_rows.isnan())

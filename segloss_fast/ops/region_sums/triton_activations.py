@@ -14,15 +14,19 @@ import triton.language as tl
 from segloss_fast.ops.region_sums.triton_math import (
     PROBABILITY_MIN,
     at_least,
+    exp,
     log1p_unit,
     log_normal,
     log_one_minus,
     log_probability,
+    reciprocal,
 )
 from segloss_fast.ops.region_sums.triton_terms import (
+    LOG_P,
     LOG_Q,
     LOGS,
     REGION,
+    any_of,
     plus,
 )
 
@@ -59,26 +63,29 @@ def softmax_stats(x, in_c, c, OTHERS: tl.constexpr):
         top = tl.min(tl.where(in_c & (x == top_x[None, :]), c[:, None], NO_CLASS), 0)
         second = tl.max(tl.where(c[:, None] == top[None, :], float("-inf"), inside), 0)
         others = tl.sum(others_exponentials(x, in_c, c, top, second), 0)
-        return softmax_stats_of(top_x, None, top, second, others)
+        return stats_with_others(top_x, top, second, others)
     else:
-        return softmax_stats_of(top_x, tl.sum(exponentials(x, in_c, top_x), 0), None, None, None)
+        return stats_without_others(top_x, tl.sum(exponentials(x, in_c, top_x), 0))
 
 
 @triton.jit
-def softmax_stats_of(top_x, total, top, second, others):
-    """Complete the statistics: (max, sum, 1 / scale of others_exponentials, top class, second, their sum)."""
-    if top is None:
-        return (top_x, total, None, None, None, None)
-    else:
-        scale = tl.exp(second - top_x)
-        # max - max is NaN where torch's softmax is: if the maximum is infinite.
-        return (top_x, 1 + others * scale + (top_x - top_x), scale, top, second, others)
+def stats_with_others(top_x, top, second, others):
+    """Return (max, sum, 1 / scale of others_exponentials, top class, second, their sum)."""
+    scale = exp(second - top_x)
+    # max - max is NaN where torch's softmax is: if the maximum is infinite.
+    return top_x, 1 + others * scale + (top_x - top_x), scale, top, second, others
+
+
+@triton.jit
+def stats_without_others(top_x, total):
+    """Return (max, sum); nobody reads the rest."""
+    return top_x, total, total, total, total, total
 
 
 @triton.jit
 def exponentials(x, in_c, top_x):
     """Return e^(x - max)."""
-    return tl.where(in_c, tl.exp(x - top_x[None, :]), 0.0)
+    return tl.where(in_c, exp(x - top_x[None, :]), 0.0)
 
 
 @triton.jit
@@ -86,14 +93,14 @@ def others_exponentials(x, in_c, c, top, second):
     """Return e^(x - second) of all classes but the top one, 0 where all those are -infinite."""
     base = tl.where(second == float("-inf"), 0.0, second)
     others = in_c & (c[:, None] != top[None, :])
-    return tl.where(others, tl.exp(x - base[None, :]), 0.0)
+    return tl.where(others, exp(x - base[None, :]), 0.0)
 
 
 @triton.jit
 def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
     """Return p, log p and log(1 - p); p is 0 where a voxel does not count."""
     top_x, total, scale, top, second, others = stats
-    inverse = tl.where(counts, 1 / total, 0.0)
+    inverse = tl.where(counts, reciprocal(total), 0.0)
     log_total = log_normal(total)
     log_p = (x - top_x[None, :]) - log_total[None, :]
     if OTHERS:
@@ -112,8 +119,8 @@ def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
 @triton.jit
 def sigmoid(x, counts):
     """Return p, 1 - p, log p and log(1 - p); p is 0 where a voxel does not count."""
-    e = tl.exp(-tl.abs(x))
-    large = 1 / (1 + e)
+    e = exp(-tl.abs(x))
+    large = reciprocal(1 + e)
     small = e * large
     log = log1p_unit(e)
     p = tl.where(counts, tl.where(x >= 0, large, small), 0.0)
@@ -134,7 +141,7 @@ def _softmax_of_label(x, t, counts, stats):
     top_x, total, _, _, _, _ = stats
     shifted = tl.sum(tl.where(t, x - top_x[None, :], 0.0), 0)
     log_p = shifted - log_normal(total)
-    p = tl.where(counts, tl.exp(shifted) / total, 0.0)
+    p = tl.where(counts, exp(shifted) * reciprocal(total), 0.0)
     return p[None, :], (1 - p)[None, :], log_p[None, :], log_p[None, :]
 
 
@@ -182,65 +189,62 @@ def _of_label(x, t):
 
 
 @triton.jit
-def softmax_part(g, l, m, p, ce, c, stats, ACT: tl.constexpr, CE_ACT: tl.constexpr):
-    """Return dL/d(log p) of a softmax, to be coupled over the classes; None without one.
+def softmax_part(
+    g, l, m, p, ce, c, stats, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
+):
+    """Return dL/d(log p) of a softmax, to be coupled over the classes.
 
-    Of g = dL/dp, l = -dL/d(log p) and m = -dL/d(log(1 - p)), None where no term reaches them.
-    log(1 - p) has the derivative -p / (1 - p) in log p; not of the top class, whose 1 - p may
-    vanish: see couple().
+    Of g = dL/dp, l = -dL/d(log p) and m = -dL/d(log(1 - p)). log(1 - p) has the derivative
+    -p / (1 - p) in log p; not of the top class, whose 1 - p may vanish: see of_others().
     """
     h = None
-    if ACT == SOFTMAX and g is not None:
+    if ACT == SOFTMAX and any_of(TERMS, REGION):
         h = p * g
-    if CE_ACT == SOFTMAX and l is not None:
+    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_P):
         h = plus(h, -l)
-    if CE_ACT == SOFTMAX and m is not None:
+    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_Q):
         is_top = c[:, None] == stats[3][None, :]
         h = plus(h, tl.where(is_top, 0.0, m * ce[0] / ce[1]))
     return h
 
 
 @triton.jit
-def top_part(m, c, stats, CE_ACT: tl.constexpr):
-    """Return dL/d(log(1 - p)) of a softmax's top class, 0 for the others; None without one."""
-    if CE_ACT == SOFTMAX and m is not None:
-        return tl.where(c[:, None] == stats[3][None, :], -m, 0.0)
-    else:
-        return None
+def top_part(m, c, stats):
+    """Return dL/d(log(1 - p)) of a softmax's top class, 0 for the others."""
+    return tl.where(c[:, None] == stats[3][None, :], -m, 0.0)
 
 
 @triton.jit
-def direct_part(g, l, m, region, ce, ACT: tl.constexpr, CE_ACT: tl.constexpr):
-    """Return the part of dL/dx that does not go through a softmax; None without one."""
-    dx = None
-    if ACT == SIGMOID and g is not None:
-        dx = g * region[0] * region[1]
-    if ACT == PROBABILITIES and g is not None:
-        dx = g
-    if CE_ACT == SIGMOID and l is not None:
-        dx = plus(dx, -l * ce[1])
-    if CE_ACT == SIGMOID and m is not None:
-        dx = plus(dx, m * ce[0])
-    if CE_ACT == PROBABILITIES and l is not None:
-        dx = plus(dx, -l / at_least(ce[0], PROBABILITY_MIN))
-    if CE_ACT == PROBABILITIES and m is not None:
-        dx = plus(dx, m / at_least(ce[1], PROBABILITY_MIN))
-    return dx
+def of_others(x, in_c, c, p, stats, top_sum):
+    """Return the part of dL/dx through log(1 - p) of the top class.
 
-
-@triton.jit
-def couple(x, in_c, c, p, stats, h, direct, dot, top_sum):
-    """Return dL/dx from its parts; dot and top_sum are the sums of h and of top over the classes.
-
-    dL/dx_k = h_k - p_k sum_j h_j, and d log(1 - p_top) / d x_k = (the softmax of k among the
-    others, 0 for the top class) - p_k.
+    d log(1 - p_top) / d x_k = (the softmax of k among the others, 0 for the top class) - p_k.
     """
-    dx = direct
-    if h is not None:
-        dx = plus(dx, h - p * dot[None, :])
-    if top_sum is not None:
-        others = stats[5]
-        share = others_exponentials(x, in_c, c, stats[3], stats[4])
-        share *= tl.where(others > 0, 1 / others, 0.0)[None, :]
-        dx += top_sum[None, :] * (share - p)
+    others = stats[5]
+    share = others_exponentials(x, in_c, c, stats[3], stats[4])
+    share *= tl.where(others > 0, reciprocal(others), 0.0)[None, :]
+    return top_sum[None, :] * (share - p)
+
+
+@triton.jit
+def direct_part(
+    g, l, m, region, ce, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
+):
+    """Return the part of dL/dx that does not go through a softmax."""
+    dx = None
+    if any_of(TERMS, REGION):
+        if ACT == SIGMOID:
+            dx = g * region[0] * region[1]
+        elif ACT == PROBABILITIES:
+            dx = g
+    if any_of(TERMS, LOG_P):
+        if CE_ACT == SIGMOID:
+            dx = plus(dx, -l * ce[1])
+        elif CE_ACT == PROBABILITIES:
+            dx = plus(dx, -l / at_least(ce[0], PROBABILITY_MIN))
+    if any_of(TERMS, LOG_Q):
+        if CE_ACT == SIGMOID:
+            dx = plus(dx, m * ce[0])
+        elif CE_ACT == PROBABILITIES:
+            dx = plus(dx, m / at_least(ce[1], PROBABILITY_MIN))
     return dx

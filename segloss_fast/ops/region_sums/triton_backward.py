@@ -4,11 +4,13 @@ import triton
 import triton.language as tl
 
 from segloss_fast.ops.region_sums.triton_activations import (
+    PROBABILITIES,
+    SIGMOID,
     SOFTMAX,
     activate,
-    couple,
     direct_part,
     needs_others,
+    of_others,
     softmax_part,
     softmax_stats,
     top_part,
@@ -19,12 +21,12 @@ from segloss_fast.ops.region_sums.triton_terms import (
     COUNT,
     REGION,
     any_of,
+    derivatives,
     has,
-    log_p_derivative,
-    log_q_derivative,
-    region_derivative,
+    plus,
 )
 from segloss_fast.ops.region_sums.triton_tiles import (
+    NO_WEIGHT,
     class_pointers,
     load_input,
     load_target,
@@ -96,9 +98,11 @@ def input_gradient(
         target = load_target(
             t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, True
         )
-        weight = load_weight(
-            w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-        )
+        weight = None
+        if WEIGHT != NO_WEIGHT:
+            weight = load_weight(
+                w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
+            )
         dx = _gradient_tile(
             logits, in_c[:, None], c, counts, target, weight, k, gamma, TERMS, ACT, CE_ACT, SQUARE, not DENSE
         )
@@ -115,21 +119,47 @@ def _gradient_tile(x, in_c, c, counts, t, w, k, gamma, TERMS, ACT, CE_ACT, SQUAR
     if uses(TERMS, ACT, CE_ACT, SOFTMAX):
         stats = softmax_stats(x, in_c, c, needs_others(TERMS, CE_ACT))
     region, ce, at = activate(x, in_c, c, t, counts, stats, TERMS, ACT, CE_ACT, HARD)
-    g = region_derivative(TERMS, k, region[0], t, w, HARD)
-    l = log_p_derivative(TERMS, k, ce, at, t, w, gamma, SQUARE, HARD)
-    m = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
-    h = softmax_part(g, l, m, region[0], ce, c, stats, ACT, CE_ACT)
-    dot = sum_classes(h, in_c)
-    top_sum = sum_classes(top_part(m, c, stats, CE_ACT), in_c)
-    direct = direct_part(g, l, m, region, ce, ACT, CE_ACT)
-    p = region[0] if ACT == SOFTMAX and any_of(TERMS, REGION) else ce[0]
-    return couple(x, in_c, c, p, stats, h, direct, dot, top_sum)
+    dot = None
+    top_sum = None
+    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
+        dot, top_sum = class_sums(
+            in_c, c, region, ce, at, stats, t, w, k, gamma, TERMS, ACT, CE_ACT, SQUARE, HARD
+        )
+    return gradient(
+        x, in_c, c, region, ce, at, stats, t, w, k, gamma, dot, top_sum, TERMS, ACT, CE_ACT, SQUARE,
+        HARD,
+    )  # fmt: skip
 
 
 @triton.jit
-def sum_classes(value, in_c):
-    """Sum over the classes ``[V]``; None of None."""
-    if value is None:
-        return None
+def class_sums(
+    in_c, c, region, ce, at, stats, t, w, k, gamma, TERMS: tl.constexpr, ACT: tl.constexpr,
+    CE_ACT: tl.constexpr, SQUARE: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
+    """Return the sums over the classes ``[V]`` that the chain rule of a softmax needs."""
+    g, l, m = derivatives(TERMS, k, region[0], ce, at, t, w, gamma, SQUARE, HARD)
+    h = softmax_part(g, l, m, region[0], ce, c, stats, TERMS, ACT, CE_ACT)
+    dot = tl.sum(tl.where(in_c, h, 0.0), 0)
+    if needs_others(TERMS, CE_ACT):
+        return dot, tl.sum(tl.where(in_c, top_part(m, c, stats), 0.0), 0)
     else:
-        return tl.sum(tl.where(in_c, value, 0.0), 0)
+        return dot, tl.zeros_like(dot)
+
+
+@triton.jit
+def gradient(
+    x, in_c, c, region, ce, at, stats, t, w, k, gamma, dot, top_sum, TERMS: tl.constexpr,
+    ACT: tl.constexpr, CE_ACT: tl.constexpr, SQUARE: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
+    """Return dL/dx from the terms' derivatives and the sums over the classes."""
+    g, l, m = derivatives(TERMS, k, region[0], ce, at, t, w, gamma, SQUARE, HARD)
+    dx = None
+    if uses(TERMS, ACT, CE_ACT, SIGMOID) or uses(TERMS, ACT, CE_ACT, PROBABILITIES):
+        dx = direct_part(g, l, m, region, ce, TERMS, ACT, CE_ACT)
+    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
+        p = region[0] if ACT == SOFTMAX and any_of(TERMS, REGION) else ce[0]
+        h = softmax_part(g, l, m, region[0], ce, c, stats, TERMS, ACT, CE_ACT)
+        dx = plus(dx, h - p * dot[None, :])
+        if needs_others(TERMS, CE_ACT):
+            dx += of_others(x, in_c, c, p, stats, top_sum)
+    return dx

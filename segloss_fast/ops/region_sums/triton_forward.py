@@ -26,6 +26,7 @@ from segloss_fast.ops.region_sums.triton_terms import (
     term_value,
 )
 from segloss_fast.ops.region_sums.triton_tiles import (
+    NO_WEIGHT,
     PLANES,
     fold,
     load_input,
@@ -122,9 +123,12 @@ def partial_sums(
             target = load_target(
                 t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, INPUT
             )
-            weight = load_weight(
-                w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-            )
+            weight = None
+            if WEIGHT != NO_WEIGHT:
+                weight = load_weight(
+                    w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT,
+                    WEIGHT,
+                )  # fmt: skip
             stats = None
             if uses(TERMS, ACT, CE_ACT, SOFTMAX):
                 stats = softmax_stats(logits, in_c[:, None], c, needs_others(TERMS, CE_ACT))

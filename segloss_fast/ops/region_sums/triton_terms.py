@@ -79,7 +79,7 @@ def plus(total, value):
 @triton.jit
 def weigh(w, value):
     """Multiply by the voxel weight."""
-    if w is None or value is None:
+    if w is None:
         return value
     else:
         return w * value
@@ -230,3 +230,20 @@ def log_q_derivative(
         slope = _focal_slope(q, p, log_q, gamma, SQUARE)
         loss = plus(loss, k[FOCAL_NEG] * _product_rest(t, slope, HARD))
     return weigh(w, loss)
+
+
+@triton.jit
+def derivatives(
+    TERMS: tl.constexpr, k, p, ce, at, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
+):
+    """Return dL/dp, -dL/d(log p) and -dL/d(log(1 - p)); anything where no term reaches them."""
+    g = p
+    l = p
+    m = p
+    if any_of(TERMS, REGION):
+        g = region_derivative(TERMS, k, p, t, w, HARD)
+    if any_of(TERMS, LOG_P):
+        l = log_p_derivative(TERMS, k, ce, at, t, w, gamma, SQUARE, HARD)
+    if any_of(TERMS, LOG_Q):
+        m = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
+    return g, l, m

@@ -112,7 +112,7 @@ def load_voxels(
 ):
     """Return the class, whether it counts, and whether its label is invalid, of every voxel."""
     if DENSE:
-        return None, in_v, None
+        return in_v, in_v, in_v  # nobody reads the first and the last
     else:
         pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
         label = tl.load(pointers, mask=in_v, other=0)
@@ -182,13 +182,8 @@ def load_weight(
     UNIT: tl.constexpr,
     WEIGHT: tl.constexpr,
 ):
-    """Return the voxel weight in float32, ``[1, V]`` or ``[C, V]``; None without weights.
-
-    It is 0 where a voxel does not count.
-    """
-    if WEIGHT == NO_WEIGHT:
-        return None
-    elif WEIGHT == SHARED_WEIGHT:
+    """Return the voxel weight in float32, ``[1, V]`` or ``[C, V]``, 0 where a voxel does not count."""
+    if WEIGHT == SHARED_WEIGHT:
         pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
         w = tl.load(pointers, mask=in_v, other=0).to(tl.float32)
         return tl.where(counts, w, 0.0)[None, :]

@@ -10,29 +10,18 @@ import triton.language as tl
 
 from segloss_fast.ops.region_sums.triton_activations import (
     NO_CLASS,
-    SOFTMAX,
     activate,
-    couple,
-    direct_part,
     exponentials,
     needs_others,
     others_exponentials,
-    softmax_part,
-    softmax_stats_of,
-    top_part,
+    stats_with_others,
+    stats_without_others,
 )
 from segloss_fast.ops.region_sums.triton_backward import SIZES as BACKWARD_SIZES
-from segloss_fast.ops.region_sums.triton_backward import load_factors, sum_classes
+from segloss_fast.ops.region_sums.triton_backward import class_sums, gradient, load_factors
 from segloss_fast.ops.region_sums.triton_forward import SIZES, store_flags, store_sums, term_sums
-from segloss_fast.ops.region_sums.triton_terms import (
-    LOG_Q,
-    REGION,
-    any_of,
-    log_p_derivative,
-    log_q_derivative,
-    region_derivative,
-)
 from segloss_fast.ops.region_sums.triton_tiles import (
+    NO_WEIGHT,
     class_pointers,
     load_input,
     load_target,
@@ -87,9 +76,9 @@ def _stats(
         else:
             total += tl.sum(exponentials(x, in_c, top_x), 0)
     if OTHERS:
-        return softmax_stats_of(top_x, None, top, second, total)
+        return stats_with_others(top_x, top, second, total)
     else:
-        return softmax_stats_of(top_x, total, None, None, None)
+        return stats_without_others(top_x, total)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -134,9 +123,12 @@ def partial_sums(
                 t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE,
                 True,
             )  # fmt: skip
-            weight = load_weight(
-                w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-            )
+            weight = None
+            if WEIGHT != NO_WEIGHT:
+                weight = load_weight(
+                    w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT,
+                    WEIGHT,
+                )  # fmt: skip
             p, ce, at = activate(
                 logits, in_c, c, target, counts, stats, TERMS, ACT, CE_ACT, not DENSE
             )
@@ -196,28 +188,28 @@ def input_gradient(
                     t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT,
                     DENSE, True,
                 )  # fmt: skip
-                weight = load_weight(
-                    w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT,
-                    WEIGHT,
-                )  # fmt: skip
+                weight = None
+                if WEIGHT != NO_WEIGHT:
+                    weight = load_weight(
+                        w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT,
+                        WEIGHT,
+                    )  # fmt: skip
                 k = load_factors(r, r_ks, r_bs, r_cs, item, c, c < C, order, TERMS)
                 region, ce, at = activate(
                     logits, in_c, c, target, counts, stats, TERMS, ACT, CE_ACT, not DENSE
                 )
-                gp = region_derivative(TERMS, k, region[0], target, weight, not DENSE)
-                lp = log_p_derivative(TERMS, k, ce, at, target, weight, gamma, SQUARE, not DENSE)
-                lq = log_q_derivative(TERMS, k, ce, target, weight, gamma, SQUARE, not DENSE)
-                h = softmax_part(gp, lp, lq, region[0], ce, c, stats, ACT, CE_ACT)
-                top = top_part(lq, c, stats, CE_ACT)
                 if write == 0:
-                    dot += sum_classes(h, in_c)
-                    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_Q):
-                        top_sum += sum_classes(top, in_c)
+                    parts = class_sums(
+                        in_c, c, region, ce, at, stats, target, weight, k, gamma, TERMS, ACT,
+                        CE_ACT, SQUARE, not DENSE,
+                    )  # fmt: skip
+                    dot += parts[0]
+                    top_sum += parts[1]
                 else:
-                    direct = direct_part(gp, lp, lq, region, ce, ACT, CE_ACT)
-                    p = region[0] if ACT == SOFTMAX and any_of(TERMS, REGION) else ce[0]
-                    tops = top_sum if CE_ACT == SOFTMAX and any_of(TERMS, LOG_Q) else None
-                    dx = couple(logits, in_c, c, p, stats, h, direct, dot, tops)
+                    dx = gradient(
+                        logits, in_c, c, region, ce, at, stats, target, weight, k, gamma, dot,
+                        top_sum, TERMS, ACT, CE_ACT, SQUARE, not DENSE,
+                    )  # fmt: skip
                     if IGNORE:
                         dx = tl.where(counts[None, :], dx, 0.0)
                     pointers = class_pointers(
