@@ -1,16 +1,22 @@
 """Compiles the Triton kernels of region_sums for GPUs that need not be there, and looks at the code.
 
-It compiles what triton_launch would launch: the same constants, signature and number of warps. It
-must run without TRITON_INTERPRET.
+It compiles what triton_launch would launch: the same constants, signature and number of warps. As a
+program (without TRITON_INTERPRET) it writes what it saw of a sample of kernels as JSON.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from segloss_fast.ops.region_sums import triton_launch
-from segloss_fast.ops.region_sums.options import Options
+from segloss_fast.ops.region_sums.options import TERMS, Options
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 POINTERS = {
@@ -37,6 +43,27 @@ POINTERS = {
 }
 
 
+WIDTHS = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}  # 4 bytes without a suffix
+LOSSES: dict[str, dict[str, Any]] = {
+    "Dice": {"terms": ("tp", "pred", "target")},
+    "DiceCE": {"terms": ("tp", "pred", "target", "nll")},
+    "DiceFocal": {"terms": ("tp", "pred", "target", "focal")},
+    "CE": {"terms": ("nll", "target")},
+    "SigmoidDiceFocal": {
+        "terms": ("tp", "pred", "target", "focal", "focal_neg"),
+        "activation": "sigmoid",
+    },
+    "MixedDiceFocal": {
+        "terms": ("tp", "pred", "target", "focal", "focal_neg"),
+        "ce_activation": "sigmoid",
+    },
+    "All": {"terms": TERMS, "gamma": 1.5},
+}
+CLASSES = (1, 2, 3, 4, 8, 14, 32, 64, 105, 200)
+DTYPES = ("float32", "float16", "bfloat16")
+TARGETS = ("uint8", "int64", "dense")
+
+
 @dataclass(frozen=True)
 class Compiled:
     """What one kernel became.
@@ -44,21 +71,52 @@ class Compiled:
     Attributes:
         registers: Per thread.
         stack: Bytes per thread; above 0 where registers spill.
-        shared: Bytes per program.
         sass: The machine code.
-        ttgir: The tiles with their layouts.
-        seconds: To compile.
     """
 
     registers: int
     stack: int
-    shared: int
     sass: str
-    ttgir: str
 
-    def instructions(self, pattern: str) -> Counter[str]:
-        """Count the instructions whose name the pattern matches."""
-        return Counter(re.findall(rf"\b({pattern})(?=[\s;])", self.sass))
+    def report(self) -> dict[str, Any]:
+        """Return what the tests look at; the loop is the innermost one that loads."""
+        loop = _loop(self.sass)
+        loads, stores = _accesses(loop, "LDG"), _accesses(loop, "STG")
+        return {
+            "registers": self.registers,
+            "stack": self.stack,
+            "loads": loads,
+            "stores": stores,
+            "loop_bytes_read": sum(width * n for width, n in loads.items()),
+            "loop_bytes_written": sum(width * n for width, n in stores.items()),
+            "loop_instructions": loop.count(";"),
+            "loop_exponentials": loop.count("MUFU.EX2"),
+            "loop_shuffles": loop.count("SHFL"),
+            "loop_barriers": loop.count("BAR.SYNC"),
+        }
+
+
+def _loop(sass: str) -> str:
+    """Return the shortest stretch between a label and a branch back to it that loads."""
+    lines = sass.splitlines()
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L_x_\d+:", line)}
+    loops = []
+    for end, line in enumerate(lines):
+        target = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
+        if target and labels[target[1]] < end:
+            text = "\n".join(lines[labels[target[1]] : end + 1])
+            if "LDG" in text:
+                loops.append(text)
+    return min(loops, key=len, default="")
+
+
+def _accesses(sass: str, name: str) -> dict[int, int]:
+    """Count loads or stores by the bytes that each moves."""
+    kinds = re.findall(rf"\b{name}\.E((?:\.\w+)*)\s", sass)
+    found = Counter(
+        next((WIDTHS[part] for part in kind.split(".") if part in WIDTHS), 4) for kind in kinds
+    )
+    return dict(found)
 
 
 def compile_launch(launch: triton_launch.Launch, capability: int) -> Compiled:
@@ -83,7 +141,7 @@ def compile_launch(launch: triton_launch.Launch, capability: int) -> Compiled:
         source, target=GPUTarget("cuda", capability, 32), options=launch.options
     )
     usage, sass = _disassemble(kernel.asm["cubin"])
-    return Compiled(usage["REG"], usage["STACK"], usage["SHARED"], sass, kernel.asm["ttgir"])
+    return Compiled(usage["REG"], usage["STACK"], sass)
 
 
 def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:
@@ -96,33 +154,69 @@ def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:
             ).stdout
             for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
         )
-    return {name: int(n) for name, n in re.findall(r"(REG|STACK|SHARED):(\d+)", usage)}, sass
+    return {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", usage)}, sass
 
 
-def launches(
-    terms: tuple[str, ...],
-    classes: int,
-    dtype: torch.dtype,
-    target: torch.dtype | None,
-    *,
-    activation: str = "softmax",
-    ce_activation: str | None = None,
-    gamma: float = 2.0,
-    side: int = 128,
-    ignore_index: int | None = None,
-    channels_last: bool = False,
-) -> dict[str, triton_launch.Launch]:
-    """Return the launches of a volume; a target of None is dense, of the input's dtype."""
-    with torch.device("meta"):
-        x = torch.empty((2, classes, side, side, side), dtype=dtype)
-        labels = torch.empty_like(x)
-        if target is not None:
-            labels = torch.empty((2, side, side, side), dtype=target)
-        rows = torch.empty((len(terms), 2, classes), dtype=torch.float64)
-        invalid = torch.empty(2, dtype=torch.float64)
-    if channels_last:
-        x = x.to(memory_format=torch.channels_last_3d)
-    options = Options(terms, activation, ce_activation or activation, gamma, ignore_index)
+def launches(loss: str, classes: int, dtype: str, target: str) -> dict[str, triton_launch.Launch]:
+    """Return the launches of two volumes of 128^3 voxels."""
+    space = (128, 128, 128)
+    kind = getattr(torch, dtype)
+    x = torch.empty((2, classes, *space), dtype=kind, device="meta")
+    labels = torch.empty_like(x)
+    if target != "dense":
+        labels = torch.empty((2, *space), dtype=getattr(torch, target), device="meta")
+    options = Options(**{**LOSSES[loss], **_defaults(loss, classes)})
+    rows = x.new_empty((len(options.terms), 2, classes), dtype=torch.float64)
+    invalid = x.new_empty(2, dtype=torch.float64)
     first, total = triton_launch.forward_launches(x, labels, None, options, rows, invalid)
     back = triton_launch.backward_launch(torch.empty_like(x), rows, x, labels, None, options)
     return {"forward": first, "total": total, "backward": back}
+
+
+def _defaults(loss: str, classes: int) -> dict[str, Any]:
+    given = LOSSES[loss]
+    activation = "sigmoid" if classes == 1 else given.get("activation", "softmax")
+    ce_activation = "sigmoid" if classes == 1 else given.get("ce_activation", activation)
+    return {
+        "activation": activation,
+        "ce_activation": ce_activation,
+        "gamma": given.get("gamma", 2.0),
+        "ignore_index": None,
+    }
+
+
+def sample() -> Iterator[tuple[str, int, str, str, int, str]]:
+    """Yield loss, classes, dtype, target, compute capability and direction.
+
+    Every loss with every number of classes, dtypes and targets in turn; DiceCE with all of them.
+    """
+    turn = itertools.cycle(itertools.product(DTYPES, TARGETS))
+    for (loss, classes), (dtype, target), capability in zip(
+        itertools.product(LOSSES, CLASSES), turn, itertools.cycle((80, 90)), strict=False
+    ):
+        for direction in ("forward", "backward"):
+            yield loss, classes, dtype, target, capability, direction
+    for classes, dtype, target in itertools.product((4, 14), DTYPES, TARGETS):
+        for direction in ("forward", "backward"):
+            yield "DiceCE", classes, dtype, target, 90, direction
+    yield "DiceCE", 14, "float32", "int64", 80, "total"
+    yield "DiceCE", 14, "float32", "dense", 90, "total"
+
+
+def examine(case: tuple[str, int, str, str, int, str]) -> tuple[str, dict[str, Any]]:
+    """Compile one kernel and return its name and report."""
+    loss, classes, dtype, target, capability, direction = case
+    launch = launches(loss, classes, dtype, target)[direction]
+    return " ".join(map(str, case)), compile_launch(launch, capability).report()
+
+
+def main() -> None:
+    """Write the report of the sample, or of the losses named, to the path given first."""
+    cases = [case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:]]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = dict(pool.map(examine, dict.fromkeys(cases)))
+    Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

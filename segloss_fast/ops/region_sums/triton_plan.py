@@ -139,7 +139,7 @@ def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
             return 32, elements, min(4, per_thread), 4, True
         block_v = elements * (2 if padded <= 64 else 1)
         return padded, block_v, min(4, per_thread), padded * block_v // (16 * elements), False
-    block_c = min(padded, 16)
+    block_c = padded if padded <= 16 else 8
     while per_thread * block_c > elements:
         per_thread //= 2
     over_classes = 1
