@@ -21,7 +21,7 @@ SOFTMAX_LOSSES = ("Dice", "DiceCE", "DiceFocal", "CE")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What tests/ops/triton_aot.py says, run without the interpreter and with a cache of its own."""
+    """What tests/ops/triton_aot.py says, run without the interpreter and with its own cache."""
     environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     path: Path = tmp_path_factory.mktemp("report") / "report.json"
@@ -36,7 +36,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_nothing_spills(report: Report) -> None:
     assert len(report) > 150
-    assert not {name: kernel["stack"] for name, kernel in report.items() if kernel["stack"]}
+    for name, kernel in report.items():
+        assert kernel["loop_spills"] == 0, name
+        assert kernel["stack"] <= 16, name  # what the assembler keeps there around the loop
     assert max(kernel["registers"] for kernel in report.values()) <= 255
 
 
@@ -86,7 +88,7 @@ def test_the_softmax_of_a_class_column_stays_in_its_thread(report: Report) -> No
 
 def test_one_exponential_per_element(report: Report) -> None:
     for name, kernel in report.items():
-        loss, number, dtype, target, _, direction = name.split()
+        loss, number, dtype, _, _, direction = name.split()
         classes, itemsize = int(number), 4 if dtype == "float32" else 2
         if loss in ("Dice", "DiceCE") and 1 < classes <= 16 and direction != "total":
             voxels = vector(classes, itemsize) // itemsize

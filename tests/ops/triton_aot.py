@@ -1,4 +1,4 @@
-"""Compiles the Triton kernels of region_sums for GPUs that need not be there, and looks at the code.
+"""Compiles the Triton kernels of region_sums for GPUs that need not be there, and looks at them.
 
 It compiles what triton_launch would launch: the same constants, signature and number of warps. As a
 program (without TRITON_INTERPRET) it writes what it saw of a sample of kernels as JSON.
@@ -93,6 +93,7 @@ class Compiled:
             "loop_exponentials": loop.count("MUFU.EX2"),
             "loop_shuffles": loop.count("SHFL"),
             "loop_barriers": loop.count("BAR.SYNC"),
+            "loop_spills": loop.count("STL") + loop.count("LDL"),
         }
 
 

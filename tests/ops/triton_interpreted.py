@@ -310,9 +310,7 @@ def test_the_order_of_terms_is_that_of_the_rows() -> None:
     again, _ = triton_launch.forward(x.float(), target, weight, shuffled)
     assert torch.equal(again, rows[order])
     factors = factors_of(rows)[order]
-    assert torch.equal(
-        triton_launch.backward(factors, x.float(), target, weight, shuffled), grad
-    )
+    assert torch.equal(triton_launch.backward(factors, x.float(), target, weight, shuffled), grad)
 
 
 def test_incoming_gradients_of_any_strides() -> None:
@@ -356,14 +354,15 @@ def test_offsets_past_2_to_the_31(what: str) -> None:
     """Strides beyond 2^31 elements, over memory of which only the used pages exist."""
     far = 2**31 + 8
     x, _, _, _ = sample((1, 2, 2, 4), "softmax", "labels")
-    tensors = {"input": x.half(), "target": torch.rand(x.shape).half()}
-    tensors["weight"] = torch.rand(x.shape).half()
+    names = ("input", "target", "weight")
+    tensors = [x.half(), torch.rand(x.shape).half(), torch.rand(x.shape).half()]
     storage = torch.empty(far + 16, dtype=torch.float16)
     strided = storage.as_strided((1, 2, 2, 4), (2 * far, far, 4, 1))
-    strided.copy_(tensors[what])
+    strided.copy_(tensors[names.index(what)])
     o = options(("tp", "pred", "target"))
-    rows, grad = ours(*tensors.values(), o)
-    far_rows, far_grad = ours(*{**tensors, what: strided}.values(), o)
+    rows, grad = ours(tensors[0], tensors[1], tensors[2], o)
+    tensors[names.index(what)] = strided
+    far_rows, far_grad = ours(tensors[0], tensors[1], tensors[2], o)
     assert torch.equal(far_rows, rows)
     assert torch.equal(far_grad, grad)
 

@@ -227,9 +227,7 @@ def of_others(x, in_c, c, p, stats, top_sum):
 
 
 @triton.jit
-def direct_part(
-    g, l, m, region, ce, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
-):
+def direct_part(g, l, m, region, ce, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr):
     """Return the part of dL/dx that does not go through a softmax."""
     dx = None
     if any_of(TERMS, REGION):

@@ -104,7 +104,19 @@ def input_gradient(
                 w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
             )
         dx = _gradient_tile(
-            logits, in_c[:, None], c, counts, target, weight, k, gamma, TERMS, ACT, CE_ACT, SQUARE, not DENSE
+            logits,
+            in_c[:, None],
+            c,
+            counts,
+            target,
+            weight,
+            k,
+            gamma,
+            TERMS,
+            ACT,
+            CE_ACT,
+            SQUARE,
+            not DENSE,
         )
         if IGNORE:
             dx = tl.where(counts[None, :], dx, 0.0)

@@ -69,7 +69,7 @@ def term_sums(
 
 @triton.jit
 def store_sums(partials, program, sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
-    """Add sums ``[C, lanes]`` to the program's row of partials ``[K, C]``, which fresh says is new."""
+    """Add sums ``[C, lanes]`` to the program's row of partials ``[K, C]``, or begin a fresh one."""
     for k in tl.static_range(count(TERMS)):
         pointers = partials + (program * count(TERMS) + k) * C + c
         before = tl.where(fresh, 0.0, tl.load(pointers, mask=in_c, other=0.0))
@@ -121,7 +121,20 @@ def partial_sums(
                     x_view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE
                 )
             target = load_target(
-                t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, INPUT
+                t_view,
+                code,
+                logits,
+                item,
+                c,
+                first,
+                lanes,
+                mask,
+                sizes,
+                C,
+                LAYOUT,
+                UNIT,
+                DENSE,
+                INPUT,
             )
             weight = None
             if WEIGHT != NO_WEIGHT:

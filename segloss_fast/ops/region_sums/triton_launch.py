@@ -92,7 +92,7 @@ def backward(
     return grad
 
 
-def _device(tensor: Tensor) -> Any:  # noqa: ANN401
+def _device(tensor: Tensor) -> Any:
     """Triton launches on the current device, which need not be the tensor's."""
     return torch.cuda.device_of(tensor)
 
@@ -248,7 +248,8 @@ class _Call:
         layout, unit = self._layout(shape)
         terms = triton_plan.term_set(options.terms)
         coupled = bool(
-            (self.acts[0] == 0 and terms & REGION.value) or (self.acts[1] == 0 and terms & LOGS.value)
+            (self.acts[0] == 0 and terms & REGION.value)
+            or (self.acts[1] == 0 and terms & LOGS.value)
         )
         self.problem = Problem(
             shape[0],
@@ -269,7 +270,9 @@ class _Call:
             strides = [stride for view in views for stride in (view.batch, view.classes)]
             return PLANES, _unit([math.prod(sizes), *strides])
         classes = shape[1]
-        whole = {"x", "g"} | ({"t"} if self.dense else set()) | ({"w"} if self.weight == 2 else set())
+        whole = (
+            {"x", "g"} | ({"t"} if self.dense else set()) | ({"w"} if self.weight == 2 else set())
+        )
         if all(
             view.is_linear(classes, sizes) and view.classes == 1
             if name in whole or (name == "w" and self.weight == 0)
@@ -306,7 +309,10 @@ class _Call:
     def numbers(self) -> dict[str, float]:
         """Return the options that are numbers."""
         ignore = self.options.ignore_index
-        return {"ignore": ignore if self.ignores and ignore is not None else 0, "gamma": self.options.gamma}
+        return {
+            "ignore": ignore if self.ignores and ignore is not None else 0,
+            "gamma": self.options.gamma,
+        }
 
     def constants(self, plan: Plan) -> dict[str, Any]:
         """Return what the kernels specialise on."""

@@ -2,9 +2,9 @@
 
 A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of the
 rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
-boolean for class indices (HARD) and float32 for values; ``w`` is None where every voxel counts once.
-
-``ce`` is (p, 1 - p, log p, log(1 - p)) of the terms with a logarithm, and ``at`` the same of the
+A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of
+the rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
+boolean for class indices (HARD) and float32 for values; ``w`` is None without weights.
 terms with the factor t: of class indices ``[1, V]``, the voxel's own class, so that powers and
 logarithms are taken once per voxel; of values it is ce.
 """

@@ -1,9 +1,8 @@
 """Reading tiles of voxels in place: addresses, labels, targets, weights.
 
-A view is a tuple (pointer, batch stride, class stride, three voxel strides). Strides and offsets are
-64-bit integers (the interpreter has to be told); only offsets inside a tile are 32-bit. Labels are compared and never used as an
-offset, so that no label can lead out of bounds.
-"""
+A view is a tuple (pointer, batch stride, class stride, three voxel strides). Strides and offsets
+are 64-bit integers (the interpreter has to be told); only offsets inside a tile are 32-bit. Labels
+are compared and never used as an offset, so that no label can lead out of bounds.
 
 from __future__ import annotations
 
@@ -52,9 +51,7 @@ def class_pointers(
 
 
 @triton.jit
-def voxel_pointers(
-    view, item, first, lanes, sizes, LAYOUT: tl.constexpr, UNIT: tl.constexpr
-):
+def voxel_pointers(view, item, first, lanes, sizes, LAYOUT: tl.constexpr, UNIT: tl.constexpr):
     """Return the addresses ``[V]`` in a tensor without classes."""
     pointer, batch_stride, _, _, _, _ = view
     if LAYOUT == STRIDED:
@@ -182,7 +179,7 @@ def load_weight(
     UNIT: tl.constexpr,
     WEIGHT: tl.constexpr,
 ):
-    """Return the voxel weight in float32, ``[1, V]`` or ``[C, V]``, 0 where a voxel does not count."""
+    """Return the weight in float32, ``[1, V]`` or ``[C, V]``, 0 where a voxel does not count."""
     if WEIGHT == SHARED_WEIGHT:
         pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
         w = tl.load(pointers, mask=in_v, other=0).to(tl.float32)

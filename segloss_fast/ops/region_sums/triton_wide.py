@@ -212,7 +212,5 @@ def input_gradient(
                     )  # fmt: skip
                     if IGNORE:
                         dx = tl.where(counts[None, :], dx, 0.0)
-                    pointers = class_pointers(
-                        g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT
-                    )
+                    pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
                     tl.store(pointers, dx.to(g.dtype.element_ty), mask=mask)
