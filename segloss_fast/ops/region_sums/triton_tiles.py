@@ -3,6 +3,7 @@
 A view is a tuple (pointer, batch stride, class stride, three voxel strides). Strides and offsets
 are 64-bit integers (the interpreter has to be told); only offsets inside a tile are 32-bit. Labels
 are compared and never used as an offset, so that no label can lead out of bounds.
+"""
 
 from __future__ import annotations
 
