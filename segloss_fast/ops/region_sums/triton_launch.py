@@ -109,7 +109,8 @@ def forward_launches(
     programs = call.problem.batch * plan.chunks
     size = programs * call.rows * call.problem.classes
     scratch = input.new_empty(size + 2 * programs, dtype=torch.float64)
-    partials, flags = scratch[:size], scratch[size:]
+    # In this order both are aligned to 16 bytes, whatever the size.
+    flags, partials = scratch[: 2 * programs], scratch[2 * programs :]
     constants = call.constants(plan)
     if not plan.wide:
         constants |= {"FOLD": plan.fold, "BLOCK_TILES": triton_plan.BLOCK_TILES}
