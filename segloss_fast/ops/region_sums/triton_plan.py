@@ -10,8 +10,8 @@ tile (all of them but the next)        1        1
 wide (a softmax of C > 128 classes)    3        4
 =====================================  =======  ========
 
-The wide kernels read a tile of some 100 KB at a time, so that all reads but the first should come
-from a cache.
+The wide kernels take 32 voxels of all classes at a time, 25 KB of 200 classes in float32, so that
+all reads but the first should come from a cache.
 
 Threads load neighbouring voxels of a class as one vector where the strides are multiples of it. Up
 to 16 classes a thread holds all classes of its voxels, and the softmax needs no exchange. The
@@ -19,7 +19,8 @@ vectors are of 16 bytes as long as that is at most 32 elements in all; beyond, o
 the same number of logits, exponentials and sums must stay in registers, and two programs more per
 multiprocessor keep as many bytes on their way: a warp still reads 128 neighbouring bytes or more.
 Above 16 classes, and where many terms need many sums, the classes are spread over the warps.
-Classes that a sigmoid leaves independent are spread over programs instead.
+Beyond 16 classes that a sigmoid leaves independent, eight go to each program, which read
+the labels again, one after the other.
 """
 
 from __future__ import annotations
