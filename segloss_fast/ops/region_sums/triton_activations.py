@@ -1,0 +1,248 @@
+"""Activations of a tile ``[C, V]`` of logits, with their logarithms, and the chain rule back.
+
+The softmax needs statistics of every voxel over its classes. They are computed from the whole class
+column where that is one tile, and by a loop over tiles where it is not (triton_wide.py). An
+exponential that appears in the statistics and again in the rows is one instruction after the
+compiler's elimination of common subexpressions.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from segloss_fast.ops.region_sums.triton_math import (
+    PROBABILITY_MIN,
+    at_least,
+    exp,
+    log1p_unit,
+    log_normal,
+    log_one_minus,
+    log_probability,
+    reciprocal,
+)
+from segloss_fast.ops.region_sums.triton_terms import (
+    LOG_P,
+    LOG_Q,
+    LOGS,
+    REGION,
+    any_of,
+    plus,
+)
+
+SOFTMAX = tl.constexpr(0)
+SIGMOID = tl.constexpr(1)
+PROBABILITIES = tl.constexpr(2)
+NO_CLASS = tl.constexpr(1 << 30)
+
+
+@triton.constexpr_function
+def uses(terms, act, ce_act, activation):
+    """Whether the terms need this activation."""
+    region = act == activation and terms & REGION.value != 0
+    return region or (ce_act == activation and terms & LOGS.value != 0)
+
+
+@triton.constexpr_function
+def needs_others(terms, ce_act):
+    """Whether log(1 - p) of a softmax is needed."""
+    return ce_act == SOFTMAX.value and terms & LOG_Q.value != 0
+
+
+@triton.jit
+def softmax_stats(x, in_c, c, OTHERS: tl.constexpr):
+    """Return, per voxel ``[V]``: max, sum of e^(x - max), and of the classes but the top one.
+
+    OTHERS: log(1 - p) is needed. 1 - p of the most probable class must come from the others, so all
+    is relative to their maximum: of the top class (the first, if several are equal) the exponential
+    is known, and there is one exponential per element still.
+    """
+    inside = tl.where(in_c, x, float("-inf"))
+    top_x = tl.max(inside, 0)
+    if OTHERS:
+        top = tl.min(tl.where(in_c & (x == top_x[None, :]), c[:, None], NO_CLASS), 0)
+        second = tl.max(tl.where(c[:, None] == top[None, :], float("-inf"), inside), 0)
+        others = tl.sum(others_exponentials(x, in_c, c, top, second), 0)
+        return stats_with_others(top_x, top, second, others)
+    else:
+        return stats_without_others(top_x, tl.sum(exponentials(x, in_c, top_x), 0))
+
+
+@triton.jit
+def stats_with_others(top_x, top, second, others):
+    """Return (max, sum, 1 / scale of others_exponentials, top class, second, their sum)."""
+    scale = exp(second - top_x)
+    # max - max is NaN where torch's softmax is: if the maximum is infinite.
+    return top_x, 1 + others * scale + (top_x - top_x), scale, top, second, others
+
+
+@triton.jit
+def stats_without_others(top_x, total):
+    """Return (max, sum); nobody reads the rest."""
+    return top_x, total, total, total, total, total
+
+
+@triton.jit
+def exponentials(x, in_c, top_x):
+    """Return e^(x - max)."""
+    return tl.where(in_c, exp(x - top_x[None, :]), 0.0)
+
+
+@triton.jit
+def others_exponentials(x, in_c, c, top, second):
+    """Return e^(x - second) of all classes but the top one, 0 where all those are -infinite."""
+    base = tl.where(second == float("-inf"), 0.0, second)
+    others = in_c & (c[:, None] != top[None, :])
+    return tl.where(others, exp(x - base[None, :]), 0.0)
+
+
+@triton.jit
+def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
+    """Return p, log p and log(1 - p); p is 0 where a voxel does not count."""
+    top_x, total, scale, top, second, others = stats
+    inverse = tl.where(counts, reciprocal(total), 0.0)
+    log_total = log_normal(total)
+    log_p = (x - top_x[None, :]) - log_total[None, :]
+    if OTHERS:
+        is_top = c[:, None] == top[None, :]
+        rest = others_exponentials(x, in_c, c, top, second) * (scale * inverse)[None, :]
+        p = tl.where(in_c, tl.where(is_top, inverse[None, :], rest), 0.0)
+        log_others = (second - top_x) + log_normal(others)
+        of_top = tl.where(others > 0, log_others, float("-inf")) - log_total
+        log_q = tl.where(is_top, of_top[None, :], log_one_minus(p))
+    else:
+        p = exponentials(x, in_c, top_x) * inverse[None, :]
+        log_q = log_p  # nobody reads it
+    return p, log_p, log_q
+
+
+@triton.jit
+def sigmoid(x, counts):
+    """Return p, 1 - p, log p and log(1 - p); p is 0 where a voxel does not count."""
+    e = exp(-tl.abs(x))
+    large = reciprocal(1 + e)
+    small = e * large
+    log = log1p_unit(e)
+    p = tl.where(counts, tl.where(x >= 0, large, small), 0.0)
+    q = tl.where(x >= 0, small, large)
+    return p, q, tl.where(x < 0, x, 0.0) - log, tl.where(x > 0, -x, 0.0) - log
+
+
+@triton.jit
+def probabilities(p):
+    """Return p, 1 - p, log p and log(1 - p)."""
+    log_q = tl.where(p < 0.5, log_one_minus(p), log_probability(1 - p))
+    return p, 1 - p, log_probability(p), log_q
+
+
+@triton.jit
+def _softmax_of_label(x, t, counts, stats):
+    """Return the same four ``[1, V]`` of the class that t marks; nobody reads the last."""
+    top_x, total, _, _, _, _ = stats
+    shifted = tl.sum(tl.where(t, x - top_x[None, :], 0.0), 0)
+    log_p = shifted - log_normal(total)
+    p = tl.where(counts, exp(shifted) * reciprocal(total), 0.0)
+    return p[None, :], (1 - p)[None, :], log_p[None, :], log_p[None, :]
+
+
+@triton.jit
+def activate(
+    x,
+    in_c,
+    c,
+    t,
+    counts,
+    stats,
+    TERMS: tl.constexpr,
+    ACT: tl.constexpr,
+    CE_ACT: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    """Return (p, 1 - p) of the region terms, and ``ce`` and ``at`` (see triton_terms)."""
+    region = (x, x)
+    ce = (x, x, x, x)  # nobody reads it
+    at = ce
+    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
+        p, log_p, log_q = softmax(x, in_c, c, counts, stats, needs_others(TERMS, CE_ACT))
+        if ACT == SOFTMAX:
+            region = (p, 1 - p)
+        if CE_ACT == SOFTMAX:
+            ce = (p, 1 - p, log_p, log_q)
+            at = _softmax_of_label(x, t, counts, stats) if HARD else ce
+    if uses(TERMS, ACT, CE_ACT, SIGMOID):
+        rows = sigmoid(x, counts[None, :])
+        if ACT == SIGMOID:
+            region = (rows[0], rows[1])
+        if CE_ACT == SIGMOID:
+            ce = rows
+            at = sigmoid(_of_label(x, t), counts[None, :]) if HARD else ce
+    if uses(TERMS, ACT, CE_ACT, PROBABILITIES):
+        ce = probabilities(x)
+        at = probabilities(_of_label(x, t)) if HARD else ce
+    return region, ce, at
+
+
+@triton.jit
+def _of_label(x, t):
+    """Return the value of the class that t marks ``[1, V]``, 0 where it marks none."""
+    return tl.sum(tl.where(t, x, 0.0), 0)[None, :]
+
+
+@triton.jit
+def softmax_part(
+    g, l, m, p, ce, c, stats, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
+):
+    """Return dL/d(log p) of a softmax, to be coupled over the classes.
+
+    Of g = dL/dp, l = -dL/d(log p) and m = -dL/d(log(1 - p)). log(1 - p) has the derivative
+    -p / (1 - p) in log p; not of the top class, whose 1 - p may vanish: see of_others().
+    """
+    h = None
+    if ACT == SOFTMAX and any_of(TERMS, REGION):
+        h = p * g
+    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_P):
+        h = plus(h, -l)
+    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_Q):
+        is_top = c[:, None] == stats[3][None, :]
+        h = plus(h, tl.where(is_top, 0.0, m * ce[0] / ce[1]))
+    return h
+
+
+@triton.jit
+def top_part(m, c, stats):
+    """Return dL/d(log(1 - p)) of a softmax's top class, 0 for the others."""
+    return tl.where(c[:, None] == stats[3][None, :], -m, 0.0)
+
+
+@triton.jit
+def of_others(x, in_c, c, p, stats, top_sum):
+    """Return the part of dL/dx through log(1 - p) of the top class.
+
+    d log(1 - p_top) / d x_k = (the softmax of k among the others, 0 for the top class) - p_k.
+    """
+    others = stats[5]
+    share = others_exponentials(x, in_c, c, stats[3], stats[4])
+    share *= tl.where(others > 0, reciprocal(others), 0.0)[None, :]
+    return top_sum[None, :] * (share - p)
+
+
+@triton.jit
+def direct_part(g, l, m, region, ce, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr):
+    """Return the part of dL/dx that does not go through a softmax."""
+    dx = None
+    if any_of(TERMS, REGION):
+        if ACT == SIGMOID:
+            dx = g * region[0] * region[1]
+        elif ACT == PROBABILITIES:
+            dx = g
+    if any_of(TERMS, LOG_P):
+        if CE_ACT == SIGMOID:
+            dx = plus(dx, -l * ce[1])
+        elif CE_ACT == PROBABILITIES:
+            dx = plus(dx, -l / at_least(ce[0], PROBABILITY_MIN))
+    if any_of(TERMS, LOG_Q):
+        if CE_ACT == SIGMOID:
+            dx = plus(dx, m * ce[0])
+        elif CE_ACT == PROBABILITIES:
+            dx = plus(dx, m / at_least(ce[1], PROBABILITY_MIN))
+    return dx

@@ -1,0 +1,99 @@
+"""The Triton kernels compiled for GPUs: registers, spills, vector loads, bytes, exchanges.
+
+The program that compiles them also asserts that sizes, the order of terms, gamma and the value of
+ignore_index make no new kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytest.importorskip("triton")
+
+Report = dict[str, dict[str, Any]]
+SOFTMAX_LOSSES = ("Dice", "DiceCE", "DiceFocal", "CE")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """What tests/ops/triton_aot.py says, run without the interpreter and with its own cache."""
+    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    path: Path = tmp_path_factory.mktemp("report") / "report.json"
+    command = [sys.executable, "-m", "tests.ops.triton_aot", str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: Report = json.loads(path.read_text())
+    return found
+
+
+def test_nothing_spills(report: Report) -> None:
+    assert len(report) > 150
+    for name, kernel in report.items():
+        assert kernel["loop_spills"] == 0, name
+        assert kernel["stack"] <= 16, name  # what the assembler keeps there around the loop
+    assert max(kernel["registers"] for kernel in report.values()) <= 255
+
+
+def test_the_usual_losses_leave_registers_for_other_programs(report: Report) -> None:
+    """At least 384 threads per multiprocessor."""
+    for name, kernel in report.items():
+        loss, *_ = name.split()
+        if loss in SOFTMAX_LOSSES:
+            assert kernel["registers"] <= 168, name
+
+
+def vector(classes: int, itemsize: int) -> int:
+    """Bytes of a load: 16, as long as a thread holds at most 32 elements."""
+    padded = 1 << (classes - 1).bit_length()
+    return min(16, itemsize * 32 // padded)
+
+
+def test_a_tile_is_read_once_and_written_once_in_vectors(report: Report) -> None:
+    checked = 0
+    for name, kernel in report.items():
+        loss, number, dtype, target, _, direction = name.split()
+        classes, itemsize = int(number), 4 if dtype == "float32" else 2
+        if loss not in SOFTMAX_LOSSES or classes > 16 or direction == "total":
+            continue
+        if loss == "CE" and direction == "backward" and classes == 1:
+            continue
+        width = vector(classes, itemsize)
+        voxels = width // itemsize
+        # All that a thread reads and writes in the loop: its voxels, once.
+        labels = {"uint8": 1, "int64": 8, "dense": classes * itemsize}[target]
+        assert kernel["loop_bytes_read"] == voxels * (classes * itemsize + labels), name
+        assert kernel["loads"][str(width)] >= classes, name
+        if direction == "backward":
+            assert kernel["stores"] == {str(width): classes}, name
+        checked += 1
+    assert checked > 60
+
+
+def test_the_softmax_of_a_class_column_stays_in_its_thread(report: Report) -> None:
+    """No shuffle in the loop up to 16 classes; 64-bit labels may change threads."""
+    for name, kernel in report.items():
+        loss, classes, _, target, _, direction = name.split()
+        if loss in SOFTMAX_LOSSES and int(classes) <= 16 and direction != "total":
+            assert kernel["loop_shuffles"] == 0, name
+            assert kernel["loop_barriers"] <= (4 if target == "int64" else 0), name
+
+
+def test_one_exponential_per_element(report: Report) -> None:
+    for name, kernel in report.items():
+        loss, number, dtype, _, _, direction = name.split()
+        classes, itemsize = int(number), 4 if dtype == "float32" else 2
+        if loss in ("Dice", "DiceCE") and 1 < classes <= 16 and direction != "total":
+            voxels = vector(classes, itemsize) // itemsize
+            assert kernel["loop_exponentials"] == classes * voxels, name
