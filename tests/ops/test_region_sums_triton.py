@@ -25,8 +25,9 @@ def version(text: str) -> tuple[int, ...]:
     version(triton.__version__) < (3, 7) and version(np.__version__) >= (2, 4),
     reason="this Triton's interpreter takes the int of arrays of one value, which NumPy refuses",
 )
-def test_interpreted() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/ops/triton_interpreted.py"]
+@pytest.mark.parametrize("name", ["interpreted", "interpreted_limits", "interpreted_op"])
+def test_interpreted(name: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/{name}.py"]
     done = subprocess.run(
         command,
         cwd=ROOT,

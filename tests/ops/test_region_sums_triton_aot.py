@@ -25,11 +25,11 @@ SOFTMAX_LOSSES = ("Dice", "DiceCE", "DiceFocal", "CE")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What tests/ops/triton_aot.py says, run without the interpreter and with its own cache."""
+    """What tests/ops/triton/aot.py says, run without the interpreter and with its own cache."""
     environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     path: Path = tmp_path_factory.mktemp("report") / "report.json"
-    command = [sys.executable, "-m", "tests.ops.triton_aot", str(path)]
+    command = [sys.executable, "-m", "tests.ops.triton.aot", str(path)]
     done = subprocess.run(
         command, cwd=ROOT, env=environ, check=False, capture_output=True, text=True
     )

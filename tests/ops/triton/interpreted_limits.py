@@ -1,223 +1,22 @@
-"""The Triton kernels of region_sums on the CPU; test_region_sums_triton.py runs this file."""
+"""The Triton kernels on the CPU: labels, memory, limits. test_region_sums_triton.py runs it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_region_sums_triton.py"
 
-from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import reference, triton_launch, triton_plan
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, Options
-from tests.helpers import relative_l2, relative_max
-from tests.ops.test_region_sums import ACTIVATIONS, expected, sample
-
-EPSILON = torch.finfo(torch.float32).eps
-LOSS_TERMS = ("tp", "pred", "target", "nll", "focal_neg")
-
-
-@pytest.fixture(autouse=True)
-def numpy_is_silent() -> Iterator[None]:
-    """The interpreter computes with numpy, which warns of infinities."""
-    with np.errstate(all="ignore"):
-        yield
-
-
-def options(
-    terms: tuple[str, ...] = TERMS,
-    activation: str = "softmax",
-    ce_activation: str | None = None,
-    gamma: float = 2.0,
-    ignore_index: int | None = None,
-) -> Options:
-    return Options(terms, activation, ce_activation or activation, gamma, ignore_index)
-
-
-def factors_of(rows: Tensor) -> Tensor:
-    """Return the gradient of a random combination of the rows."""
-    return torch.randn(rows.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-
-def ours(x: Tensor, target: Tensor, weight: Tensor | None, o: Options) -> tuple[Tensor, Tensor]:
-    rows, _ = triton_launch.forward(x, target, weight, o)
-    return rows, triton_launch.backward(factors_of(rows), x, target, weight, o)
-
-
-def truth(x: Tensor, target: Tensor, weight: Tensor | None, o: Options) -> tuple[Tensor, Tensor]:
-    """Return rows and gradient in float64."""
-    x = x.detach().double().requires_grad_()
-    rows, _ = reference.forward(x, target, None if weight is None else weight.double(), o)
-    if not rows.requires_grad:  # sums of the target alone
-        return rows, torch.zeros_like(x)
-    (grad,) = torch.autograd.grad((rows * factors_of(rows)).sum(), x)
-    return rows.detach(), grad
-
-
-def check(
-    x: Tensor, target: Tensor, weight: Tensor | None, o: Options, tolerance: float = 10 * EPSILON
-) -> tuple[Tensor, Tensor]:
-    rows, grad = ours(x, target, weight, o)
-    true_rows, true_grad = truth(x, target, weight, o)
-    for name, row, true_row in zip(o.terms, rows, true_rows, strict=True):
-        assert relative_max(row, true_row) < tolerance, name
-    assert grad.dtype == x.dtype
-    assert grad.stride() == torch.empty_like(x).stride()
-    # The interpreter truncates to bfloat16, where a GPU rounds.
-    half = 1.0 if x.dtype == torch.bfloat16 else 0.5
-    assert relative_l2(grad, true_grad) < max(half * torch.finfo(x.dtype).eps, 5 * EPSILON)
-    return rows, grad
-
-
-@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize(
-    ("activation", "ce_activation", "gamma"),
-    [(*pair, gamma) for pair, gamma in zip(ACTIVATIONS, [0.0, 0.7, 1.0, 2.0, 3.5], strict=True)],
-)
-def test_every_term_and_gradient(
-    activation: str, ce_activation: str, gamma: float, kind: str
-) -> None:
-    x, target, weight, ignore_index = sample((2, 5, 3, 7, 11), activation, kind)
-    x = x.float()
-    o = options(TERMS, activation, ce_activation, gamma, ignore_index)
-    rows, _ = check(x, target, weight, o)
-    formulas = {"activation": activation, "ce_activation": ce_activation, "gamma": gamma}
-    by_definition = expected(x, target, weight, ignore_index, **formulas)
-    for name, row, true_row in zip(TERMS, rows, by_definition, strict=True):
-        assert relative_max(row, true_row) < 10 * EPSILON, name
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
-def test_half_precision(dtype: torch.dtype, activation: str) -> None:
-    x, target, _, _ = sample((1, 3, 8, 9), activation, "labels")
-    x = x.clamp(0.01, 0.99) if activation == "probabilities" else x
-    check(x.to(dtype), target, None, options(TERMS, activation, gamma=0.7))
-
-
-@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("classes", [1, 2, 3, 4, 8, 14, 32, 33, 105, 200, 300])
-def test_number_of_classes(classes: int, kind: str) -> None:
-    if classes in (3, 8, 33, 300) and kind != "labels":
-        pytest.skip("once is enough")
-    activation = "sigmoid" if classes == 1 else "softmax"
-    x, target, weight, ignore_index = sample((2, classes, 3, 7), activation, kind)
-    o = options(LOSS_TERMS, activation, gamma=1.5, ignore_index=ignore_index)
-    check(x.float(), target, weight, o)
-
-
-@pytest.mark.parametrize("classes", [17, 130])
-def test_independent_classes_in_blocks(classes: int) -> None:
-    x, target, _, _ = sample((2, classes, 2, 5), "sigmoid", "labels")
-    check(x.float(), target, None, options((*LOSS_TERMS, "focal"), "sigmoid"))
-
-
-def test_every_term_of_many_classes() -> None:
-    for classes in (40, 140):
-        x, target, _, _ = sample((1, classes, 5), "softmax", "labels")
-        check(x.float(), target, None, options())
-
-
-@pytest.mark.parametrize("size", [(1,), (63,), (64,), (2051,), (3, 1, 17), (4, 128)])
-@pytest.mark.parametrize("classes", [2, 20])
-def test_blocks_and_chunks(
-    monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], classes: int
-) -> None:
-    """Few programs and short blocks, so that small volumes have several of everything."""
-    monkeypatch.setattr(triton_plan, "BLOCK_TILES", 2)
-    monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 4)
-    monkeypatch.setattr(triton_plan, "MIN_PROGRAMS", 4)
-    x, target, _, _ = sample((2, classes, *size), "softmax", "labels")
-    check(x.float(), target, None, options(LOSS_TERMS))
-
-
-def layouts() -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
-    x, target, _, _ = sample((2, 4, 6, 8), "softmax", "labels")
-    x = x.float()
-    volume, labels, _, _ = sample((2, 3, 2, 4, 6), "softmax", "labels")
-    volume = volume.float()
-    weight = torch.rand(2, 4, 6, 8)
-    last = torch.channels_last
-    return {
-        "channels-last": (x.to(memory_format=last), target, None),
-        "channels-last, shared weight": (x.to(memory_format=last), target, weight[:, :1]),
-        "channels-last, all": (
-            x.to(memory_format=last),
-            torch.rand_like(x).to(memory_format=last),
-            weight.to(memory_format=last),
-        ),
-        "channels-last, weight not": (x.to(memory_format=last), target, weight),
-        "channels-last volume": (
-            volume.to(memory_format=torch.channels_last_3d),
-            labels,
-            None,
-        ),
-        "transposed": (x.transpose(2, 3), target.transpose(1, 2), None),
-        "transposed volume": (volume.permute(0, 1, 4, 2, 3), labels.permute(0, 3, 1, 2), None),
-        "labels transposed": (
-            x,
-            target.transpose(1, 2).contiguous().transpose(1, 2),
-            None,
-        ),
-        "expanded": (x[:1, :, :1].expand(2, 4, 6, 8), target, weight[:, :1, :1].expand_as(x)),
-        "offset": (torch.cat([x, x])[1:3], target, weight[..., :1].expand(2, 4, 6, 8)),
-        "unaligned": (x.flatten()[1:337].view(2, 4, 6, 7), target[..., 1:], weight[..., 1:]),
-        "every second": (torch.cat([x, x], 3)[..., ::2], target.repeat(1, 1, 2)[..., ::2], None),
-    }
-
-
-@pytest.mark.parametrize("name", layouts())
-def test_strides(name: str) -> None:
-    x, target, weight = layouts()[name]
-    o = options(("tp", "pred", "target", "nll", "sq_err", "weight"))
-    rows, grad = check(x, target, weight, o)
-    same, same_grad = ours(
-        x.contiguous(), target.contiguous(), None if weight is None else weight.contiguous(), o
-    )
-    assert relative_max(rows, same) < 10 * EPSILON
-    assert relative_l2(grad, same_grad) < 5 * EPSILON
-
-
-@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
-def test_targets_of_any_dtype(dtype: torch.dtype) -> None:
-    classes = 2 if dtype == torch.bool else 5
-    x, target, _, _ = sample((2, classes, 5, 9), "softmax", "labels")
-    x = x.float()
-    o = options(LOSS_TERMS)
-    rows, grad = ours(x, target, None, o)
-    assert all(map(torch.equal, ours(x, target.to(dtype), None, o), (rows, grad)))
-    values = torch.nn.functional.one_hot(target, classes).movedim(-1, 1)
-    dense, dense_grad = ours(x, values.to(dtype), None, o)
-    assert relative_max(dense, rows) < 5 * EPSILON
-    assert relative_l2(dense_grad, grad) < 5 * EPSILON
-    if dtype != torch.bool:
-        target[0, :3] = 100
-        o = replace(o, ignore_index=100)
-        rows, grad = ours(x, target, None, o)
-        assert all(map(torch.equal, ours(x, target.to(dtype), None, o), (rows, grad)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_weights_of_any_dtype(dtype: torch.dtype) -> None:
-    x, target, _, _ = sample((2, 3, 5, 9), "softmax", "labels")
-    for classes in (1, 3):
-        check(x.float(), target, torch.randn(2, classes, 5, 9).to(dtype), options(LOSS_TERMS))
-
-
-def test_one_class_counts_labels_that_are_not_zero() -> None:
-    x, _, _, _ = sample((2, 1, 4, 5), "sigmoid", "labels")
-    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
-    for ignore_index in (None, 7):
-        o = options(TERMS, "sigmoid", ignore_index=ignore_index)
-        check(x.float(), labels, None, o)
-        assert triton_launch.forward(x.float(), labels, None, o)[1].tolist() == [0, 0]
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS
+from tests.helpers import relative_l2
+from tests.ops.samples import sample
+from tests.ops.triton.common import LOSS_TERMS, check, factors_of, options, ours, truth
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
