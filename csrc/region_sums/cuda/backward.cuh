@@ -60,17 +60,18 @@ struct Backward {
 };
 
 template <class T, class Choice>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, Choice::kBlocks)
+    backward_kernel(const __grid_constant__ Launch launch) {
   const Shared<T> s(launch, false, dynamic_shared());
   const Plan<Choice> plan(launch);
   const Chunk chunk(launch);
-  const Lane lane(launch);
+  const Lane lane(launch, int(threadIdx.x));
   const Coefficients<T> k(launch, chunk.level->first_item + chunk.item);
   if (threadIdx.x == 0) *s.invalid = {0, ~0ull};
   __syncthreads();
   for (int64_t begin = chunk.begin; begin < chunk.end; begin += launch.tile_voxels) {
     const Span span = chunk.span(launch, begin);
-    load_tile(launch, chunk, span, lane, s);
+    load_tile(launch, plan, chunk, span, lane, s);
     Backward<T, Choice> pass{launch, plan, k, lane, s, s.voxels[lane.voxel]};
     Coupling<T> shared;
     if (plan.softmax()) {

@@ -78,25 +78,27 @@ SL_DEVICE void write_invalid(const Launch& launch, const Chunk& chunk, const Sha
   if (threadIdx.x != 0) return;
   double2 found = make_double2(double(s.invalid->count), 0);
   if (s.invalid->count != 0) {
-    visit_label(chunk.level->target, chunk.item, chunk.begin + int64_t(s.invalid->first),
+    const int64_t voxel = chunk.begin + int64_t(s.invalid->first);
+    visit_label(chunk.level->target, item_offset(chunk.level->target, chunk.item, voxel),
                 [&](auto value) { found.y = double(value); });
   }
   launch.invalid[chunk.index] = found;
 }
 
 template <class T, class Choice>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, Choice::kBlocks)
+    forward_kernel(const __grid_constant__ Launch launch) {
   const Shared<T> s(launch, true, dynamic_shared());
   const Plan<Choice> plan(launch);
   const Chunk chunk(launch);
-  const Lane lane(launch);
+  const Lane lane(launch, int(threadIdx.x));
   const Owner owner(launch.channels);
   const Slots slots = slots_of(launch, chunk, s);
   for (int i = int(threadIdx.x); i < launch.rows * slots.of_row; i += kThreads) slots.first[i] = 0;
   if (threadIdx.x == 0) *s.invalid = {0, ~0ull};
   __syncthreads();
   for (int64_t begin = chunk.begin; begin < chunk.end; begin += launch.tile_voxels) {
-    load_tile(launch, chunk, chunk.span(launch, begin), lane, s);
+    load_tile(launch, plan, chunk, chunk.span(launch, begin), lane, s);
     if (plan.softmax()) {
       Voxel<T> voxel = s.voxels[lane.voxel];
       VoxelLogs<T> logs{};

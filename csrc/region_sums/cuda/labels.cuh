@@ -2,6 +2,7 @@
 #pragma once
 
 #include "region_sums/cuda/load.cuh"
+#include "region_sums/cuda/plan.cuh"
 
 namespace segloss::region_sums::cuda {
 
@@ -27,53 +28,57 @@ SL_DEVICE int32_t code_of(const Launch& launch, T value) {
   return valid ? static_cast<int32_t>(value) : kNoClass;
 }
 
-// Calls f(the label of the voxel), compared as it may be.
+// Calls f(the label at that offset of the item), as what it is compared as.
 template <class F>
-SL_DEVICE void visit_label(const View& view, int64_t item, int64_t voxel, F f) {
+SL_DEVICE void visit_label(const View& view, int64_t offset, F f) {
   visit_dtype(view.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
-    const Storage* const from = static_cast<const Storage*>(view.data) + item * view.batch_stride;
-    f(widen<typename LabelType<Storage>::type>(from[voxel_offset(view, voxel)]));
+    const Storage label = static_cast<const Storage*>(view.data)[offset];
+    f(widen<typename LabelType<Storage>::type>(label));
   });
 }
 
+SL_DEVICE int64_t item_offset(const View& view, int64_t item, int64_t voxel) {
+  return item * view.batch_stride + voxel_offset(view, voxel);
+}
+
 template <class T>
-SL_DEVICE T shared_weight(const View& view, const Span& span, int voxel) {
-  T weight = 0;
-  visit_dtype(view.dtype, [&](auto type) {
-    using Storage = typename decltype(type)::type;
-    if constexpr (!std::is_integral_v<Storage>) {
-      const Storage* const from =
-          static_cast<const Storage*>(view.data) + span.item * view.batch_stride;
-      weight = widen<T>(from[voxel_offset(view, span.begin + voxel)]);
-    }
-  });
-  return weight;
+SL_DEVICE T shared_weight(const View& view, int64_t offset) {
+  switch (view.dtype) {
+    case Dtype::kFloat64:
+      return T(static_cast<const double*>(view.data)[offset]);
+    case Dtype::kFloat16:
+      return widen<T>(static_cast<const __half*>(view.data)[offset]);
+    case Dtype::kBFloat16:
+      return widen<T>(static_cast<const __nv_bfloat16*>(view.data)[offset]);
+    default:
+      return T(static_cast<const float*>(view.data)[offset]);
+  }
 }
 
 // Writes labels and weights of the tile's voxels, one thread each.
-template <class T>
-SL_DEVICE void load_voxels(const Launch& launch, const Chunk& chunk, const Span& span,
-                           const Shared<T>& s) {
-  const int v = int(threadIdx.x);
+template <class T, class Choice>
+SL_DEVICE void load_voxels(const Launch& launch, const Plan<Choice>& plan, const Chunk& chunk,
+                           const Span& span, const Shared<T>& s) {
+  const int v = thread_again();
   if (v >= launch.tile_voxels) return;
   const Level& level = *chunk.level;
   int32_t label = kIgnored;
   if (v < span.count) {
     label = kNoClass;
-    if (!launch.dense_target) {
-      visit_label(level.target, span.item, span.begin + v,
-                  [&](auto value) { label = code_of(launch, value); });
+    if (!plan.dense()) {
+      const int64_t offset = item_offset(level.target, span.item, span.begin + v);
+      visit_label(level.target, offset, [&](auto value) { label = code_of(launch, value); });
     }
-    if (label == kNoClass && !launch.dense_target && launch.channels > 1) {
+    if (label == kNoClass && !plan.dense() && launch.channels > 1) {
       atomicAdd(&s.invalid->count, 1ull);
       const int64_t in_chunk = span.begin + v - chunk.begin;
       atomicMin(&s.invalid->first, static_cast<unsigned long long>(in_chunk));
     }
   }
   T weight = label == kIgnored ? T(0) : T(1);
-  if (label != kIgnored && launch.has_weight && !launch.class_weight) {
-    weight = shared_weight<T>(level.weight, span, v);
+  if (label != kIgnored && launch.has_weight && !plan.class_weight()) {
+    weight = shared_weight<T>(level.weight, item_offset(level.weight, span.item, span.begin + v));
   }
   s.voxels[v].label = label;
   s.voxels[v].weight = weight;
@@ -88,13 +93,14 @@ SL_DEVICE void clear_ignored(const Lane& lane, const Shared<T>& s) {
 
 // Loads the tile, and waits for it; afterwards a thread may read what it looks after (Lane), and
 // all that is not x.
-template <class T>
-SL_DEVICE void load_tile(const Launch& launch, const Chunk& chunk, const Span& span,
-                         const Lane& lane, const Shared<T>& s) {
-  load_input(launch, chunk.level->input, span, s.x);
-  load_voxels(launch, chunk, span, s);
-  if (launch.dense_target) load_values(launch, chunk.level->target, span, s.target);
-  if (launch.class_weight) load_values(launch, chunk.level->weight, span, s.weight);
+template <class T, class Choice>
+SL_DEVICE void load_tile(const Launch& launch, const Plan<Choice>& plan, const Chunk& chunk,
+                         const Span& span, const Lane& lane, const Shared<T>& s) {
+  const Level& level = *chunk.level;
+  load_input(launch, level.input, span, s.x);
+  load_voxels(launch, plan, chunk, span, s);
+  if (plan.dense()) load_values(launch, level.target, span, s.target);
+  if (plan.class_weight()) load_values(launch, level.weight, span, s.weight);
   __syncthreads();
   clear_ignored(lane, s);
 }

@@ -1,6 +1,6 @@
 // Moves tiles between tensors of any dtype and strides and shared memory. Where the tensor allows
-// it a thread moves 16 bytes at a time: along a class's row of voxels, or along a voxel's classes
-// (channels last). Lanes are assigned, or take turns, so that they do not meet in a bank.
+// it a thread moves 16 bytes at a time along a class's row of voxels, or a warp a line of a voxel's
+// classes (channels last). Lanes are assigned so that they do not meet in a bank.
 #pragma once
 
 #include <cstring>
@@ -9,7 +9,10 @@
 
 namespace segloss::region_sums::cuda {
 
-constexpr int kInFlight = 4;  // vectors that a thread asks for before it waits
+// What a thread asks for before it waits.
+template <class Storage>
+constexpr int kVectorsInFlight = sizeof(Storage) < 4 ? 2 : 4;
+constexpr int kWordsInFlight = 8;
 
 template <class Storage>
 struct Vector {
@@ -26,17 +29,6 @@ struct Vector {
     uint4 raw;
     memcpy(&raw, this, sizeof raw);
     __stcs(reinterpret_cast<uint4*>(to), raw);
-  }
-  // Moves value[(i + by) mod kSize] to value[i], without an index that only the run knows.
-  SL_DEVICE void rotate(int by) {
-#pragma unroll
-    for (int bit = 1; bit < kSize; bit *= 2) {
-      const Vector old = *this;
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        value[i] = (by & bit) != 0 ? old.value[(i + bit) % kSize] : old.value[i];
-      }
-    }
   }
 };
 
@@ -79,7 +71,8 @@ struct RowLane {
   int first_class;
   int step;
   SL_DEVICE explicit RowLane(int voxels) {
-    const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, columns = voxels / 32;
+    const int thread = thread_again(), lane = thread % 32, warp = thread / 32;
+    const int columns = voxels / 32;
     voxel = warp % columns * 32 + lane % (32 / kSize) * kSize;
     first_class = warp / columns * kSize + lane / (32 / kSize);
     step = kThreads / 32 / columns * kSize;
@@ -89,30 +82,37 @@ struct RowLane {
 template <class Storage, class T>
 SL_DEVICE void load_rows(const Storage* from, int64_t plane, int count, const Rows<T>& tile) {
   using Wide = Vector<Storage>;
+  constexpr int kInFlight = kVectorsInFlight<Storage>;
   const RowLane<Storage> lane(tile.voxels);
+  const Storage* next = from + lane.first_class * plane + lane.voxel;
   if (lane.voxel + Wide::kSize > count) {  // the vector crosses the tensor's end
-    for (int c = lane.first_class; c < tile.classes; c += lane.step) {
+#pragma unroll 1
+    for (int c = lane.first_class; c < tile.classes; c += lane.step, next += lane.step * plane) {
+#pragma unroll 1
       for (int i = 0; i < Wide::kSize; ++i) {
-        const int v = lane.voxel + i;
-        tile(c, v) = v < count ? widen<T>(from[c * plane + v]) : T(0);
+        tile(c, lane.voxel + i) = lane.voxel + i < count ? widen<T>(next[i]) : T(0);
       }
     }
     return;
   }
-  const Storage* next = from + lane.first_class * plane + lane.voxel;
+  T* to = &tile(lane.first_class, lane.voxel);
+#pragma unroll 1
   for (int first = lane.first_class; first < tile.classes; first += kInFlight * lane.step) {
     Wide loaded[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
-      if (first + k * lane.step < tile.classes) loaded[k] = Wide::load(next);
+      if (first + k * lane.step < tile.classes) {
+        loaded[k] = Wide::load(next);
+      }
       next += lane.step * plane;
     }
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
-      const int c = first + k * lane.step;
-      if (c >= tile.classes) break;
+      if (first + k * lane.step < tile.classes) {
 #pragma unroll
-      for (int i = 0; i < Wide::kSize; ++i) tile(c, lane.voxel + i) = widen<T>(loaded[k].value[i]);
+        for (int i = 0; i < Wide::kSize; ++i) to[i] = widen<T>(loaded[k].value[i]);
+      }
+      to += lane.step * (tile.voxels + 1);
     }
   }
 }
@@ -122,6 +122,7 @@ SL_DEVICE void store_rows(const Rows<T>& tile, int count, int64_t plane, Storage
   using Wide = Vector<Storage>;
   const RowLane<Storage> lane(tile.voxels);
   const bool whole = lane.voxel + Wide::kSize <= count;
+#pragma unroll 2
   for (int c = lane.first_class; c < tile.classes; c += lane.step) {
     Wide values;
 #pragma unroll
@@ -150,40 +151,37 @@ struct Place {
   }
 };
 
-// The turn of a lane whose neighbours' vectors are kSize banks away.
+// Packed memory is read by the word: 128 bytes by a warp are a whole line as well, and neighbouring
+// lanes write neighbouring banks, which those that hold more of it would not.
 template <class Storage>
-SL_DEVICE int turn() {
-  constexpr int kSize = Vector<Storage>::kSize;
-  return int(threadIdx.x) % 32 / (32 / kSize);
-}
+struct alignas(sizeof(Storage) < 4 ? 4 : sizeof(Storage)) Word {
+  static constexpr int kSize = sizeof(Storage) < 4 ? 4 / sizeof(Storage) : 1;
+  Storage value[kSize];
+};
 
 template <class Storage, class T>
 SL_DEVICE void load_packed(const Launch& launch, const Storage* from, int count,
                            const Rows<T>& tile) {
-  using Wide = Vector<Storage>;
-  constexpr int kStep = kThreads * Wide::kSize;
+  constexpr int kSize = Word<Storage>::kSize, kStep = kThreads * kSize;
   const int present = count * tile.classes, total = tile.voxels * tile.classes;
-  const int shift = turn<Storage>();
-  for (int first = int(threadIdx.x) * Wide::kSize; first < total; first += kInFlight * kStep) {
-    Wide loaded[kInFlight];
+#pragma unroll 1
+  for (int first = thread_again() * kSize; first < total; first += kWordsInFlight * kStep) {
+    Word<Storage> loaded[kWordsInFlight];
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
+    for (int k = 0; k < kWordsInFlight; ++k) {
       const int e = first + k * kStep;
-      if (e + Wide::kSize <= present) {
-        loaded[k] = Wide::load(from + e);
+      if (e + kSize <= present) {
+        loaded[k] = *reinterpret_cast<const Word<Storage>*>(from + e);
       } else {
-#pragma unroll
-        for (int i = 0; i < Wide::kSize; ++i) {
-          loaded[k].value[i] = e + i < present ? from[e + i] : narrow<Storage>(T(0));
-        }
+        loaded[k].value[0] = e < present ? from[e] : narrow<Storage>(T(0));
+        loaded[k].value[kSize - 1] = kSize == 1 ? loaded[k].value[0] : narrow<Storage>(T(0));
       }
-      loaded[k].rotate(shift);
     }
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
+    for (int k = 0; k < kWordsInFlight; ++k) {
 #pragma unroll
-      for (int i = 0; i < Wide::kSize; ++i) {
-        const int e = first + k * kStep + (i + shift) % Wide::kSize;
+      for (int i = 0; i < kSize; ++i) {
+        const int e = first + k * kStep + i;
         const Place at(launch, e);
         if (e < total) tile(at.c, at.v) = widen<T>(loaded[k].value[i]);
       }
@@ -193,25 +191,20 @@ SL_DEVICE void load_packed(const Launch& launch, const Storage* from, int count,
 
 template <class Storage, class T>
 SL_DEVICE void store_packed(const Launch& launch, const Rows<T>& tile, int count, Storage* to) {
-  using Wide = Vector<Storage>;
-  const int present = count * tile.classes, shift = turn<Storage>();
-  for (int first = int(threadIdx.x) * Wide::kSize; first < present;
-       first += kThreads * Wide::kSize) {
-    Wide values;
+  constexpr int kSize = Word<Storage>::kSize;
+  const int present = count * tile.classes;
+#pragma unroll 4
+  for (int e = thread_again() * kSize; e < present; e += kThreads * kSize) {
+    Word<Storage> word;
 #pragma unroll
-    for (int i = 0; i < Wide::kSize; ++i) {
-      const int e = first + (i + shift) % Wide::kSize;
-      const Place at(launch, e < present ? e : first);
-      values.value[i] = narrow<Storage>(tile(at.c, at.v));
+    for (int i = 0; i < kSize; ++i) {
+      const Place at(launch, e + i < present ? e + i : e);
+      word.value[i] = narrow<Storage>(tile(at.c, at.v));
     }
-    values.rotate(Wide::kSize - shift);
-    if (first + Wide::kSize <= present) {
-      values.store(to + first);
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < Wide::kSize; ++i) {
-      if (first + i < present) to[first + i] = values.value[i];
+    if (e + kSize <= present) {
+      *reinterpret_cast<Word<Storage>*>(to + e) = word;
+    } else {
+      to[e] = word.value[0];
     }
   }
 }
@@ -219,7 +212,7 @@ SL_DEVICE void store_packed(const Launch& launch, const Rows<T>& tile, int count
 template <class Storage, class T>
 SL_DEVICE void load_strided(const Launch& launch, const View& view, const Storage* from,
                             const Span& span, const Rows<T>& tile) {
-  const Lane lane(launch);
+  const Lane lane(launch, thread_again());
   const bool present = lane.voxel < span.count;
   const Storage* const voxel = from + (present ? voxel_offset(view, span.begin + lane.voxel) : 0);
 #pragma unroll 4
@@ -269,7 +262,7 @@ SL_DEVICE void store_gradient(const Launch& launch, const View& view, const Span
     if (is_packed(view, item + span.begin * tile.classes, tile.classes)) {
       return store_packed(launch, tile, span.count, item + span.begin * tile.classes);
     }
-    const Lane lane(launch);
+    const Lane lane(launch, thread_again());
     if (lane.voxel >= span.count) return;
     Storage* const voxel = item + voxel_offset(view, span.begin + lane.voxel);
     for (int c = lane.share; c < tile.classes; c += lane.shares) {

@@ -16,6 +16,8 @@ constexpr uint32_t bits(Terms... terms) {
 template <uint32_t kTerms, Activation kActivation, Activation kLogActivation = kActivation>
 struct Fixed {
   SL_DEVICE explicit Fixed(const Launch&) {}
+  // On a multiprocessor at least; logarithms of a sigmoid take registers.
+  static constexpr int kBlocks = kActivation == Activation::kSigmoid ? 4 : 5;
   static constexpr uint32_t terms() { return kTerms; }
   static constexpr Activation activation() { return kActivation; }
   static constexpr Activation ce_activation() { return kLogActivation; }
@@ -39,6 +41,7 @@ struct Fixed {
 };
 
 struct Any {
+  static constexpr int kBlocks = 3;  // on a multiprocessor at least
   const Launch& launch;
   SL_DEVICE explicit Any(const Launch& launch) : launch(launch) {}
   SL_DEVICE uint32_t terms() const { return launch.terms; }

@@ -90,9 +90,9 @@ struct Lane {
   int voxel;
   int share;
   int shares;
-  SL_DEVICE explicit Lane(const Launch& launch)
-      : voxel(int(threadIdx.x) % launch.tile_voxels),
-        share(int(threadIdx.x) / launch.tile_voxels),
+  SL_DEVICE Lane(const Launch& launch, int thread)
+      : voxel(thread % launch.tile_voxels),
+        share(thread / launch.tile_voxels),
         shares(kThreads / launch.tile_voxels) {}
 };
 
