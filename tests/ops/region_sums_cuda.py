@@ -18,20 +18,26 @@ SOURCES = sorted((CSRC / "region_sums/cuda").glob("*.cu"))
 LIBRARY = "segloss_fast_shim"
 
 
-def build_library(output: Path, *, sanitize: bool = False) -> Path:
+def build_library(
+    output: Path,
+    *,
+    sanitize: bool = False,
+    sources: Sequence[Path] = SOURCES,
+    library: str = LIBRARY,
+) -> Path:
     """Compile the CUDA sources into a library of operators for CPU tensors."""
     options = [
         f"-I{CSRC}",
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
         "-DTORCH_TARGET_VERSION=0x020a000000000000",
         '-DSEGLOSS_VERSION="0.0"',
-        f"-DSEGLOSS_CUDA_LIBRARY={LIBRARY}",
+        f"-DSEGLOSS_CUDA_LIBRARY={library}",
         "-DSEGLOSS_CUDA_KEY=CPU",
         *(f"-L{path}" for path in cpp_extension.library_paths()),
         "-Wl,--no-as-needed",  # the libraries come before what needs them
         "-ltorch_cpu",
     ]
-    return build.build(SOURCES, output, shared=True, sanitize=sanitize, options=options)
+    return build.build(sources, output, shared=True, sanitize=sanitize, options=options)
 
 
 def options_of(

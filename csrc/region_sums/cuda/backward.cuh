@@ -21,25 +21,33 @@ struct Backward {
   Voxel<T> voxel;
   VoxelLogs<T> logs{};
 
-  // Calls f(class, x, activated, derivatives) for each of the thread's classes.
+  // Returns f(x, activated, derivatives) of class c.
   template <class F>
-  SL_DEVICE void for_each_class(F f) const {
+  SL_DEVICE auto with_class(int c, F f) const {
     const int v = lane.voxel;
-#pragma unroll 2
-    for (int c = lane.share; c < launch.channels; c += lane.shares) {
-      const T x = s.x(c, v);
-      const T t = plan.dense() ? s.target(c, v) : T(voxel.label == c);
-      T w = voxel.weight;
-      if (plan.class_weight() && voxel.label != kIgnored) w *= s.weight(c, v);
-      const Activated<T> a = activate(plan, x, c, voxel, logs);
-      f(c, x, a, derive(plan, k, c, a, t, w));
-    }
+    const T x = s.x(c, v);
+    const T t = plan.dense() ? s.target(c, v) : T(voxel.label == c);
+    T w = voxel.weight;
+    if (plan.class_weight() && voxel.label != kIgnored) w *= s.weight(c, v);
+    const Activated<T> a = activate(plan, x, c, voxel, logs);
+    return f(x, a, derive(plan, k, c, a, t, w));
+  }
+
+  template <class F>
+  SL_DEVICE void for_batches_of_classes(F f) const {
+    for_batches<Choice::kBatch>(lane.share, launch.channels, lane.shares, f);
   }
 
   SL_DEVICE Coupling<T> find_coupling() const {
     Coupling<T> mine;
-    for_each_class([&](int c, T, const Activated<T>& a, const Derivatives<T>& d) {
-      couple(plan, a, d, c, logs.top, mine);
+    for_batches_of_classes([&](auto n, int first) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        const int c = first + i * lane.shares;
+        with_class(c, [&](T, const Activated<T>& a, const Derivatives<T>& d) {
+          return couple(plan, a, d, c, logs.top, mine);
+        });
+      }
     });
     // The part that nobody may still read (find_statistics ends with the third, or the first).
     s.partial[kThreads + threadIdx.x] = mine.dot;
@@ -53,14 +61,23 @@ struct Backward {
 
   // Replaces the thread's logits by their gradients.
   SL_DEVICE void write_gradient(const Coupling<T>& shared) const {
-    for_each_class([&](int c, T x, const Activated<T>& a, const Derivatives<T>& d) {
-      s.x(c, lane.voxel) = chain(plan, x, c, voxel, logs, a, d, shared);
+    for_batches_of_classes([&](auto n, int first) {
+      T dx[n];
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        const int c = first + i * lane.shares;
+        dx[i] = with_class(c, [&](T x, const Activated<T>& a, const Derivatives<T>& d) {
+          return chain(plan, x, c, voxel, logs, a, d, shared);
+        });
+      }
+#pragma unroll
+      for (int i = 0; i < n; ++i) s.x(first + i * lane.shares, lane.voxel) = dx[i];
     });
   }
 };
 
 template <class T, class Choice>
-__global__ void __launch_bounds__(kThreads, Choice::kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Choice>)
     backward_kernel(const __grid_constant__ Launch launch) {
   const Shared<T> s(launch, false, dynamic_shared());
   const Plan<Choice> plan(launch);

@@ -39,20 +39,26 @@ SL_DEVICE Slots slots_of(const Launch& launch, const Chunk& chunk, const Shared<
 }
 
 template <class T, class Choice>
+SL_DEVICE void add_voxel(const Plan<Choice>& plan, const Shared<T>& s, int c, int v,
+                         Sums<T>& sums) {
+  const Voxel<T> voxel = s.voxels[v];
+  const T t = plan.dense() ? s.target(c, v) : T(voxel.label == c);
+  // A class's own weight of an ignored voxel does not count either.
+  T w = voxel.weight;
+  if (plan.class_weight() && voxel.label != kIgnored) w *= s.weight(c, v);
+  sums.add(plan, activate(plan, s.x(c, v), c, voxel, s.logs[v]), t, w);
+}
+
+template <class T, class Choice>
 SL_DEVICE void sum_tile(const Launch& launch, const Plan<Choice>& plan, const Owner& owner,
                         const Shared<T>& s, const Slots& slots) {
   if (owner.idle()) return;
   for (int c = owner.first; c < launch.channels; c += owner.step) {
     Sums<T> sums;
-#pragma unroll 2
-    for (int v = owner.phase; v < launch.tile_voxels; v += owner.phases) {
-      const Voxel<T> voxel = s.voxels[v];
-      const T t = plan.dense() ? s.target(c, v) : T(voxel.label == c);
-      // A class's own weight of an ignored voxel does not count either.
-      T w = voxel.weight;
-      if (plan.class_weight() && voxel.label != kIgnored) w *= s.weight(c, v);
-      sums.add(plan, activate(plan, s.x(c, v), c, voxel, s.logs[v]), t, w);
-    }
+    for_batches<Choice::kBatch>(owner.phase, launch.tile_voxels, owner.phases, [&](auto n, int v) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) add_voxel(plan, s, c, v + i * owner.phases, sums);
+    });
     const int slot = owner.phase * launch.channels + c;
 #pragma unroll
     for (int term = 0; term < kTermCount; ++term) {
@@ -86,7 +92,7 @@ SL_DEVICE void write_invalid(const Launch& launch, const Chunk& chunk, const Sha
 }
 
 template <class T, class Choice>
-__global__ void __launch_bounds__(kThreads, Choice::kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Choice>)
     forward_kernel(const __grid_constant__ Launch launch) {
   const Shared<T> s(launch, true, dynamic_shared());
   const Plan<Choice> plan(launch);

@@ -12,25 +12,31 @@ namespace segloss::region_sums::cuda {
 // What a thread asks for before it waits.
 template <class Storage>
 constexpr int kVectorsInFlight = sizeof(Storage) < 4 ? 2 : 4;
-constexpr int kWordsInFlight = 8;
+constexpr int kWordsInFlight = 5;
 
-template <class Storage>
-struct Vector {
-  static constexpr int kSize = 16 / sizeof(Storage);
+// Elements that are loaded and stored together, as one Raw.
+template <class Storage, class Raw>
+struct Pack {
+  static constexpr int kSize = sizeof(Raw) / sizeof(Storage);
   Storage value[kSize];
 
-  SL_DEVICE static Vector load(const Storage* from) {
-    Vector result;
-    const uint4 raw = __ldcs(reinterpret_cast<const uint4*>(from));  // read once: do not keep
+  SL_DEVICE static Pack load(const Storage* from) {
+    Pack result;
+    const Raw raw = __ldcs(reinterpret_cast<const Raw*>(from));  // read once: do not keep
     memcpy(&result, &raw, sizeof raw);
     return result;
   }
   SL_DEVICE void store(Storage* to) const {
-    uint4 raw;
+    Raw raw;
     memcpy(&raw, this, sizeof raw);
-    __stcs(reinterpret_cast<uint4*>(to), raw);
+    __stcs(reinterpret_cast<Raw*>(to), raw);
   }
 };
+
+template <class Storage>
+using Vector = Pack<Storage, uint4>;
+template <class Storage>
+using Word = Pack<Storage, std::conditional_t<sizeof(Storage) <= 4, unsigned, unsigned long long>>;
 
 SL_DEVICE int64_t voxel_offset(const View& view, int64_t voxel) {
   if (view.dims == 1) return voxel * view.stride[0];
@@ -151,14 +157,8 @@ struct Place {
   }
 };
 
-// Packed memory is read by the word: 128 bytes by a warp are a whole line as well, and neighbouring
-// lanes write neighbouring banks, which those that hold more of it would not.
-template <class Storage>
-struct alignas(sizeof(Storage) < 4 ? 4 : sizeof(Storage)) Word {
-  static constexpr int kSize = sizeof(Storage) < 4 ? 4 / sizeof(Storage) : 1;
-  Storage value[kSize];
-};
-
+// By the word: the 128 bytes of a warp are a whole line as well, and neighbouring lanes then write
+// neighbouring banks, which lanes that hold 16 bytes would not.
 template <class Storage, class T>
 SL_DEVICE void load_packed(const Launch& launch, const Storage* from, int count,
                            const Rows<T>& tile) {
@@ -171,7 +171,7 @@ SL_DEVICE void load_packed(const Launch& launch, const Storage* from, int count,
     for (int k = 0; k < kWordsInFlight; ++k) {
       const int e = first + k * kStep;
       if (e + kSize <= present) {
-        loaded[k] = *reinterpret_cast<const Word<Storage>*>(from + e);
+        loaded[k] = Word<Storage>::load(from + e);
       } else {
         loaded[k].value[0] = e < present ? from[e] : narrow<Storage>(T(0));
         loaded[k].value[kSize - 1] = kSize == 1 ? loaded[k].value[0] : narrow<Storage>(T(0));
@@ -202,7 +202,7 @@ SL_DEVICE void store_packed(const Launch& launch, const Rows<T>& tile, int count
       word.value[i] = narrow<Storage>(tile(at.c, at.v));
     }
     if (e + kSize <= present) {
-      *reinterpret_cast<Word<Storage>*>(to + e) = word;
+      word.store(to + e);
     } else {
       to[e] = word.value[0];
     }

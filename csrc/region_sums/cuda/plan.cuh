@@ -18,6 +18,7 @@ struct Fixed {
   SL_DEVICE explicit Fixed(const Launch&) {}
   // On a multiprocessor at least; logarithms of a sigmoid take registers.
   static constexpr int kBlocks = kActivation == Activation::kSigmoid ? 4 : 5;
+  static constexpr int kBatch = 4;  // elements that a thread computes side by side
   static constexpr uint32_t terms() { return kTerms; }
   static constexpr Activation activation() { return kActivation; }
   static constexpr Activation ce_activation() { return kLogActivation; }
@@ -41,7 +42,8 @@ struct Fixed {
 };
 
 struct Any {
-  static constexpr int kBlocks = 3;  // on a multiprocessor at least
+  static constexpr int kBlocks = 3;
+  static constexpr int kBatch = 1;
   const Launch& launch;
   SL_DEVICE explicit Any(const Launch& launch) : launch(launch) {}
   SL_DEVICE uint32_t terms() const { return launch.terms; }
@@ -55,6 +57,9 @@ struct Any {
     launch.gamma == 2 ? f(Square<T>{}) : f(Power<T>{T(launch.gamma)});
   }
 };
+
+template <class T, class Choice>
+constexpr int kBlocks = sizeof(T) == sizeof(double) ? 2 : Choice::kBlocks;
 
 // Which steps the terms need.
 template <class Choice>

@@ -41,10 +41,12 @@ SL_DEVICE T sum_of_shares(const Launch& launch, const Lane& lane, const T* of_th
 template <class T>
 SL_DEVICE T find_max(const Launch& launch, const Lane& lane, const Shared<T>& s) {
   T max = -Constants<T>::kInfinity;
-#pragma unroll 4
-  for (int c = lane.share; c < launch.channels; c += lane.shares) {
-    max = larger_number(max, s.x(c, lane.voxel));  // a NaN shows in the sum
-  }
+  for_batches<4>(lane.share, launch.channels, lane.shares, [&](auto n, int c) {
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      max = larger_number(max, s.x(c + i * lane.shares, lane.voxel));  // a NaN shows in the sum
+    }
+  });
   s.partial[threadIdx.x] = max;
   __syncthreads();
   max = s.partial[lane.voxel];
@@ -85,12 +87,15 @@ SL_DEVICE void find_statistics(const Launch& launch, const Plan<Choice>& plan, c
     top.max = find_max(launch, lane, s);
   }
   T sum = 0, others = 0;
-#pragma unroll 4
-  for (int c = lane.share; c < launch.channels; c += lane.shares) {
-    const T x = s.x(c, lane.voxel);
-    sum += exp_nonpositive(x - top.max);
-    if (plan.others() && c != top.c) others += exp_nonpositive(x - top.second);
-  }
+  for_batches<4>(lane.share, launch.channels, lane.shares, [&](auto n, int first) {
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const int c = first + i * lane.shares;
+      const T x = s.x(c, lane.voxel);
+      sum += exp_nonpositive(x - top.max);
+      if (plan.others() && c != top.c) others += exp_nonpositive(x - top.second);
+    }
+  });
   T* const sums = s.partial + 2 * kThreads;
   sums[threadIdx.x] = sum;
   __syncthreads();

@@ -96,6 +96,19 @@ struct Lane {
         shares(kThreads / launch.tile_voxels) {}
 };
 
+// Calls f(std::integral_constant<int, n>(), i) for i = first, first + step, ... below end, each
+// call for n of them. What a call does for its n, it can do side by side: the latencies overlap.
+template <int kBatch, class F>
+SL_DEVICE void for_batches(int first, int end, int step, F f) {
+  int i = first;
+#pragma unroll 1
+  for (; i + (kBatch - 1) * step < end; i += kBatch * step) {
+    f(std::integral_constant<int, kBatch>(), i);
+  }
+#pragma unroll 1
+  for (; i < end; i += step) f(std::integral_constant<int, 1>(), i);
+}
+
 // The chunk of a block: tiles [begin, end) of an item.
 struct Chunk {
   const Level* level;
