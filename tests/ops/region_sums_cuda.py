@@ -12,6 +12,7 @@ from torch.utils import cpp_extension
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 from tests.cuda_shim import build
+from tests.helpers import relative_l2, relative_max
 
 CSRC = Path(__file__).parents[2] / "csrc"
 SOURCES = sorted((CSRC / "region_sums/cuda").glob("*.cu"))
@@ -112,3 +113,14 @@ def truth(
     if total.requires_grad:  # not where the terms are sums of the target alone
         total.backward()
     return rows.detach(), torch.zeros_like(exact) if exact.grad is None else exact.grad
+
+
+def assert_close(
+    ours: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor], dtype: torch.dtype, note: object = ""
+) -> None:
+    """Assert rows as accurate as the CPU kernels', and a gradient of the input's dtype."""
+    compute = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    for row, true_row in zip(ours[0], exact[0], strict=True):
+        assert relative_max(row, true_row) < 10 * compute, note
+    assert ours[1].dtype == dtype
+    assert relative_l2(ours[1], exact[1]) < max(0.5 * torch.finfo(dtype).eps, 5 * compute), note
