@@ -1,0 +1,22 @@
+#include "cuda.cuh"
+#include "region_sums/cuda/backward.cuh"
+#include "region_sums/cuda/launch.h"
+#include "region_sums/cuda/variants.cuh"
+
+namespace segloss::region_sums::cuda {
+
+size_t backward_shared_bytes(const Launch& launch, bool is_double) {
+  return is_double ? Shared<double>(launch, false, nullptr).bytes
+                   : Shared<float>(launch, false, nullptr).bytes;
+}
+
+void launch_backward(const Launch& launch, bool is_double, int64_t chunks, cudaStream_t stream) {
+  const LaunchShape shape{static_cast<unsigned>(chunks), kThreads,
+                          backward_shared_bytes(launch, is_double), stream};
+  if (is_double) return segloss::launch(shape, backward_kernel<double, Any>, launch);
+  visit_variant(launch, [&](auto type) {
+    segloss::launch(shape, backward_kernel<float, typename decltype(type)::type>, launch);
+  });
+}
+
+}  // namespace segloss::region_sums::cuda

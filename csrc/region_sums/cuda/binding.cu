@@ -1,0 +1,218 @@
+// The CUDA operators: checks what would corrupt memory, describes the tensors to the kernels, and
+// spreads chunks of voxels over the device. The chunks depend on the shapes and on the number of
+// multiprocessors alone and their sums are added in order: the same bits from every run.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cuda.cuh"
+#include "region_sums/cuda/describe.h"
+#include "region_sums/cuda/launch.h"
+#include "region_sums/cuda/reduce.cuh"
+
+#ifndef SEGLOSS_CUDA_LIBRARY  // the tests register the same operators for the CPU, elsewhere
+#define SEGLOSS_CUDA_LIBRARY segloss_fast
+#define SEGLOSS_CUDA_KEY CUDA
+#endif
+#ifndef __CUDA_ARCH_LIST__
+#define __CUDA_ARCH_LIST__
+#endif
+#define SEGLOSS_TEXT(...) #__VA_ARGS__
+#define SEGLOSS_TEXT_OF(...) SEGLOSS_TEXT(__VA_ARGS__)
+
+namespace segloss::region_sums::cuda {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Chooses the largest tile that leaves room for several blocks on a multiprocessor; rows of 32
+// voxels, which fast loads need, are worth fewer blocks.
+void choose_tile(Launch& launch, size_t (*shared_bytes)(const Launch&, bool), bool is_double) {
+  constexpr size_t kRoomy = 40 * 1024, kTight = 72 * 1024;
+  const size_t limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  for (launch.tile_voxels = kThreads; launch.tile_voxels > 1; launch.tile_voxels /= 2) {
+    const size_t bytes = shared_bytes(launch, is_double);
+    if (bytes <= kRoomy || (launch.tile_voxels == 32 && bytes <= std::min(kTight, limit))) return;
+  }
+  launch.tile_voxels = 2;
+  STD_TORCH_CHECK(shared_bytes(launch, is_double) <= limit, "region_sums: ", launch.channels,
+                  " classes do not fit into the shared memory of this GPU");
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts every item into chunks, about as many in all as asked for. Returns how many there are.
+int64_t cut(std::vector<Launch>& launches, int64_t wanted) {
+  int64_t tiles = 0;
+  const auto tiles_of = [](const Launch& launch, const Level& level) {
+    return divide_up(level.voxels, launch.tile_voxels);
+  };
+  for (const Launch& launch : launches) {
+    for (int i = 0; i < launch.levels; ++i) {
+      tiles += launch.level[i].items * tiles_of(launch, launch.level[i]);
+    }
+  }
+  const int64_t size = std::max<int64_t>(divide_up(tiles, std::max<int64_t>(wanted, 1)), 1);
+  int64_t next = 0;
+  for (Launch& launch : launches) {
+    for (int i = 0; i < launch.levels; ++i) {
+      Level& level = launch.level[i];
+      level.chunk_tiles = size;
+      level.item_chunks = divide_up(tiles_of(launch, level), size);
+      level.first_chunk = next;
+      next += level.items * level.item_chunks;
+    }
+  }
+  return next;
+}
+
+int64_t chunks_of(const Launch& launch) {
+  int64_t count = 0;
+  for (int i = 0; i < launch.levels; ++i) {
+    count += launch.level[i].items * launch.level[i].item_chunks;
+  }
+  return count;
+}
+
+constexpr int64_t kBlocksPerMultiprocessor = 8;
+
+// More chunks keep more of the device busy, but their sums take memory: half a megabyte and half a
+// percent of the input at most.
+int64_t wanted_chunks(const Call& call, const Launch& launch) {
+  const int64_t blocks =
+      kBlocksPerMultiprocessor * device_attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t memory = 512 * 1024 + call.input_bytes / 200;
+  return std::min(blocks, memory / (int64_t(sizeof(double)) * launch.rows * launch.channels));
+}
+
+void reduce(const std::vector<Launch>& launches, int64_t chunks, const Tensor& rows,
+            const Tensor& invalid, cudaStream_t stream) {
+  for (size_t n = 0; n < launches.size(); ++n) {
+    const Launch& launch = launches[n];
+    Reduction reduction{};
+    reduction.levels = launch.levels;
+    int64_t items = 0;
+    for (int i = 0; i < launch.levels; ++i) {
+      const Level& level = launch.level[i];
+      reduction.level[i] = {level.first_item, level.first_chunk, level.item_chunks};
+      items += level.items;
+    }
+    reduction.first_item = launch.level[0].first_item;
+    reduction.items = launch.items;
+    reduction.chunks = chunks;
+    reduction.channels = launch.channels;
+    reduction.rows = launch.rows;
+    reduction.partial = launch.partial;
+    reduction.invalid = launch.invalid;
+    reduction.sums = static_cast<double*>(rows.mutable_data_ptr());
+    reduction.invalid_total = n == 0 ? static_cast<double*>(invalid.mutable_data_ptr()) : nullptr;
+    const int64_t blocks =
+        std::max<int64_t>(items * launch.rows * divide_up(launch.channels, kReduceLanes), 1);
+    segloss::launch({static_cast<unsigned>(blocks), kReduceThreads,
+                     2 * kReduceThreads * sizeof(double), stream},
+                    reduce_kernel, reduction);
+  }
+}
+
+std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tensor> targets,
+                                   std::vector<Tensor> weights, std::vector<int64_t> terms,
+                                   int64_t activation, int64_t ce_activation, double gamma,
+                                   std::optional<int64_t> ignore_index) {
+  Call call =
+      describe(inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
+  const DeviceScope device(inputs[0].get_device_index());
+  Launch& first = call.launches[0];
+  for (Launch& launch : call.launches) {
+    const int64_t slots = int64_t(launch.rows) * std::max(launch.channels, kThreads);
+    launch.shared_slots =
+        launch.channels <= kThreads || slots * int64_t(sizeof(double)) <= 16 * 1024;
+    choose_tile(launch, forward_shared_bytes, call.is_double);
+  }
+  const int64_t chunks = cut(call.launches, wanted_chunks(call, first));
+  const auto empty = [&](std::vector<int64_t> size) {
+    return torch::stable::new_empty(inputs[0], size, ScalarType::Double);
+  };
+  const Tensor partial = empty({chunks, first.rows, first.channels});
+  const Tensor found = empty({chunks, 2});
+  const Tensor rows = empty({first.rows, first.items, first.channels});
+  const Tensor invalid = empty({2});
+  for (Launch& launch : call.launches) {
+    launch.partial = static_cast<double*>(partial.mutable_data_ptr());
+    launch.invalid = static_cast<double2*>(found.mutable_data_ptr());
+    const int64_t blocks = chunks_of(launch);
+    if (blocks > 0) launch_forward(launch, call.is_double, blocks, device.stream());
+  }
+  reduce(call.launches, chunks, rows, invalid, device.stream());
+  return {rows, invalid};
+}
+
+std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
+                             std::vector<Tensor> targets, std::vector<Tensor> weights,
+                             std::vector<int64_t> terms, int64_t activation, int64_t ce_activation,
+                             double gamma, std::optional<int64_t> ignore_index) {
+  Call call =
+      describe(inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
+  const DeviceScope device(inputs[0].get_device_index());
+  const Launch& first = call.launches[0];
+  STD_TORCH_CHECK(grad_rows.dim() == 3 && grad_rows.size(0) == first.rows &&
+                      grad_rows.size(1) == first.items && grad_rows.size(2) == first.channels,
+                  "region_sums: wrong shape of grad_rows");
+  STD_TORCH_CHECK(grad_rows.get_device_index() == inputs[0].get_device_index(),
+                  "region_sums: grad_rows lies on another device");
+  const Tensor coefficients = torch::stable::contiguous(
+      torch::stable::to(grad_rows, call.is_double ? ScalarType::Double : ScalarType::Float));
+  std::vector<Tensor> grads;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    grads.push_back(torch::stable::empty_like(inputs[i]));
+    call.launches[i / kMaxLevels].level[i % kMaxLevels].grad =
+        view_of(grads[i], true, grads[i].mutable_data_ptr());
+  }
+  for (Launch& launch : call.launches) {
+    launch.grad_rows = coefficients.const_data_ptr();
+    choose_tile(launch, backward_shared_bytes, call.is_double);
+  }
+  cut(call.launches, kBlocksPerMultiprocessor * device_attribute(cudaDevAttrMultiProcessorCount));
+  for (const Launch& launch : call.launches) {
+    const int64_t blocks = chunks_of(launch);
+    if (blocks > 0) launch_backward(launch, call.is_double, blocks, device.stream());
+  }
+  return grads;
+}
+
+// What this library is, as JSON.
+std::string build_info() {
+  return "{\"version\": \"" SEGLOSS_VERSION "\", \"cuda_architectures\": [" SEGLOSS_TEXT_OF(
+             __CUDA_ARCH_LIST__) "], \"max_classes\": " +
+         std::to_string(kMaxClasses) + "}";
+}
+
+}  // namespace
+}  // namespace segloss::region_sums::cuda
+
+STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
+  m.def(
+      "_region_sums_cuda(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
+      "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
+  m.def(
+      "_region_sums_cuda_backward(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
+      "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
+      "int? ignore_index) -> Tensor[]");
+  m.def("_cuda_build_info() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
+  m.impl("_region_sums_cuda", TORCH_BOX(&segloss::region_sums::cuda::forward));
+  m.impl("_region_sums_cuda_backward", TORCH_BOX(&segloss::region_sums::cuda::backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_build_info", TORCH_BOX(&segloss::region_sums::cuda::build_info));
+}

@@ -1,0 +1,108 @@
+// Reads class indices of any dtype, and the weight of each voxel.
+#pragma once
+
+#include "region_sums/cuda/load.cuh"
+#include "region_sums/cuda/plan.cuh"
+
+namespace segloss::region_sums::cuda {
+
+template <class Storage>
+struct LabelType {  // compared as this
+  using type = std::conditional_t<std::is_integral_v<Storage>,
+                                  std::conditional_t<sizeof(Storage) <= 2, int32_t, Storage>,
+                                  std::conditional_t<sizeof(Storage) == 8, double, float>>;
+};
+
+// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class.
+template <class T>
+SL_DEVICE int32_t code_of(const Launch& launch, T value) {
+  const T ignored = static_cast<T>(launch.ignore_index);
+  bool ignores = launch.has_ignore;
+  if constexpr (std::is_integral_v<T>) {  // a label that the dtype cannot hold ignores nothing
+    ignores = ignores && int64_t(ignored) == launch.ignore_index;
+  }
+  if (ignores && value == ignored) return kIgnored;
+  if (launch.channels == 1) return value != 0 ? 0 : kNoClass;
+  bool valid = value >= 0 && value < static_cast<T>(launch.channels);
+  if constexpr (std::is_floating_point_v<T>) valid = valid && whole_part(value) == value;
+  return valid ? static_cast<int32_t>(value) : kNoClass;
+}
+
+// Calls f(the label at that offset of the item), as what it is compared as.
+template <class F>
+SL_DEVICE void visit_label(const View& view, int64_t offset, F f) {
+  visit_dtype(view.dtype, [&](auto type) {
+    using Storage = typename decltype(type)::type;
+    const Storage label = static_cast<const Storage*>(view.data)[offset];
+    f(widen<typename LabelType<Storage>::type>(label));
+  });
+}
+
+SL_DEVICE int64_t item_offset(const View& view, int64_t item, int64_t voxel) {
+  return item * view.batch_stride + voxel_offset(view, voxel);
+}
+
+template <class T>
+SL_DEVICE T shared_weight(const View& view, int64_t offset) {
+  switch (view.dtype) {
+    case Dtype::kFloat64:
+      return T(static_cast<const double*>(view.data)[offset]);
+    case Dtype::kFloat16:
+      return widen<T>(static_cast<const __half*>(view.data)[offset]);
+    case Dtype::kBFloat16:
+      return widen<T>(static_cast<const __nv_bfloat16*>(view.data)[offset]);
+    default:
+      return T(static_cast<const float*>(view.data)[offset]);
+  }
+}
+
+// Writes labels and weights of the tile's voxels, one thread each.
+template <class T, class Choice>
+SL_DEVICE void load_voxels(const Launch& launch, const Plan<Choice>& plan, const Chunk& chunk,
+                           const Span& span, const Shared<T>& s) {
+  const int v = thread_again();
+  if (v >= launch.tile_voxels) return;
+  const Level& level = *chunk.level;
+  int32_t label = kIgnored;
+  if (v < span.count) {
+    label = kNoClass;
+    if (!plan.dense()) {
+      const int64_t offset = item_offset(level.target, span.item, span.begin + v);
+      visit_label(level.target, offset, [&](auto value) { label = code_of(launch, value); });
+    }
+    if (label == kNoClass && !plan.dense() && launch.channels > 1) {
+      atomicAdd(&s.invalid->count, 1ull);
+      const int64_t in_chunk = span.begin + v - chunk.begin;
+      atomicMin(&s.invalid->first, static_cast<unsigned long long>(in_chunk));
+    }
+  }
+  T weight = label == kIgnored ? T(0) : T(1);
+  if (label != kIgnored && launch.has_weight && !plan.class_weight()) {
+    weight = shared_weight<T>(level.weight, item_offset(level.weight, span.item, span.begin + v));
+  }
+  s.voxels[v].label = label;
+  s.voxels[v].weight = weight;
+}
+
+// Sets the logits of ignored voxels to 0, so that a NaN in one does not spread.
+template <class T>
+SL_DEVICE void clear_ignored(const Lane& lane, const Shared<T>& s) {
+  if (s.voxels[lane.voxel].label != kIgnored) return;
+  for (int c = lane.share; c < s.x.classes; c += lane.shares) s.x(c, lane.voxel) = 0;
+}
+
+// Loads the tile, and waits for it; afterwards a thread may read what it looks after (Lane), and
+// all that is not x.
+template <class T, class Choice>
+SL_DEVICE void load_tile(const Launch& launch, const Plan<Choice>& plan, const Chunk& chunk,
+                         const Span& span, const Lane& lane, const Shared<T>& s) {
+  const Level& level = *chunk.level;
+  load_input(launch, level.input, span, s.x);
+  load_voxels(launch, plan, chunk, span, s);
+  if (plan.dense()) load_values(launch, level.target, span, s.target);
+  if (plan.class_weight()) load_values(launch, level.weight, span, s.weight);
+  __syncthreads();
+  clear_ignored(lane, s);
+}
+
+}  // namespace segloss::region_sums::cuda

@@ -1,0 +1,30 @@
+"""The CUDA kernels built for the CPU, and what steers that build."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.cuda_shim import build
+from tests.ops import region_sums_cuda
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Build and load the operators; return what steers the order of threads and blocks."""
+    if not build.available():
+        pytest.skip("no C++ compiler")
+    library = region_sums_cuda.build_library(tmp_path_factory.mktemp("shim") / "region_sums.so")
+    torch.ops.load_library(str(library))
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture
+def device(shim: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
+    """Restore the order of threads and the number of multiprocessors after the test."""
+    yield shim
+    shim.segloss_shim_set_seed(0)
+    shim.segloss_shim_set_multiprocessors(3)
