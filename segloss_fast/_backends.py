@@ -61,5 +61,5 @@ def _detail(impl: str, device: str) -> str:
     assert _C is not None
     if device == "cuda":
         assert CUDA_BUILD is not None
-        return f"CUDA C++, {', '.join(CUDA_BUILD['architectures'])}, nvcc {CUDA_BUILD['compiler']}"
+        return f"CUDA C++, {CUDA_BUILD['architectures']}, nvcc {CUDA_BUILD['compiler']}"
     return f"C++, {_C.cpu_capability()}, {_C.build_info()['compiler']}"

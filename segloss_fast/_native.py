@@ -19,7 +19,8 @@ class CudaBuild(TypedDict):
 
     version: str
     compiler: str
-    architectures: list[str]
+    architectures: str
+    max_classes: int
 
 
 def _find(name: str) -> str | None:

@@ -74,14 +74,18 @@ struct Options {
   std::optional<int64_t> ignore_index;
 };
 
+inline bool is_floating(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
+
 inline void check_shapes(const Tensor& input, const Tensor& target,
                          const std::optional<Tensor>& weight) {
   STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, "region_sums: input must be [B, C, *S]");
   STD_TORCH_CHECK(input.size(1) > 0, "region_sums: input must have a class");
-  STD_TORCH_CHECK(dtype_of(input) <= Dtype::kBFloat16, "region_sums: input must be floating point");
+  STD_TORCH_CHECK(is_floating(dtype_of(input)), "region_sums: input must be floating point");
   const bool dense = target.dim() == input.dim();
   STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, "region_sums: wrong rank of target");
   STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), "region_sums: wrong rank of weight");
+  STD_TORCH_CHECK(!weight || is_floating(dtype_of(*weight)),
+                  "region_sums: weight must be floating point");
   for (int64_t d = 0; d < input.dim(); ++d) {
     const int64_t size = input.size(d);
     if (dense || d != 1) {
@@ -112,6 +116,7 @@ inline Problem describe(const Tensor& input, const Tensor& target,
     STD_TORCH_CHECK(problem.row[term] < 0, "region_sums: a term is asked for twice");
     problem.row[term] = problem.rows++;
   }
+  STD_TORCH_CHECK(problem.rows > 0, "region_sums: no term is asked for");
   problem.gamma = options.gamma;
   problem.has_ignore = options.ignore_index.has_value();
   problem.ignore_index = options.ignore_index.value_or(0);

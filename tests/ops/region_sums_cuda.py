@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
+import setup
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 from tests.cuda_shim import build
@@ -30,8 +31,7 @@ def build_library(
     options = [
         f"-I{CSRC}",
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
-        "-DTORCH_TARGET_VERSION=0x020a000000000000",
-        '-DSEGLOSS_VERSION="0.0"',
+        *setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"'),
         f"-DSEGLOSS_CUDA_LIBRARY={library}",
         "-DSEGLOSS_CUDA_KEY=CPU",
         *(f"-L{path}" for path in cpp_extension.library_paths()),

@@ -182,3 +182,17 @@ def test_rows_do_not_depend_on_what_else_is_asked(impl: str, subset: tuple[str, 
         assert relative_max(row, all_rows[TERMS.index(name)]) < 1e-13
     _, true_grad = weighted_gradient(x, target, "reference", terms=subset, **options)
     assert relative_l2(grad, true_grad) < 1e-12
+
+
+@by_impl
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_nan_weight_of_an_ignored_voxel_does_not_count(impl: str, channels: int) -> None:
+    x, labels, _, _ = sample((2, 3, 5, 7), "softmax", "ignore")
+    weight = torch.rand(2, channels, 5, 7)
+    ignored = (labels == 255)[:, None].expand_as(weight)
+    options: dict[str, object] = {"terms": TERMS, "gamma": 2.0, "ignore_index": 255}
+    rows, grad = weighted_gradient(x, labels, impl, voxel_weight=weight, **options)
+    weight = weight.masked_fill(ignored, torch.nan)
+    other_rows, other_grad = weighted_gradient(x, labels, impl, voxel_weight=weight, **options)
+    assert torch.equal(other_rows, rows)
+    assert torch.equal(other_grad, grad)

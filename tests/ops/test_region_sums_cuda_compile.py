@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from torch.utils import cpp_extension
 
+import setup
 from tests.ops.region_sums_cuda import CSRC, SOURCES
 
-# Those of setup.py; not --use_fast_math: NaN and infinity must behave.
-NVCC_FLAGS = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", "-DUSE_CUDA"]
+# Those of setup.py, for one architecture at a time, and what torch's build adds.
+NVCC_FLAGS = [flag for flag in setup.NVCC_FLAGS if "-gencode" not in flag]
+NVCC_FLAGS += ["--expt-relaxed-constexpr", "-DUSE_CUDA"]
+NVCC_FLAGS += setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"')
 ARCHITECTURES = ("80", "90")
 KERNELS = 8  # of forward, and of backward
 
@@ -61,7 +64,7 @@ def compile_source(source: Path, architecture: str, folder: Path) -> tuple[Path,
     assert NVCC is not None
     command = [
         *(NVCC, "-cubin", *NVCC_FLAGS, f"-arch=sm_{architecture}", "-Xptxas", "-v"),
-        *(f"-I{CSRC}", "-DTORCH_TARGET_VERSION=0x020a000000000000", '-DSEGLOSS_VERSION="0.0"'),
+        f"-I{CSRC}",
         *(f"-isystem={path}" for path in cpp_extension.include_paths()),
         *(str(source), "-o", str(output)),
     ]

@@ -22,7 +22,7 @@ from tests.ops.region_sums_cuda import (
     options_of,
     truth,
 )
-from tests.ops.test_region_sums import ACTIVATIONS, sample
+from tests.ops.samples import ACTIVATIONS, sample
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
 pytestmark = pytest.mark.usefixtures("shim")

@@ -22,7 +22,7 @@ from tests.ops.region_sums_cuda import (
     options_of,
     truth,
 )
-from tests.ops.test_region_sums import sample
+from tests.ops.samples import sample
 from tests.ops.test_region_sums_limits import log_one_minus_softmax, saturated
 from tests.sanitizers.test_sanitizers import runtime as runtime
 

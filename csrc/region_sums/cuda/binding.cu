@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <optional>
@@ -21,17 +20,16 @@
 #define SEGLOSS_CUDA_LIBRARY segloss_fast
 #define SEGLOSS_CUDA_KEY CUDA
 #endif
-#ifndef __CUDA_ARCH_LIST__
-#define __CUDA_ARCH_LIST__
+#ifdef __CUDACC__
+#define SEGLOSS_TEXT(x) #x
+#define SEGLOSS_TEXT_OF(x) SEGLOSS_TEXT(x)
+#define SEGLOSS_NVCC SEGLOSS_TEXT_OF(__CUDACC_VER_MAJOR__) "." SEGLOSS_TEXT_OF(__CUDACC_VER_MINOR__)
+#else
+#define SEGLOSS_NVCC "none"
 #endif
-#define SEGLOSS_TEXT(...) #__VA_ARGS__
-#define SEGLOSS_TEXT_OF(...) SEGLOSS_TEXT(__VA_ARGS__)
 
 namespace segloss::region_sums::cuda {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Chooses the largest tile that leaves room for several blocks on a multiprocessor; rows of 32
 // voxels, which fast loads need, are worth fewer blocks.
@@ -126,8 +124,8 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
                                    std::vector<Tensor> weights, std::vector<int64_t> terms,
                                    int64_t activation, int64_t ce_activation, double gamma,
                                    std::optional<int64_t> ignore_index) {
-  Call call =
-      describe(inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
+  Call call = describe_call(inputs, targets, weights,
+                            {terms, activation, ce_activation, gamma, ignore_index});
   const DeviceScope device(inputs[0].get_device_index());
   Launch& first = call.launches[0];
   for (Launch& launch : call.launches) {
@@ -158,8 +156,8 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
                              std::vector<Tensor> targets, std::vector<Tensor> weights,
                              std::vector<int64_t> terms, int64_t activation, int64_t ce_activation,
                              double gamma, std::optional<int64_t> ignore_index) {
-  Call call =
-      describe(inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
+  Call call = describe_call(inputs, targets, weights,
+                            {terms, activation, ce_activation, gamma, ignore_index});
   const DeviceScope device(inputs[0].get_device_index());
   const Launch& first = call.launches[0];
   STD_TORCH_CHECK(grad_rows.dim() == 3 && grad_rows.size(0) == first.rows &&
@@ -189,8 +187,8 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
 
 // What this library is, as JSON.
 std::string build_info() {
-  return "{\"version\": \"" SEGLOSS_VERSION "\", \"cuda_architectures\": [" SEGLOSS_TEXT_OF(
-             __CUDA_ARCH_LIST__) "], \"max_classes\": " +
+  return "{\"version\": \"" SEGLOSS_VERSION "\", \"compiler\": \"" SEGLOSS_NVCC
+         "\", \"architectures\": \"" SEGLOSS_CUDA_ARCHITECTURES "\", \"max_classes\": " +
          std::to_string(kMaxClasses) + "}";
 }
 

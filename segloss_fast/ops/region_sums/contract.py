@@ -167,7 +167,7 @@ def _choose(
     return resolve(
         impl,
         kernels.preference(inputs),
-        lambda name: kernels.why_not(name, x.device, x.dtype) or only_reference,
+        lambda name: kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled
-from segloss_fast._native import _C, CUDA_MISSING
+from segloss_fast._native import _C, CUDA_BUILD, CUDA_MISSING
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 
@@ -42,7 +42,9 @@ def _channels_last(x: Tensor) -> bool:
     return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(-1) != 1
 
 
-def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+def why_not(
+    impl: str, device: torch.device, dtype: torch.dtype = torch.float32, classes: int = 1
+) -> str | None:
     """Return why these kernels cannot serve such an input, None where they can."""
     if impl == "triton":
         return _why_no_triton(device, dtype)
@@ -54,8 +56,15 @@ def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32)
             "SEGLOSS_BUILD=require to see why"
         )
     if device.type == "cuda":
-        return CUDA_MISSING
+        return CUDA_MISSING or _too_many(classes)
     return f"region_sums has no native kernels for {device.type} tensors"
+
+
+def _too_many(classes: int) -> str | None:
+    """Return why so many classes are too many, None where they are not."""
+    assert CUDA_BUILD is not None
+    most = CUDA_BUILD["max_classes"]
+    return None if classes <= most else f"the CUDA C++ kernels have at most {most} classes"
 
 
 def _why_no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
