@@ -12,6 +12,8 @@ import pytest
 
 from tests.cuda_shim.build import HERE, available, build
 
+pytestmark = pytest.mark.kernels
+
 SEEDS = [0, 1]
 CASES = {
     "selftest": [

@@ -38,7 +38,7 @@ def find_tool(name: str) -> str | None:
 
 NVCC = find_tool("nvcc")
 pytestmark = [
-    pytest.mark.install,
+    pytest.mark.kernels,
     pytest.mark.skipif(NVCC is None, reason="no nvcc"),
     pytest.mark.parametrize("architecture", ARCHITECTURES),
 ]

@@ -26,7 +26,7 @@ from tests.ops.samples import sample
 from tests.ops.test_region_sums_limits import log_one_minus_softmax, saturated
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
-pytestmark = pytest.mark.usefixtures("shim")
+pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("shim")]
 
 OVERLAP = ("tp", "pred", "target")
 

@@ -17,6 +17,9 @@ from tests.conftest import ROOT
 triton = pytest.importorskip("triton")
 
 
+pytestmark = pytest.mark.kernels
+
+
 def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 

@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.kernels
+
 Report = dict[str, dict[str, Any]]
 SOFTMAX_LOSSES = ("Dice", "DiceCE", "DiceFocal", "CE")
 

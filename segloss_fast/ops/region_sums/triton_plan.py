@@ -131,7 +131,8 @@ def _plan(
 def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
     """Return classes, voxels, voxels per thread, warps, and whether the classes do not fit."""
     padded = 1 << (problem.classes - 1).bit_length()
-    elements = ELEMENTS if rows <= MANY_ROWS else ELEMENTS // 2
+    independent = padded > 16 and not problem.coupled
+    elements = ELEMENTS if rows <= MANY_ROWS and not independent else ELEMENTS // 2
     per_thread = 16 // problem.itemsize  # one load of 16 bytes
     if problem.unit > 1:
         per_thread = min(per_thread, problem.unit)
