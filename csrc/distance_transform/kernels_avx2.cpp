@@ -7,6 +7,8 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx2,bmi,bmi2")
+// Not __AVX2__: before gcc 13, macros do not follow the pragma.
+#define SL_AVX2
 #define SEGLOSS_NAMESPACE avx2
 #include "distance_transform/kernels.inc"
 #pragma GCC pop_options
