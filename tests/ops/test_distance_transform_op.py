@@ -157,14 +157,12 @@ def test_every_output_is_written(kind: str) -> None:
 
 @needs_native
 @pytest.mark.parametrize("side", ["inside", "both"])
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.int64], ids=str)
-@pytest.mark.parametrize(
-    "size", [(96, 96, 96), (512, 512), (24, 256, 256), (256, 256, 16)], ids=str
-)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64], ids=str)
+@pytest.mark.parametrize("size", [(64, 64, 64), (256, 256), (12, 160, 160), (128, 128, 8)], ids=str)
 def test_memory(size: tuple[int, ...], dtype: torch.dtype, side: str) -> None:
     """Scratch memory is at most the size of the output, whatever the mask's layout."""
     for layout in ("sliced", "channels_last", "transposed"):
-        mask = lay_out(masks(*size, kind="ball").to(dtype), layout)
+        mask = lay_out((torch.rand(2, 3, *size) < 0.5).to(dtype), layout)
         output = 4 * mask.numel()
 
         def call(mask: Tensor = mask) -> Tensor:
