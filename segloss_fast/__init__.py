@@ -13,6 +13,7 @@ from segloss_fast.losses import (
     JaccardLoss,
     TverskyLoss,
 )
+from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "backends",
     "debug",
+    "distance_transform",
     "functional",
     "region_sums",
     "region_sums_multi",

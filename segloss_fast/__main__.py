@@ -27,7 +27,7 @@ def main() -> None:
     for backend in backends():
         mark = "yes" if backend.available else "no "
         print(
-            f"{backend.primitive:12} {backend.device:5} {backend.impl:10} {mark}  {backend.detail}"
+            f"{backend.primitive:18} {backend.device:5} {backend.impl:10} {mark}  {backend.detail}"
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+import torch
+
 IMPLS = ("auto", "reference", "native", "triton")
 
 _default = "auto"
@@ -91,6 +93,11 @@ class debug:  # called as a function, or used as: with debug(True):
 def debug_enabled() -> bool:
     """Whether debug mode is on."""
     return _debug
+
+
+def transforms_active() -> bool:
+    """Whether a transform of torch.func is at work, for which kernels have no rules."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def resolve(impl: str, candidates: tuple[str, ...], why_not: Callable[[str], str | None]) -> str:

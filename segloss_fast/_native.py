@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TypedDict
@@ -77,3 +79,29 @@ _C = _load()
 _cuda = _load_cuda()
 CUDA_BUILD = None if isinstance(_cuda, str) else _cuda
 CUDA_MISSING = _cuda if isinstance(_cuda, str) else None
+_HAS_TRITON = find_spec("triton") is not None
+
+
+def why_no_native(primitive: str, device: torch.device) -> str | None:
+    """Return why no native kernels serve tensors of this device, None where they may."""
+    if device.type == "cpu":
+        if _C is not None:
+            return None
+        return (
+            "the native module was not built; install a C++ compiler and reinstall with "
+            "SEGLOSS_BUILD=require to see why"
+        )
+    if device.type == "cuda":
+        return CUDA_MISSING
+    return f"{primitive} has no native kernels for {device.type} tensors"
+
+
+def why_no_triton(primitive: str, device: torch.device) -> str | None:
+    """Return why no Triton kernels serve tensors of this device, None where they may."""
+    if not _HAS_TRITON:
+        return "Triton is not installed (pip install triton)"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton kernels run on a GPU; on the CPU only under TRITON_INTERPRET=1, for tests"
+    if device.type not in ("cpu", "cuda"):
+        return f"{primitive} has no Triton kernels for {device.type} tensors"
+    return None

@@ -10,8 +10,17 @@ from torch.profiler import ProfilerActivity, profile
 
 from segloss_fast import backends
 
-# Those that run on the CPU in this install; the suite is also run on a pure-Python one.
-IMPLS = sorted({b.impl for b in backends() if b.device == "cpu" and b.available})
+
+def impls(primitive: str) -> list[str]:
+    """Return those that run on the CPU in this install; a pure-Python one is tested too."""
+    return sorted(
+        b.impl
+        for b in backends()
+        if (b.primitive, b.device, b.available) == (primitive, "cpu", True)
+    )
+
+
+IMPLS = impls("region_sums")
 
 
 def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import debug_enabled, resolve
+from segloss_fast._impl import debug_enabled, resolve, transforms_active
 from segloss_fast.ops.region_sums import kernels, op, reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, GAMMA_TERMS, TERMS, Options
 from segloss_fast.ops.region_sums.record import RegionSums
@@ -175,7 +175,7 @@ def _only_reference(others: Sequence[Tensor]) -> str | None:
     """Return why the reference alone can serve a call, None where kernels can."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others):
         return "the gradient of target and of voxel_weight is computed by the reference only"
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if transforms_active():
         return "the transforms of torch.func are served by the reference only"
     return None
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +13,10 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled
-from segloss_fast._native import _C, CUDA_BUILD, CUDA_MISSING
+from segloss_fast._native import CUDA_BUILD, why_no_native, why_no_triton
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 
-_HAS_TRITON = find_spec("triton") is not None
 REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
 
 
@@ -46,37 +43,21 @@ def why_not(
     impl: str, device: torch.device, dtype: torch.dtype = torch.float32, classes: int = 1
 ) -> str | None:
     """Return why these kernels cannot serve such an input, None where they can."""
-    if impl == "triton":
-        return _why_no_triton(device, dtype)
-    if device.type == "cpu":
-        if _C is not None:
-            return None
-        return (
-            "the native module was not built; install a C++ compiler and reinstall with "
-            "SEGLOSS_BUILD=require to see why"
-        )
-    if device.type == "cuda":
-        return CUDA_MISSING or _too_many(classes)
-    return f"region_sums has no native kernels for {device.type} tensors"
+    if impl != "triton":
+        return why_no_native("region_sums", device) or _too_many(classes, device)
+    reason = why_no_triton("region_sums", device)
+    if reason is None and dtype == torch.float64:
+        return "the Triton kernels have no float64"
+    return reason
 
 
-def _too_many(classes: int) -> str | None:
+def _too_many(classes: int, device: torch.device) -> str | None:
     """Return why so many classes are too many, None where they are not."""
+    if device.type != "cuda":
+        return None
     assert CUDA_BUILD is not None
     most = CUDA_BUILD["max_classes"]
     return None if classes <= most else f"the CUDA C++ kernels have at most {most} classes"
-
-
-def _why_no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
-    if not _HAS_TRITON:
-        return "Triton is not installed (pip install triton)"
-    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "Triton kernels run on a GPU; on the CPU only under TRITON_INTERPRET=1, for tests"
-    if device.type not in ("cpu", "cuda"):
-        return f"region_sums has no Triton kernels for {device.type} tensors"
-    if dtype == torch.float64:
-        return "the Triton kernels have no float64"
-    return None
 
 
 def forward(

@@ -1,0 +1,25 @@
+r"""The exact Euclidean distance from every voxel of a mask to the nearest voxel of its other side.
+
+Voxel centres i, j with spacing w_a along axis a lie d(i, j) apart,
+
+    d(i, j)^2 = sum_a w_a^2 (i_a - j_a)^2,
+
+and the distance at a voxel inside the mask is the least d to a voxel outside of it, and the other
+way round. The least over all j is taken axis by axis, because the squares separate: with f_0 = 0 on
+the other side and infinity on the voxel's own,
+
+    f_a(i) = min_j f_(a-1)(j) + w_a^2 (i_a - j_a)^2,  j differing from i along axis a only,
+
+after the last axis is the squared distance (Felzenszwalb & Huttenlocher, Theory of Computing 2012,
+https://doi.org/10.4086/toc.2012.v008a019). Along a line, the j that attains the minimum never
+decreases with i, so it can be found by divide and conquer over the line, without the lower envelope
+of parabolas; where distances are short, a search outwards from i, which ends once w^2 k^2 alone
+exceeds the best so far, is faster still. The native kernels choose between the two tile by tile.
+"""
+
+from __future__ import annotations
+
+from segloss_fast.ops.distance_transform.contract import distance_transform
+from segloss_fast.ops.distance_transform.kernels import SIDES
+
+__all__ = ["SIDES", "distance_transform"]

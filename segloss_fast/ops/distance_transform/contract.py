@@ -1,0 +1,113 @@
+"""distance_transform as callers see it: the checks and the choice of implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from segloss_fast import _check
+from segloss_fast._impl import resolve, transforms_active
+from segloss_fast.ops.distance_transform import kernels, op, reference
+from segloss_fast.ops.distance_transform.kernels import SIDES
+
+DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
+
+SMALLEST, LARGEST = 1e-30, 1e30  # spacing
+
+
+def distance_transform(
+    mask: Tensor,
+    spacing: float | Iterable[float] | None = None,
+    *,
+    side: str = "inside",
+    squared: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """Return each voxel's exact Euclidean distance to the nearest voxel of the mask's other side.
+
+    Distances are between voxel centres. Every item and channel is a mask of its own. The formula
+    and its source stand in the docstring of :mod:`segloss_fast.ops.distance_transform`.
+
+    A mask without the other side has no boundary: the distance is +inf there (and -inf inside of a
+    full mask for ``"signed"``). Not differentiable: the result never requires grad.
+
+    Args:
+        mask: ``[B, C, *S]``, S of one to three dimensions, any strides; bool, any integer, float16,
+            bfloat16, float32 or float64. Nonzero is inside, and so is NaN.
+        spacing: The distance between neighbouring voxels in any unit, which becomes the unit of the
+            result: one number, or one for each axis of S, between 1e-30 and 1e30. None is 1.
+        side: ``"inside"``: of the voxels inside the mask to the nearest outside, 0 elsewhere.
+            ``"outside"``: of those outside to the nearest inside, 0 elsewhere. ``"both"``: their
+            sum, of which one term is 0 at every voxel. ``"signed"``: outside minus inside.
+        squared: Return squares of the distances instead, with the sign kept under ``"signed"``.
+            With unit spacing they are exact integers up to 2^24.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+
+    Returns:
+        float32 ``[B, C, *S]``, contiguous, in the unit of ``spacing`` or its square.
+
+    Raises:
+        TypeError: If an argument's type or dtype is not one of those above.
+        ValueError: If the mask's shape, the number of spacings, an option or its value is not; a
+            spacing must be finite, greater than 0, and between 1e-30 and 1e30.
+        RuntimeError: If ``impl`` names kernels that are not available for this call.
+    """
+    _check_mask(mask)
+    _check.check_option("side", side, SIDES)
+    if not isinstance(squared, bool):
+        raise TypeError(f"squared must be a bool, got {type(squared).__name__}")
+    spacings = _spacings(spacing, mask.dim() - 2)
+    impl = resolve(
+        impl, kernels.PREFERENCE, lambda name: kernels.why_not(name, mask.device) or _no_kernel()
+    )
+    if impl == "reference":
+        return reference.forward(mask.detach(), spacings, side, squared)
+    return op.call(mask.detach(), spacings, side, squared, impl)
+
+
+def _no_kernel() -> str | None:
+    if transforms_active():
+        return "the transforms of torch.func are served by the reference only"
+    return None
+
+
+def _check_mask(mask: object) -> None:
+    _check.check_dtype("mask", mask, DTYPES)
+    assert isinstance(mask, Tensor)
+    if not 3 <= mask.dim() <= 5:
+        raise ValueError(
+            "mask must be [B, C, *S] with one to three spatial dimensions, "
+            f"got shape {list(mask.shape)}"
+        )
+
+
+def _spacings(spacing: object, axes: int) -> list[float]:
+    """Return one spacing per axis."""
+    if spacing is None:
+        return [1.0] * axes
+    if isinstance(spacing, Real) or not isinstance(spacing, Iterable) or isinstance(spacing, str):
+        return [_spacing("spacing", spacing)] * axes
+    found = [_spacing(f"spacing[{i}]", value) for i, value in enumerate(spacing)]
+    if len(found) != axes:
+        raise ValueError(
+            f"spacing must be one number, or one for each of the mask's {axes} spatial axes, "
+            f"got {len(found)} numbers"
+        )
+    return found
+
+
+def _spacing(name: str, value: object) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    number = float(value)
+    if not (0 < number < float("inf")):
+        raise ValueError(f"{name} must be finite and greater than 0, got {number:g}")
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(
+            f"{name} must lie between {SMALLEST:g} and {LARGEST:g}, got {number:g}; choose another "
+            "unit: the result is float32"
+        )
+    return number
