@@ -1,0 +1,90 @@
+// What the host tells the kernels of the distance transform: one record per pass.
+//
+// Between passes a voxel carries one signed number, positive inside of the mask, negative outside:
+// first the run length to the nearest voxel of the other side on its line, then the squared
+// distance to the nearest such voxel in the axes done so far. Each voxel belongs to one side only,
+// so one array serves both.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <limits>
+
+namespace segloss::distance_transform {
+
+constexpr int kLanes = 32;
+constexpr int64_t kMaxSize = int64_t(1) << 29;  // of an axis: sums of two positions fit an int
+
+enum class Side { kInside = 0, kOutside = 1, kBoth = 2, kSigned = 3 };
+
+// Stands for the run length where the line has no voxel of the other side.
+template <class Run>
+constexpr int kNoRun = int(kMaxSize);
+template <>
+inline constexpr int kNoRun<int16_t> = std::numeric_limits<int16_t>::max();
+
+// How squares become the result, in the last pass alone.
+struct Finish {
+  bool last;
+  bool squared;
+  bool two_sided;
+  bool negate;  // signed distances are negative inside, the numbers above are positive there
+  float scale;  // of the spacing: a power of two, by which the weights below are divided
+};
+
+// The first pass: lines of the mask to run lengths.
+struct RunPass {
+  const void* mask;
+  int64_t step;  // between neighbours on a line; this and the strides in elements
+  int dims;      // of the lines, the outermost first
+  int64_t size[4];
+  int64_t stride[4];
+  int64_t lines;
+  int width;            // voxels of a line
+  uint64_t bits;        // of an element, that make it nonzero: all but the sign of a float
+  bool complement;      // the mask's outside is the inside
+  int log_lanes;        // of the threads that share a line, 1 to 5
+  bool vector_loads;    // bytes, 16 of them aligned
+  bool vector_stores;   // 16 bytes of the output aligned
+  void* out;            // contiguous
+  float weight;         // squared spacing
+  Finish finish;        // of a single axis
+  size_t element_size;  // of the mask
+};
+
+// Each later pass: along one axis, the least sum of a square and the squared distance to it.
+struct LinePass {
+  const void* in;  // contiguous, [outer, size, inner]; `out` itself if tiles fit in shared memory
+  float* out;
+  int64_t columns;  // outer * inner
+  int64_t inner;
+  int size;
+  float weight;      // squared spacing of the axis
+  float run_weight;  // and of the run lengths, if those are what comes in
+  bool ranges;       // whether shared memory has room for the ranges of divide and conquer
+  Finish finish;
+};
+
+__device__ inline float finished(float value, const Finish& finish) {
+  if (!finish.last) return value;
+  const float magnitude = fabsf(value);
+  const float distance = finish.squared ? magnitude * finish.scale * finish.scale
+                                        : __fsqrt_rn(magnitude) * finish.scale;
+  return finish.negate && value > 0 ? -distance : distance;
+}
+
+// A run length as a signed square; a square as it is.
+template <class Run>
+__device__ float signed_square(Run run, float weight) {
+  const int length = run < 0 ? -int(run) : int(run);
+  if (length >= kNoRun<Run>) return run < 0 ? -INFINITY : INFINITY;
+  const float square = float(length) * float(length) * weight;
+  return run < 0 ? -square : square;
+}
+template <>
+__device__ inline float signed_square<float>(float square, float) {
+  return square;
+}
+
+}  // namespace segloss::distance_transform
