@@ -53,7 +53,7 @@ void check(const Tensor& mask, const std::vector<double>& spacing, int64_t side)
   STD_TORCH_CHECK(int64_t(spacing.size()) == mask.dim() - 2,
                   "distance_transform: spacing must have one number per spatial dimension");
   for (const double value : spacing) {
-    STD_TORCH_CHECK(float(value) > 0 && std::isfinite(float(value)),
+    STD_TORCH_CHECK(value > 0 && std::isfinite(value),
                     "distance_transform: spacing must be positive and finite");
   }
   for (int64_t d = 2; d < mask.dim(); ++d) {
@@ -62,9 +62,10 @@ void check(const Tensor& mask, const std::vector<double>& spacing, int64_t side)
   STD_TORCH_CHECK(side >= 0 && side <= 3, "distance_transform: unknown side");
 }
 
-// The axes that matter, at least one; and the scale, a power of two so that nothing is rounded,
-// which keeps squares far from overflow and underflow.
-std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing, float* scale) {
+// The axes that matter, at least one; and the unit that spacings are measured in to keep squares
+// far from overflow and underflow: a power of four, so that nothing is rounded and its root is
+// exact.
+std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing, float* root) {
   std::vector<Axis> axes;
   for (int64_t d = 2; d < mask.dim(); ++d) {
     if (mask.size(d) > 1) axes.push_back({mask.size(d), mask.stride(d), spacing[d - 2], 1});
@@ -72,12 +73,12 @@ std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing
   if (axes.empty()) axes.push_back({1, 1, 1.0, 1});
   double most = 0;
   for (const Axis& axis : axes) most = std::max(most, axis.spacing);
-  const int exponent = std::ilogb(most);
+  const int exponent = std::clamp(std::ilogb(most) / 2, -125, 125);  // of the root
   for (Axis& axis : axes) {
-    const double scaled = std::ldexp(axis.spacing, -exponent);
-    axis.weight = float(scaled * scaled);
+    const double scaled = std::ldexp(axis.spacing, -2 * exponent);
+    axis.weight = float(std::min(scaled * scaled, double(std::numeric_limits<float>::max())));
   }
-  *scale = std::ldexp(1.0f, exponent);
+  *root = std::ldexp(1.0f, exponent);
   return axes;
 }
 
@@ -157,11 +158,11 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
   if (mask.numel() == 0) return out;
 
   const DeviceScope scope(mask.get_device_index());
-  float scale = 1;
-  const std::vector<Axis> axes = axes_of(mask, spacing, &scale);
+  float unit_root = 1;
+  const std::vector<Axis> axes = axes_of(mask, spacing, &unit_root);
   const auto kind = static_cast<Side>(side);
   const bool two_sided = kind == Side::kBoth || kind == Side::kSigned;
-  const Finish finish{axes.size() == 1, squared, two_sided, kind == Side::kSigned, scale};
+  const Finish finish{axes.size() == 1, squared, two_sided, kind == Side::kSigned, unit_root};
   auto* const result = static_cast<float*>(out.mutable_data_ptr());
 
   RunPass first = describe_runs(mask, axes);

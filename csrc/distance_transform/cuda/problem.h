@@ -30,7 +30,9 @@ struct Finish {
   bool squared;
   bool two_sided;
   bool negate;  // signed distances are negative inside, the numbers above are positive there
-  float scale;  // of the spacing: a power of two, by which the weights below are divided
+  // Spacings are measured in a unit, a power of four; the weights below are squares of the
+  // quotients.
+  float unit_root;
 };
 
 // The first pass: lines of the mask to run lengths.
@@ -68,9 +70,10 @@ struct LinePass {
 
 __device__ inline float finished(float value, const Finish& finish) {
   if (!finish.last) return value;
-  const float magnitude = fabsf(value);
-  const float distance = finish.squared ? magnitude * finish.scale * finish.scale
-                                        : __fsqrt_rn(magnitude) * finish.scale;
+  const float root = finish.unit_root;
+  const float square = fabsf(value);
+  const float distance =
+      finish.squared ? square * root * root * root * root : __fsqrt_rn(square) * root * root;
   return finish.negate && value > 0 ? -distance : distance;
 }
 
