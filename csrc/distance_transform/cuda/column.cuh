@@ -9,13 +9,14 @@ namespace segloss::distance_transform {
 
 constexpr unsigned kWarp = 0xffffffffu;
 constexpr int kAtOnce = 8;  // loads that a thread has in flight
+constexpr int kSample = 4;  // every so many rows count for the estimate of costs
 
 // Rows of a tile that hold a finite square in some column: no others are candidates. One entry per
 // side, positive squares first.
 struct Survey {
   int first[2];
   int last[2];
-  unsigned steps;  // about how many rows apart brute force would look, summed over the rows
+  unsigned steps;  // about how many rows apart brute force would look, summed over a sample
 };
 
 // Shared memory: a Survey, the range per row if there is room, then the staged squares.
@@ -28,31 +29,32 @@ __device__ inline int2* shared_ranges() {
 }
 
 // The thread's own column of the tile: signed squares if the pass has two sides, else squares.
+// Where the last tile lacks columns, threads repeat the last one, and store nothing.
 template <class In, bool kTwoSided, bool kStaged>
 struct Column {
   const LinePass& pass;
-  bool exists;   // a tile at the end may lack columns; they hold zeros
-  int64_t base;  // of row 0
+  bool exists;
+  const In* in;  // row 0
+  float* out;
   float* staged;
 
   __device__ explicit Column(const LinePass& p) : pass(p) {
     const int lane = int(threadIdx.x % kLanes);
-    const int64_t index = int64_t(blockIdx.x) * kLanes + lane;
+    int64_t index = int64_t(blockIdx.x) * kLanes + lane;
     exists = index < p.columns;
+    index = exists ? index : p.columns - 1;
     // 64-bit divisions are slow.
     const bool narrow = p.columns < (int64_t(1) << 31);
     const int64_t outer = narrow ? uint32_t(index) / uint32_t(p.inner) : index / p.inner;
-    base = outer * p.inner * p.size + (index - outer * p.inner);
+    const int64_t base = outer * p.inner * p.size + (index - outer * p.inner);
+    in = static_cast<const In*>(p.in) + base;
+    out = p.out + base;
     staged = nullptr;
     if constexpr (kStaged) staged = reinterpret_cast<float*>(shared_ranges() + p.size) + lane;
   }
 
-  __device__ int64_t address(int row) const { return base + row * pass.inner; }
-
-  __device__ float loaded(int row) const {
-    if (!exists) return 0;
-    const float square =
-        signed_square<In>(static_cast<const In*>(pass.in)[address(row)], pass.run_weight);
+  __device__ float converted(In number) const {
+    const float square = signed_square<In>(number, pass.run_weight);
     return kTwoSided ? square : fmaxf(square, 0.0f);
   }
 
@@ -60,12 +62,20 @@ struct Column {
     if constexpr (kStaged) {
       return staged[row * kLanes];
     } else {
-      return loaded(row);
+      return converted(in[row * pass.inner]);
     }
   }
 
-  __device__ void store(int row, float square) const {
-    if (exists) pass.out[address(row)] = finished(square, pass.finish);
+  // Neighbouring rows.
+  template <int kCount>
+  __device__ void store(int row, float (&square)[kCount]) const {
+    finish_squares(square, pass.finish);
+    if (!exists) return;
+    float* to = out + row * pass.inner;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i, to += pass.inner) {
+      if (row + i < pass.size) *to = square[i];
+    }
   }
 };
 
@@ -76,6 +86,26 @@ __device__ float offered(float square, bool positive) {
   return fmaxf(positive ? square : -square, 0.0f);
 }
 
+// What one warp finds, of some of the rows.
+template <bool kTwoSided>
+struct WarpSurvey {
+  unsigned finite[2] = {};  // one bit for each row at once
+  float steps = 0;
+
+  __device__ void add(int i, float square, float per_step, int size) {
+#pragma unroll
+    for (int side = 0; side <= int(kTwoSided); ++side) {
+      const bool candidate = offered<kTwoSided>(square, side == 0) < INFINITY;
+      finite[side] |= unsigned(__any_sync(kWarp, candidate) != 0) << i;
+    }
+    if (i % kSample != 0) return;
+    const unsigned bits = __float_as_uint(fabsf(square));  // ordered as the numbers are
+    const float most = __uint_as_float(__reduce_max_sync(kWarp, bits));
+    // A fast square root; infinity gives NaN, and that, by fminf, all rows.
+    steps += fminf(most * rsqrtf(fmaxf(most, 1e-30f)) * per_step, float(size));
+  }
+};
+
 // Reads the tile once. Ends with a barrier.
 template <class In, bool kTwoSided, bool kStaged>
 __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const LinePass& p) {
@@ -83,33 +113,32 @@ __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const 
   Survey& found = shared_survey();
   if (threadIdx.x == 0) found = {{p.size, p.size}, {-1, -1}, 0};
   int first[2] = {p.size, p.size}, last[2] = {-1, -1};
-  unsigned steps = 0;
+  float steps = 0;
   const float per_step = rsqrtf(p.weight);
+  const int64_t stride = warps * p.inner;
+  const In* from = column.in + warp * p.inner;
   for (int begin = warp; begin < p.size; begin += kAtOnce * warps) {
-    float square[kAtOnce];
+    In number[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int row = begin + i * warps;
-      square[i] = row < p.size ? column.loaded(row) : 0.0f;
+    for (int i = 0; i < kAtOnce; ++i, from += stride) {
+      number[i] = begin + i * warps < p.size ? *from : In(0);
     }
+    WarpSurvey<kTwoSided> rows;
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const int row = begin + i * warps;
       if (row >= p.size) break;
-      if constexpr (kStaged) column.staged[row * kLanes] = square[i];
-#pragma unroll
-      for (int side = 0; side <= int(kTwoSided); ++side) {
-        const bool finite = offered<kTwoSided>(square[i], side == 0) < INFINITY;
-        if (__any_sync(kWarp, column.exists && finite) == 0) continue;
-        first[side] = min(first[side], row);
-        last[side] = row;
-      }
-      const unsigned bits = __float_as_uint(fabsf(square[i]));  // ordered as the numbers are
-      const float most = __uint_as_float(__reduce_max_sync(kWarp, bits));
-      // A fast square root; infinity gives NaN, and that, by fminf, all rows.
-      const float root = most * rsqrtf(fmaxf(most, 1e-30f)) * per_step;
-      steps += unsigned(fminf(root, float(p.size)));
+      const float square = column.converted(number[i]);
+      if constexpr (kStaged) column.staged[row * kLanes] = square;
+      rows.add(i, square, per_step, p.size);
     }
+#pragma unroll
+    for (int side = 0; side <= int(kTwoSided); ++side) {
+      if (rows.finite[side] == 0) continue;
+      first[side] = min(first[side], begin + (__ffs(int(rows.finite[side])) - 1) * warps);
+      last[side] = begin + (31 - __clz(int(rows.finite[side]))) * warps;
+    }
+    steps += rows.steps;
   }
   __syncthreads();
   if (threadIdx.x % kLanes == 0) {
@@ -118,7 +147,7 @@ __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const 
       atomicMin(&found.first[side], first[side]);
       atomicMax(&found.last[side], last[side]);
     }
-    atomicAdd(&found.steps, steps);
+    atomicAdd(&found.steps, unsigned(steps));
   }
   __syncthreads();
 }

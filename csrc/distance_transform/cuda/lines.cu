@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(1024, 1) lines_kernel(const __grid_constant__ 
   const Column<In, kTwoSided, kStaged> column(p);
   survey_tile(column, p);
   const Survey found = shared_survey();
-  if (!p.ranges || found.steps <= kBruteSteps * unsigned(p.size)) {
+  if (!p.ranges || found.steps * kSample <= kBruteSteps * unsigned(p.size)) {
     const int first = kTwoSided ? min(found.first[0], found.first[1]) : found.first[0];
     const int last = kTwoSided ? max(found.last[0], found.last[1]) : found.last[0];
     const int rows = int(blockDim.x / kLanes) * kRows;

@@ -68,22 +68,35 @@ struct LinePass {
   Finish finish;
 };
 
-__device__ inline float finished(float value, const Finish& finish) {
-  if (!finish.last) return value;
+// CUDA's square root calls a subroutine for zero and infinity, which are the commonest here. This
+// is what it does for other numbers: the fast inverse root, and a step of Newton's.
+__device__ inline float square_root(float x) {
+  const float inverse = rsqrtf(x);
+  const float root = x * inverse;
+  const float better = __fmaf_rn(__fmaf_rn(-root, root, x), 0.5f * inverse, root);
+  return x > 0 && x < INFINITY ? better : x;
+}
+
+// Turns squares into the result, if this is the last pass.
+template <int kCount>
+__device__ void finish_squares(float (&value)[kCount], const Finish& finish) {
+  if (!finish.last) return;
   const float root = finish.unit_root;
-  const float square = fabsf(value);
-  const float distance =
-      finish.squared ? square * root * root * root * root : __fsqrt_rn(square) * root * root;
-  return finish.negate && value > 0 ? -distance : distance;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const bool negative = finish.negate && value[i] > 0;
+    value[i] = fabsf(value[i]);
+    value[i] = (finish.squared ? value[i] * root * root : square_root(value[i])) * root * root;
+    value[i] = negative ? -value[i] : value[i];
+  }
 }
 
 // A run length as a signed square; a square as it is.
 template <class Run>
 __device__ float signed_square(Run run, float weight) {
-  const int length = run < 0 ? -int(run) : int(run);
-  if (length >= kNoRun<Run>) return run < 0 ? -INFINITY : INFINITY;
-  const float square = float(length) * float(length) * weight;
-  return run < 0 ? -square : square;
+  float root = float(run);
+  if (fabsf(root) >= float(kNoRun<Run>)) root *= INFINITY;
+  return root * fabsf(root) * weight;
 }
 template <>
 __device__ inline float signed_square<float>(float square, float) {

@@ -44,8 +44,10 @@ __device__ unsigned packed(const int (&run)[kStrip], int word, const RunPass& p)
   if constexpr (sizeof(Out) == 2) {
     return (unsigned(run[2 * word]) & 0xffffu) | unsigned(run[2 * word + 1]) << 16;
   } else if constexpr (std::is_same_v<Out, float>) {
-    const float square = signed_square<int>(run[word], p.weight);
-    return __float_as_uint(finished(p.finish.two_sided ? square : fmaxf(square, 0.0f), p.finish));
+    float square[1] = {signed_square<int>(run[word], p.weight)};
+    if (!p.finish.two_sided) square[0] = fmaxf(square[0], 0.0f);
+    finish_squares(square, p.finish);
+    return __float_as_uint(square[0]);
   } else {
     return unsigned(run[word]);
   }

@@ -14,56 +14,76 @@ __device__ inline float squared(int rows, float weight) {
   return float(rows) * float(rows) * weight;
 }
 
-// Brute force, from the rows outwards, until all that is left is too far away.
-template <bool kTwoSided, class Tile>
-__device__ void search_around(const Tile& column, int begin, int first, int last) {
-  const int size = column.pass.size;
-  const float weight = column.pass.weight;
-  float own[kRows], best[kRows];
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    own[i] = begin + i < size ? column[begin + i] : 0.0f;
-    best[i] = fabsf(own[i]);
-  }
-#pragma unroll
-  for (int from = 0; from < kRows; ++from) {
-    if (begin + from >= size) break;
+// Rows that are searched together, and what has been found for each.
+template <bool kTwoSided>
+struct Rows {
+  float own[kRows];
+  float best[kRows];
+  float cost[kRows];  // of the distance that is next, and of up to three rows more
+
+  __device__ void offer(float square, const float (&costs)[kRows], bool from_below) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const float square = offered<kTwoSided>(own[from], own[i] > 0);
-      best[i] = fminf(best[i], square + squared(from - i, weight));
+      const float cost = costs[from_below ? kRows - 1 - i : i];
+      best[i] = fminf(best[i], offered<kTwoSided>(square, own[i] > 0) + cost);
     }
   }
-  int apart = max(1, max(first - (begin + kRows - 1), begin - last));
-  float cost[kRows];  // of `apart` rows, and up to three more
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) cost[i] = squared(apart + i, weight);
-  while (cost[0] < fmaxf(fmaxf(best[0], best[1]), fmaxf(best[2], best[3]))) {
-    const int before = begin - apart, behind = begin + kRows - 1 + apart;
-    if (before < first && behind > last) break;
-    if (before >= first) {
-      const float square = column[before];
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        best[i] = fminf(best[i], offered<kTwoSided>(square, own[i] > 0) + cost[i]);
-      }
-    }
-    if (behind <= last) {
-      const float square = column[behind];
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        best[i] = fminf(best[i], offered<kTwoSided>(square, own[i] > 0) + cost[kRows - 1 - i]);
-      }
-    }
-    ++apart;
+
+  __device__ bool may_gain() const {
+    return cost[0] < fmaxf(fmaxf(best[0], best[1]), fmaxf(best[2], best[3]));
+  }
+
+  __device__ void move_away(int apart, float weight) {
 #pragma unroll
     for (int i = 0; i + 1 < kRows; ++i) cost[i] = cost[i + 1];
     cost[kRows - 1] = squared(apart + kRows - 1, weight);
   }
+};
+
+// What the rows offer each other.
+template <bool kTwoSided, class Tile>
+__device__ void search_within(const Tile& column, int begin, Rows<kTwoSided>& rows) {
+  const int size = column.pass.size;
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
-    if (begin + i < size) column.store(begin + i, own[i] < 0 ? -best[i] : best[i]);
+    rows.own[i] = begin + i < size ? column[begin + i] : 0.0f;
+    rows.best[i] = fabsf(rows.own[i]);
   }
+#pragma unroll
+  for (int from = 0; from < kRows; ++from) {
+    if (begin + from >= size) break;
+    float costs[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) costs[i] = squared(from - i, column.pass.weight);
+    rows.offer(rows.own[from], costs, false);
+  }
+}
+
+// Brute force, from the rows outwards, until all that is left is too far away.
+template <bool kTwoSided, class Tile>
+__device__ void search_around(const Tile& column, int begin, int first, int last) {
+  const float weight = column.pass.weight;
+  const int end = begin + kRows - 1;
+  Rows<kTwoSided> rows;
+  search_within(column, begin, rows);
+  int apart = max(1, max(first - end, begin - last));
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) rows.cost[i] = squared(apart + i, weight);
+  const int both = min(begin - first, last - end);
+#pragma unroll 4
+  for (; apart <= both && rows.may_gain(); rows.move_away(++apart, weight)) {
+    rows.offer(column[begin - apart], rows.cost, false);
+    rows.offer(column[end + apart], rows.cost, true);
+  }
+  for (; rows.may_gain(); rows.move_away(++apart, weight)) {
+    const bool above = begin - apart >= first, below = end + apart <= last;
+    if (!above && !below) break;
+    if (above) rows.offer(column[begin - apart], rows.cost, false);
+    if (below) rows.offer(column[end + apart], rows.cost, true);
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) rows.best[i] = rows.own[i] < 0 ? -rows.best[i] : rows.best[i];
+  column.store(begin, rows.best);
 }
 
 struct Nearest {
@@ -116,16 +136,12 @@ __device__ void divide_and_conquer(const Tile& column, bool positive, int first,
   const int warps = int(blockDim.x / kLanes), warp = int(threadIdx.x / kLanes);
   int2* const ranges = shared_ranges();
   const auto conclude = [&](int row, Nearest found) {
-    const bool counts = column.exists && found.square < INFINITY;
+    const bool counts = found.square < INFINITY;
     const int low = __reduce_min_sync(kWarp, counts ? found.row : size);
     const int high = __reduce_max_sync(kWarp, counts ? found.row : -1);
     if (threadIdx.x % kLanes == 0) ranges[row] = {low, high};
-    if constexpr (!kTwoSided) {
-      column.store(row, found.square);
-    } else {
-      const float own = column[row];
-      if (positive ? own > 0 : own < 0) column.store(row, positive ? found.square : -found.square);
-    }
+    float result[1] = {positive ? found.square : -found.square};
+    if (!kTwoSided || (positive ? column[row] > 0 : column[row] < 0)) column.store(row, result);
   };
   for (int row = warp * kAnchors; row < size; row += warps * kAnchors) {
     conclude(row, search_outwards<kTwoSided>(column, positive, row, first, last));
