@@ -63,7 +63,7 @@ def line_squares(
     here = mask + (line // channels) * m_bs + c * m_cs + z * m_ds + y * m_hs + x * m_ws
     inside = _nonzero(here, exists)
     run = tl.zeros([BLOCK], tl.float32)
-    searching = exists
+    searching = exists if TWO_SIDED else exists & (inside != COMPLEMENT)
     apart = tl.full([], 1, tl.int64)
     while (apart < width) & (tl.max(searching.to(tl.int32), 0) > 0):
         look = searching & (x >= apart)
