@@ -19,7 +19,7 @@ CUDA = ROOT / "csrc" / "distance_transform" / "cuda"
 ARCHITECTURES = ("sm_80", "sm_90")
 KERNELS = {"runs": 4 * 3, "lines": 3 * 2 * 2}  # types in and out; types, sides, staged
 # Two blocks of 256 threads, or one of 1024, on a multiprocessor of 65536 registers.
-MOST_REGISTERS = {"runs": 96, "lines": 64}
+MOST_REGISTERS = {"runs": 128, "lines": 64}
 
 
 @dataclass(frozen=True)

@@ -86,25 +86,60 @@ __device__ float offered(float square, bool positive) {
   return fmaxf(positive ? square : -square, 0.0f);
 }
 
-// What one warp finds, of some of the rows.
+// What one warp finds in the rows begin, begin + apart, ...
 template <bool kTwoSided>
 struct WarpSurvey {
-  unsigned finite[2] = {};  // one bit for each row at once
+  int first[2];
+  int last[2] = {-1, -1};
   float steps = 0;
 
-  __device__ void add(int i, float square, float per_step, int size) {
+  __device__ explicit WarpSurvey(int size) : first{size, size} {}
+
+  // Rows from `count` on do not exist.
+  __device__ void add(const float (&square)[kAtOnce], int begin, int apart, int count,
+                      const LinePass& p, float per_step) {
+    const unsigned exist = (1u << count) - 1;
 #pragma unroll
     for (int side = 0; side <= int(kTwoSided); ++side) {
-      const bool candidate = offered<kTwoSided>(square, side == 0) < INFINITY;
-      finite[side] |= unsigned(__any_sync(kWarp, candidate) != 0) << i;
+      unsigned finite = 0;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (offered<kTwoSided>(square[i], side == 0) < INFINITY) finite |= 1u << i;
+      }
+      finite = __reduce_or_sync(kWarp, finite) & exist;
+      if (finite == 0) continue;
+      first[side] = min(first[side], begin + (__ffs(int(finite)) - 1) * apart);
+      last[side] = begin + (31 - __clz(int(finite))) * apart;
     }
-    if (i % kSample != 0) return;
-    const unsigned bits = __float_as_uint(fabsf(square));  // ordered as the numbers are
-    const float most = __uint_as_float(__reduce_max_sync(kWarp, bits));
-    // A fast square root; infinity gives NaN, and that, by fminf, all rows.
-    steps += fminf(most * rsqrtf(fmaxf(most, 1e-30f)) * per_step, float(size));
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i += kSample) {
+      const unsigned bits = __float_as_uint(fabsf(square[i]));  // ordered as the numbers are
+      const float most = __uint_as_float(__reduce_max_sync(kWarp, bits));
+      // A fast square root; infinity gives NaN, and that, by fminf, all rows.
+      const float look = fminf(most * rsqrtf(fmaxf(most, 1e-30f)) * per_step, float(p.size));
+      if (i < count) steps += look;
+    }
   }
 };
+
+// Loads, converts and stages rows begin, begin + apart, ..., all at once; `count` of them exist.
+template <bool kAll, class In, bool kTwoSided, bool kStaged>
+__device__ void stage_rows(const Column<In, kTwoSided, kStaged>& column, const In* from, int begin,
+                           int apart, int count, float (&square)[kAtOnce]) {
+  const int64_t stride = apart * column.pass.inner;
+  In number[kAtOnce];
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    number[i] = *from;
+    if (kAll || i + 1 < count) from += stride;  // else the last one again
+  }
+  float* to = kStaged ? column.staged + begin * kLanes : nullptr;
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i, to += apart * kLanes) {
+    square[i] = column.converted(number[i]);
+    if (kStaged && (kAll || i < count)) *to = square[i];
+  }
+}
 
 // Reads the tile once. Ends with a barrier.
 template <class In, bool kTwoSided, bool kStaged>
@@ -112,42 +147,29 @@ __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const 
   const int warps = int(blockDim.x / kLanes), warp = int(threadIdx.x / kLanes);
   Survey& found = shared_survey();
   if (threadIdx.x == 0) found = {{p.size, p.size}, {-1, -1}, 0};
-  int first[2] = {p.size, p.size}, last[2] = {-1, -1};
-  float steps = 0;
+  WarpSurvey<kTwoSided> mine(p.size);
   const float per_step = rsqrtf(p.weight);
-  const int64_t stride = warps * p.inner;
   const In* from = column.in + warp * p.inner;
   for (int begin = warp; begin < p.size; begin += kAtOnce * warps) {
-    In number[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i, from += stride) {
-      number[i] = begin + i * warps < p.size ? *from : In(0);
+    float square[kAtOnce];
+    int count = kAtOnce;
+    if (begin + (kAtOnce - 1) * warps < p.size) {
+      stage_rows<true>(column, from, begin, warps, count, square);
+    } else {
+      count = (p.size - 1 - begin) / warps + 1;
+      stage_rows<false>(column, from, begin, warps, count, square);
     }
-    WarpSurvey<kTwoSided> rows;
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int row = begin + i * warps;
-      if (row >= p.size) break;
-      const float square = column.converted(number[i]);
-      if constexpr (kStaged) column.staged[row * kLanes] = square;
-      rows.add(i, square, per_step, p.size);
-    }
-#pragma unroll
-    for (int side = 0; side <= int(kTwoSided); ++side) {
-      if (rows.finite[side] == 0) continue;
-      first[side] = min(first[side], begin + (__ffs(int(rows.finite[side])) - 1) * warps);
-      last[side] = begin + (31 - __clz(int(rows.finite[side]))) * warps;
-    }
-    steps += rows.steps;
+    mine.add(square, begin, warps, count, p, per_step);
+    from += int64_t(kAtOnce) * warps * p.inner;
   }
   __syncthreads();
   if (threadIdx.x % kLanes == 0) {
 #pragma unroll
     for (int side = 0; side <= int(kTwoSided); ++side) {
-      atomicMin(&found.first[side], first[side]);
-      atomicMax(&found.last[side], last[side]);
+      atomicMin(&found.first[side], mine.first[side]);
+      atomicMax(&found.last[side], mine.last[side]);
     }
-    atomicAdd(&found.steps, unsigned(steps));
+    atomicAdd(&found.steps, unsigned(mine.steps));
   }
   __syncthreads();
 }

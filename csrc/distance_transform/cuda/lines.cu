@@ -12,7 +12,7 @@ namespace {
 
 // Brute force costs two candidates a step at a third of the price of those that divide and conquer
 // looks at, of which there are about ten per row.
-constexpr unsigned kBruteSteps = 12;
+constexpr unsigned kBruteSteps = 32;
 
 template <class In, bool kTwoSided, bool kStaged>
 __global__ void __launch_bounds__(1024, 1) lines_kernel(const __grid_constant__ LinePass p) {

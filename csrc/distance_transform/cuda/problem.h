@@ -82,12 +82,18 @@ template <int kCount>
 __device__ void finish_squares(float (&value)[kCount], const Finish& finish) {
   if (!finish.last) return;
   const float root = finish.unit_root;
+  float distance[kCount];
+  if (finish.squared) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) distance[i] = fabsf(value[i]) * root * root;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) distance[i] = square_root(fabsf(value[i]));
+  }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    const bool negative = finish.negate && value[i] > 0;
-    value[i] = fabsf(value[i]);
-    value[i] = (finish.squared ? value[i] * root * root : square_root(value[i])) * root * root;
-    value[i] = negative ? -value[i] : value[i];
+    distance[i] = distance[i] * root * root;
+    value[i] = finish.negate && value[i] > 0 ? -distance[i] : distance[i];
   }
 }
 

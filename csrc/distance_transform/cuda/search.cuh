@@ -81,8 +81,10 @@ __device__ void search_around(const Tile& column, int begin, int first, int last
     if (above) rows.offer(column[begin - apart], rows.cost, false);
     if (below) rows.offer(column[end + apart], rows.cost, true);
   }
+  if constexpr (kTwoSided) {
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) rows.best[i] = rows.own[i] < 0 ? -rows.best[i] : rows.best[i];
+    for (int i = 0; i < kRows; ++i) rows.best[i] = copysignf(rows.best[i], rows.own[i]);
+  }
   column.store(begin, rows.best);
 }
 
