@@ -54,7 +54,7 @@ def compare(impl: str, case: Case) -> None:
     mask = case.mask
     room = 1 + sum((n - 1) * s for n, s in zip(mask.shape, mask.stride(), strict=True))
     if mask.numel() > 0:
-        whole = torch.as_strided(mask, (room,), (1,)).to(DEVICE)
+        whole = torch.as_strided(mask, (room,), (1,)).to(DEVICE, copy=True)
         there = torch.as_strided(whole, mask.shape, mask.stride(), 0)
     else:
         there = mask.to(DEVICE)
