@@ -1,0 +1,18 @@
+// The launchers of the passes; each file of kernels implements one.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "distance_transform/cuda/problem.h"
+
+namespace segloss::distance_transform {
+
+enum class Number { kInt16, kInt32, kFloat };  // what a pass writes, and the next one reads
+
+void launch_runs(const RunPass& pass, Number out, cudaStream_t stream);
+
+// Bytes of shared memory that a block needs to work on `size` rows in it.
+size_t staged_bytes(int64_t size);
+void launch_lines(LinePass pass, Number in, bool staged, cudaStream_t stream);
+
+}  // namespace segloss::distance_transform

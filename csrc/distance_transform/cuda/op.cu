@@ -1,0 +1,190 @@
+// Describes the tensors to the passes, which it launches one after another.
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "cuda.cuh"
+#include "distance_transform/cuda/launch.h"
+#include "distance_transform/cuda/op.h"
+
+namespace segloss::distance_transform {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// The bits of an element that tell zero from everything else.
+uint64_t value_bits(const Tensor& mask) {
+  const uint64_t all = ~uint64_t(0) >> (64 - 8 * mask.element_size());
+  switch (mask.scalar_type()) {
+    case ScalarType::Float:
+    case ScalarType::Double:
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+      return all >> 1;  // but for the sign: there is a negative zero
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+    case ScalarType::Char:
+    case ScalarType::Short:
+    case ScalarType::Int:
+    case ScalarType::Long:
+    case ScalarType::UInt16:
+    case ScalarType::UInt32:
+    case ScalarType::UInt64:
+      return all;
+    default:
+      STD_TORCH_CHECK(false, "distance_transform: unsupported dtype of the mask");
+  }
+}
+
+struct Axis {
+  int64_t size;
+  int64_t stride;  // of the mask
+  double spacing;
+  float weight;  // squared spacing, scaled
+};
+
+void check(const Tensor& mask, const std::vector<double>& spacing, int64_t side) {
+  STD_TORCH_CHECK(mask.dim() >= 3 && mask.dim() <= 5,
+                  "distance_transform: mask must be [B, C, *S] with 1 to 3 spatial dimensions");
+  STD_TORCH_CHECK(int64_t(spacing.size()) == mask.dim() - 2,
+                  "distance_transform: spacing must have one number per spatial dimension");
+  for (const double value : spacing) {
+    STD_TORCH_CHECK(value > 0 && std::isfinite(value),
+                    "distance_transform: spacing must be positive and finite");
+  }
+  for (int64_t d = 2; d < mask.dim(); ++d) {
+    STD_TORCH_CHECK(mask.size(d) < kMaxSize, "distance_transform: an axis is too long");
+  }
+  STD_TORCH_CHECK(side >= 0 && side <= 3, "distance_transform: unknown side");
+}
+
+// The axes that matter, at least one; and the unit that spacings are measured in to keep squares
+// far from overflow and underflow: a power of four, so that nothing is rounded and its root is
+// exact.
+std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing, float* root) {
+  std::vector<Axis> axes;
+  for (int64_t d = 2; d < mask.dim(); ++d) {
+    if (mask.size(d) > 1) axes.push_back({mask.size(d), mask.stride(d), spacing[d - 2], 1});
+  }
+  if (axes.empty()) axes.push_back({1, 1, 1.0, 1});
+  double most = 0;
+  for (const Axis& axis : axes) most = std::max(most, axis.spacing);
+  const int exponent = std::clamp(std::ilogb(most) / 2, -125, 125);  // of the root
+  for (Axis& axis : axes) {
+    const double scaled = std::ldexp(axis.spacing, -2 * exponent);
+    axis.weight = float(std::min(scaled * scaled, double(std::numeric_limits<float>::max())));
+  }
+  *root = std::ldexp(1.0f, exponent);
+  return axes;
+}
+
+// Whether every line starts, and the next one follows, at a multiple of `unit` elements.
+bool aligned(const RunPass& pass, int64_t unit) {
+  bool all = reinterpret_cast<uintptr_t>(pass.mask) % 16 == 0 && pass.width % unit == 0;
+  for (int d = 0; d < pass.dims; ++d) all = all && pass.stride[d] % unit == 0;
+  return all;
+}
+
+// The lines along the last axis, neighbouring dimensions merged where one stride serves both.
+RunPass describe_runs(const Tensor& mask, const std::vector<Axis>& axes) {
+  RunPass pass{};
+  pass.mask = mask.const_data_ptr();
+  pass.element_size = size_t(mask.element_size());
+  pass.bits = value_bits(mask);
+  pass.step = axes.back().stride;
+  pass.width = int(axes.back().size);
+  pass.weight = axes.back().weight;
+  pass.lines = 1;
+  std::vector<Axis> dims{{mask.size(0), mask.stride(0), 1, 1},
+                         {mask.size(1), mask.stride(1), 1, 1}};
+  dims.insert(dims.end(), axes.begin(), axes.end() - 1);
+  for (const Axis& dim : dims) {
+    pass.lines *= dim.size;
+    if (dim.size == 1) continue;
+    const int previous = pass.dims - 1;
+    if (pass.dims > 0 && pass.stride[previous] == dim.stride * dim.size) {
+      pass.size[previous] *= dim.size;
+      pass.stride[previous] = dim.stride;
+    } else {
+      pass.size[pass.dims] = dim.size;
+      pass.stride[pass.dims++] = dim.stride;
+    }
+  }
+  pass.log_lanes = 1;
+  while (pass.log_lanes < 5 && (16 << pass.log_lanes) < pass.width) ++pass.log_lanes;
+  pass.vector_loads = pass.element_size == 1 && pass.step == 1 && aligned(pass, 16);
+  return pass;
+}
+
+// All axes but the last, from the inside out.
+void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, const Tensor& runs,
+                   float* out, cudaStream_t stream) {
+  const auto capacity = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  const auto fits = [&](const Axis& axis) { return staged_bytes(axis.size) <= capacity; };
+  const Finish finish = pass.finish;
+  const int64_t voxels = runs.numel();
+  std::optional<Tensor> squares;  // a pass that reads the squares again cannot replace them
+  if (axes.size() == 3 && !fits(axes[0])) {
+    squares = torch::stable::new_empty(runs, {voxels}, ScalarType::Float);
+  }
+  pass.in = runs.const_data_ptr();
+  pass.run_weight = axes.back().weight;
+  pass.inner = axes.back().size;
+  for (size_t i = axes.size() - 1; i-- > 0;) {
+    pass.size = int(axes[i].size);
+    pass.weight = axes[i].weight;
+    pass.columns = voxels / pass.size;
+    pass.finish = finish;
+    pass.finish.last = i == 0;
+    pass.out = i > 0 && squares ? static_cast<float*>(squares->mutable_data_ptr()) : out;
+    launch_lines(pass, number, fits(axes[i]), stream);
+    pass.in = pass.out;
+    pass.inner *= pass.size;
+    number = Number::kFloat;
+  }
+}
+
+}  // namespace
+
+Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared) {
+  check(mask, spacing, side);
+  std::vector<int64_t> sizes;
+  for (int64_t d = 0; d < mask.dim(); ++d) sizes.push_back(mask.size(d));
+  Tensor out = torch::stable::new_empty(mask, sizes, ScalarType::Float);
+  if (mask.numel() == 0) return out;
+
+  const DeviceScope scope(mask.get_device_index());
+  float unit_root = 1;
+  const std::vector<Axis> axes = axes_of(mask, spacing, &unit_root);
+  const auto kind = static_cast<Side>(side);
+  const bool two_sided = kind == Side::kBoth || kind == Side::kSigned;
+  const Finish finish{axes.size() == 1, squared, two_sided, kind == Side::kSigned, unit_root};
+  auto* const result = static_cast<float*>(out.mutable_data_ptr());
+
+  RunPass first = describe_runs(mask, axes);
+  first.complement = kind == Side::kOutside;
+  first.finish = finish;
+  if (axes.size() == 1) {
+    first.out = result;
+    first.vector_stores = first.width % 4 == 0;
+    launch_runs(first, Number::kFloat, scope.stream());
+    return out;
+  }
+  const bool narrow = first.width <= kNoRun<int16_t>;
+  const ScalarType type = narrow ? ScalarType::Short : ScalarType::Int;
+  const Number number = narrow ? Number::kInt16 : Number::kInt32;
+  Tensor runs = torch::stable::new_empty(mask, {mask.numel()}, type);
+  first.out = runs.mutable_data_ptr();
+  first.vector_stores = first.width % (narrow ? 8 : 4) == 0;
+  launch_runs(first, number, scope.stream());
+  LinePass rest{};
+  rest.finish = finish;
+  launch_others(axes, rest, number, runs, result, scope.stream());
+  return out;
+}
+
+}  // namespace segloss::distance_transform

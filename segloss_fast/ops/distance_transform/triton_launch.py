@@ -1,0 +1,130 @@
+"""distance_transform by Triton kernels: one launch per axis, all masks in each.
+
+Sizes, strides and spacings are runtime arguments: a new kernel is compiled only for another dtype
+of the mask or another kind of result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss_fast.ops.distance_transform import triton_kernels
+
+SIDES = ("inside", "outside", "both", "signed")  # as numbered in csrc/distance_transform
+BLOCK = 256
+WARPS = 4
+LARGEST = torch.finfo(torch.float32).max
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel, with everything that decides how it is compiled.
+
+    Attributes:
+        kernel: The jitted function.
+        grid: Number of programs.
+        arguments: By name, at run time.
+        constants: By name, at compile time.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told."""
+        return {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": True}
+
+    def __call__(self) -> None:
+        """Enqueue the kernel on the current stream."""
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+
+
+def forward(mask: Tensor, spacing: Sequence[float], side: str | int, squared: bool) -> Tensor:
+    """Return the distances ``[B, C, *S]``, float32, contiguous.
+
+    Args:
+        mask: ``[B, C, *S]``, any strides.
+        spacing: One per axis of S.
+        side: One of SIDES, or its index there.
+        squared: Whether to return squares.
+    """
+    name = side if isinstance(side, str) else SIDES[side]
+    out = torch.empty(mask.shape, dtype=torch.float32, device=mask.device)
+    if mask.numel() > 0:
+        with torch.cuda.device_of(mask):  # Triton launches on the current device
+            for launch in launches(mask, spacing, name, squared, out):
+                launch()
+    return out
+
+
+def launches(
+    mask: Tensor, spacing: Sequence[float], side: str, squared: bool, out: Tensor
+) -> Iterator[Launch]:
+    """Return what writes the distances into ``out``."""
+    sizes = mask.shape[2:]
+    root, weights = _weights([step for step, size in zip(spacing, sizes, strict=True) if size > 1])
+    axes = [axis for axis, size in enumerate(sizes) if size > 1]
+    weight = dict(zip(axes, weights, strict=True))
+    last = len(sizes) - 1
+    others = [axis for axis in reversed(axes) if axis != last]
+    # A pass cannot write where its neighbours read: two buffers, the last of them the output.
+    buffers = [out, torch.empty_like(out)] if others else [out]
+    finish = {"LAST": False, "SQUARED": False, "NEGATE": False}
+    final = {"LAST": True, "SQUARED": squared, "NEGATE": side == "signed"}
+    shared = {"voxels": mask.numel(), "root": root}
+    grid = ((mask.numel() + BLOCK - 1) // BLOCK,)
+    to = buffers[len(others) % 2] if others else out
+    yield Launch(
+        triton_kernels.line_squares,
+        grid,
+        {**_view(mask), **shared, "out": to, "weight": weight.get(last, 1.0)},
+        {
+            "COMPLEMENT": side == "outside",
+            "TWO_SIDED": side in ("both", "signed"),
+            **(finish if others else final),
+            "BLOCK": BLOCK,
+        },
+    )
+    for done, axis in enumerate(others, start=1):
+        squares, to = to, buffers[(len(others) - done) % 2]
+        place = {"inner": math.prod(sizes[axis + 1 :]), "size": sizes[axis]}
+        yield Launch(
+            triton_kernels.least_squares,
+            grid,
+            {"squares": squares, "out": to, **shared, **place, "weight": weight[axis]},
+            {**(final if done == len(others) else finish), "BLOCK": BLOCK},
+        )
+
+
+def _weights(spacing: Sequence[float]) -> tuple[float, list[float]]:
+    """Return the root of a unit of length, and the squared spacings in that unit.
+
+    The unit keeps squares far from overflow. It is a power of four, so that nothing is rounded.
+    """
+    most = max(spacing, default=1.0)
+    exponent = min(max((math.frexp(most)[1] - 1) // 2, -125), 125)
+    scaled = (math.ldexp(step, -2 * exponent) for step in spacing)
+    return 2.0**exponent, [min(step * step, LARGEST) for step in scaled]
+
+
+def _view(mask: Tensor) -> dict[str, Any]:
+    """Describe the mask as three-dimensional."""
+    missing = 5 - mask.dim()
+    sizes = (*[1] * missing, *mask.shape[2:])
+    strides = (*[0] * missing, *mask.stride()[2:])
+    return {
+        "mask": mask.view(torch.uint8) if mask.dtype == torch.bool else mask,
+        "channels": mask.shape[1],
+        **dict(zip(("depth", "height", "width"), sizes, strict=True)),
+        **dict(zip(("m_bs", "m_cs"), mask.stride()[:2], strict=True)),
+        **dict(zip(("m_ds", "m_hs", "m_ws"), strides, strict=True)),
+    }
