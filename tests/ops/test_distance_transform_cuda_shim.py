@@ -34,6 +34,8 @@ from tests.ops.distance_transform_cases import (
 LIMIT = 1709  # rows of a tile that fit in 227 KiB
 ORDERS = [0, 1]
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:

@@ -61,7 +61,9 @@ def distance_transform(
         raise TypeError(f"squared must be a bool, got {type(squared).__name__}")
     spacings = _spacings(spacing, mask.dim() - 2)
     impl = resolve(
-        impl, kernels.PREFERENCE, lambda name: kernels.why_not(name, mask.device) or _no_kernel()
+        impl,
+        kernels.preference(mask.device),
+        lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
     )
     if impl == "reference":
         return reference.forward(mask.detach(), spacings, side, squared)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -13,27 +12,19 @@ from segloss_fast import _native
 
 # The order is the numbering of the native kernels (csrc/distance_transform/kernels.h).
 SIDES = ("inside", "outside", "both", "signed")
-# What impl="auto" tries, the expected fastest first.
-PREFERENCE = ("native", "triton")
-_TRITON = "segloss_fast.ops.distance_transform.triton_launch"
+
+
+def preference(device: torch.device) -> tuple[str, ...]:
+    """Return the kernels that impl="auto" tries, the expected fastest first."""
+    # On the CPU Triton only interprets: for tests, on request.
+    return ("native",) if device.type == "cpu" else ("native", "triton")
 
 
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a mask, None where they can."""
     if impl == "triton":
-        return _native.why_no_triton("distance_transform", device) or _why_not_there()
-    reason = _native.why_no_native("distance_transform", device)
-    if reason is None and not hasattr(torch.ops.segloss_fast, _operator(device)):
-        return f"distance_transform has no native kernels for {device.type} tensors"
-    return reason
-
-
-def _why_not_there() -> str | None:
-    return None if find_spec(_TRITON) else "distance_transform has no Triton kernels"
-
-
-def _operator(device: torch.device) -> str:
-    return f"_distance_transform_{device.type}"
+        return _native.why_no_triton("distance_transform", device)
+    return _native.why_no_native("distance_transform", device)
 
 
 def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool, impl: str) -> Tensor:
@@ -48,8 +39,8 @@ def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool, im
     """
     if impl == "triton":
         # Not at import: triton is optional.
-        launch = import_module(_TRITON).forward
+        launch = import_module("segloss_fast.ops.distance_transform.triton_launch").forward
     else:
-        launch = getattr(torch.ops.segloss_fast, _operator(mask.device))
+        launch = getattr(torch.ops.segloss_fast, f"_distance_transform_{mask.device.type}")
     result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared)
     return result
