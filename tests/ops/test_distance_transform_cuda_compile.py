@@ -14,7 +14,6 @@ from torch.utils import cpp_extension
 from setup import NVCC_FLAGS, STABLE_ABI_TARGET
 from tests.conftest import ROOT
 
-
 pytestmark = pytest.mark.kernels
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
