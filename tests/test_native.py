@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from segloss_fast import __version__
+from segloss_fast import __version__, _native
 from tests.conftest import Sandbox
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
@@ -84,3 +86,30 @@ def test_exports_only_the_module(native_sandbox: Sandbox) -> None:
     exported = {name for _, name in symbols("-D", "--defined-only", str(library))}
     assert "PyInit__C" in exported
     assert not {name for name in exported if "segloss" in name}
+
+
+class TestCudaLibrary:
+    """The loader of the CUDA library, on a machine that has none."""
+
+    @pytest.fixture(autouse=True)
+    def with_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    def test_torch_without_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", None)
+        assert _native._load_cuda() == "torch was built without CUDA"
+
+    def test_not_built(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_native, "_find", lambda name: None)
+        assert "SEGLOSS_CUDA=1" in str(_native._load_cuda())
+
+    def test_does_not_load(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        library = tmp_path / "_C_cuda.so"
+        library.write_text("no library")
+        monkeypatch.setattr(_native, "_find", lambda name: str(library))
+        with pytest.raises(ImportError, match=r"CUDA library that does not load.*make build"):
+            _native._load_cuda()
+
+    def test_of_another_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ImportError, match=r"found a CUDA library built for 0\.0\.9; rebuild"):
+            _native._check_version("a CUDA library", "0.0.9")

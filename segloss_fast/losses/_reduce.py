@@ -98,7 +98,8 @@ def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | 
     """Return the weights as a row ``[C]`` with the device and dtype of ``like`` ``[B', C]``."""
     if weights is None:
         return None
-    row = torch.as_tensor(weights, dtype=like.dtype).to(like.device)
+    # Not blocking: the host does not wait for a GPU because the weights lie in its own memory.
+    row = torch.as_tensor(weights, dtype=like.dtype).to(like.device, non_blocking=True)
     if row.shape != like.shape[1:]:
         raise ValueError(
             f"{name} must hold {like.shape[1]} numbers, one per class, got shape {list(row.shape)}"

@@ -1,0 +1,104 @@
+"""Which kernels serve a call of region_sums: the rule, and what it says where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import segloss_fast
+from segloss_fast import region_sums
+from segloss_fast._native import CUDA_MISSING
+from segloss_fast.ops.region_sums import kernels, reference
+
+CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
+
+
+@pytest.fixture
+def fake() -> Iterator[None]:
+    """Tensors without memory, which may claim to lie on a GPU."""
+    with FakeTensorMode():
+        yield
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("classes", "channels_last", "first"),
+    [(1, False, "triton"), (32, False, "triton"), (33, False, "native"), (4, True, "native")],
+)
+def test_auto_on_a_gpu(classes: int, channels_last: bool, first: str) -> None:
+    x = torch.empty(2, classes, 4, 6, 8, device="cuda")
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last_3d)
+    order = kernels.preference([x])
+    assert order[0] == first
+    assert sorted(order) == ["native", "triton"]
+    assert kernels.preference([x, x])[0] == "native"  # one launch for all
+
+
+@pytest.mark.usefixtures("fake")
+def test_auto_on_a_gpu_with_one_voxel_or_one_class() -> None:
+    """Strides that mean nothing do not make a tensor channels-last."""
+    assert kernels.preference([torch.empty(2, 1, 1, 1, 1, device="cuda")])[0] == "triton"
+    assert kernels.preference([torch.empty(2, 4, 1, 1, 1, device="cuda")])[0] == "triton"
+
+
+def test_auto_on_the_cpu_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert kernels.preference([torch.empty(1, 2, 3)]) == ("native",)
+
+
+def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(kernels, "_HAS_TRITON", True)
+    assert kernels.why_not("triton", CUDA) is None
+    for device, dtype, text in [
+        (CPU, torch.float32, "only under TRITON_INTERPRET=1"),
+        (META, torch.float32, "no Triton kernels for meta tensors"),
+        (CUDA, torch.float64, "no float64"),
+    ]:
+        assert text in str(kernels.why_not("triton", device, dtype))
+    monkeypatch.setattr(kernels, "_HAS_TRITON", False)
+    assert "pip install triton" in str(kernels.why_not("triton", CUDA))
+    assert kernels.why_not("native", CUDA) == CUDA_MISSING
+    assert "no native kernels for meta tensors" in str(kernels.why_not("native", META))
+
+
+def test_debug_mode_refuses_the_capture_of_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu:
+        device = CUDA
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="leave debug mode before capturing"):
+        kernels.check_labels_on_device(OnGpu(), 3)  # type: ignore[arg-type]
+
+
+def test_rows_of_several_inputs_are_joined() -> None:
+    rows = torch.arange(6, dtype=torch.float64).view(2, 3, 1)
+    good, bad = torch.tensor([0.0, 0.0]), torch.tensor([2.0, 7.0])
+
+    def join(*labels: Tensor) -> tuple[Tensor, list[float]]:
+        joined, invalid = reference.join([(rows, label.double()) for label in labels])
+        return joined, invalid.tolist()
+
+    joined, invalid = join(good, good)
+    assert torch.equal(joined, torch.cat([rows, rows], 1))
+    assert invalid == [0, 0]
+    joined, invalid = join(good, bad, torch.tensor([1.0, 9.0]))
+    assert joined.isnan().all()
+    assert invalid == [3, 7]
+
+
+def test_a_reference_without_a_host_to_raise_returns_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: compiled code cannot raise either."""
+    x, labels = torch.randn(1, 2, 3), torch.tensor([[0, 1, 5]])
+    compiled = torch.compile(
+        lambda x: region_sums(x, labels, impl="reference").rows, backend="eager", fullgraph=True
+    )
+    assert compiled(x).isnan().all()
+    torch._dynamo.reset()
+    with pytest.raises(ValueError, match="got 1 other"), segloss_fast.debug(True):
+        region_sums(x, labels, impl="reference")
