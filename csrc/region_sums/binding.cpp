@@ -6,35 +6,18 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <atomic>
 #include <optional>
 #include <tuple>
 #include <vector>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#include "cpu_capability.h"
+#include "parallel.h"
 #include "region_sums/describe.h"
 #include "region_sums/kernels.h"
 
 namespace segloss::region_sums {
 namespace {
 
-const Kernels& kernels() {
-#ifdef SEGLOSS_X86_KERNELS
-  switch (cpu_capability()) {
-    case CpuCapability::kAvx512:
-      return avx512::kKernels;
-    case CpuCapability::kAvx2:
-      return avx2::kKernels;
-    case CpuCapability::kBaseline:
-      break;
-  }
-#endif
-  return baseline::kKernels;
-}
+const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
 constexpr int64_t kMinChunk = 4096;       // voxels; less does not pay for handing out
 constexpr int64_t kChunksPerItem = 64;    // bounds the partial sums
@@ -77,22 +60,12 @@ class Chunks {
   // threads, in any order.
   template <class F>
   void for_each(size_t scratch_bytes, const F& f) const {
-    if (count_ == 0) return;
-    const int64_t threads = torch::stable::get_num_threads();
-    const int64_t tasks = values_ <= kParallelWork ? 1 : std::min(count_, threads);
-    const int64_t bytes = (int64_t(scratch_bytes) + 127) / 64 * 64;  // room to align
-    Tensor memory = torch::stable::empty({tasks * bytes}, ScalarType::Byte);
-    const auto base = reinterpret_cast<uintptr_t>(memory.mutable_data_ptr());
-    std::atomic<int64_t> next{0};
-    torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-      for (int64_t task = first; task < last; ++task) {
-        void* const scratch = reinterpret_cast<void*>((base + task * bytes + 63) / 64 * 64);
-        size_t level = 0;
-        for (int64_t i = next++; i < count_; i = next++) {  // rises: the level never goes back
-          while (level + 1 < cuts_.size() && i >= cuts_[level + 1].first) ++level;
-          f(level, i, chunk(level, i), scratch);
-        }
-      }
+    for_each_task(count_, values_ <= kParallelWork ? 1 : count_, scratch_bytes, [&] {
+      return [&, level = size_t{0}](int64_t i, void* scratch) mutable {
+        // i rises: the level never goes back.
+        while (level + 1 < cuts_.size() && i >= cuts_[level + 1].first) ++level;
+        f(level, i, chunk(level, i), scratch);
+      };
     });
   }
 
@@ -109,20 +82,6 @@ class Chunks {
   int64_t count_ = 0;
   int64_t values_ = 0;
 };
-
-// A fresh buffer of many megabytes costs more in page faults than the kernel that fills it; huge
-// pages take few.
-void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kHugePage = uintptr_t(2) << 20;
-  const auto address = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (address + bytes) / kHugePage * kHugePage;
-  if (end >= begin + 2 * kHugePage) {
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may fail
-  }
-#endif
-}
 
 // The rows [rows, items of all problems, C] and [2]: how many labels are invalid, and the first.
 std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tensor> targets,

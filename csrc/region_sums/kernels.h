@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "instruction_sets.h"
+
 namespace segloss::region_sums {
 
 enum class Dtype : int32_t {
@@ -102,17 +104,6 @@ struct Kernels {
                    const GradSums& grad_sums, const View& grad);
 };
 
-namespace baseline {
-extern const Kernels kKernels;
-}
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SEGLOSS_X86_KERNELS 1
-namespace avx2 {
-extern const Kernels kKernels;
-}
-namespace avx512 {
-extern const Kernels kKernels;
-}
-#endif
+SEGLOSS_DECLARE_KERNELS(Kernels)
 
 }  // namespace segloss::region_sums

@@ -25,6 +25,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"spacing": -1.5}, ValueError, "spacing must be finite and greater than 0, got -1.5"),
     ({"spacing": INF}, ValueError, "spacing must be finite and greater than 0, got inf"),
     ({"spacing": (1, NAN, 1)}, ValueError, r"spacing\[1\] must be finite.*got nan"),
+    ({"spacing": 1e31}, ValueError, "must lie between 1e-30 and 1e.30, got 1e.31; choose another"),
+    ({"spacing": 1e-31}, ValueError, "must lie between 1e-30 and 1e.30, got 1e-31"),
     ({"spacing": (1, 1)}, ValueError, "each of the mask's 3 spatial axes, got 2 numbers"),
     ({"spacing": ()}, ValueError, "each of the mask's 3 spatial axes, got 0 numbers"),
     ({"spacing": "1"}, TypeError, "spacing must be a number, got str"),

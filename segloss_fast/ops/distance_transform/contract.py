@@ -15,6 +15,8 @@ from segloss_fast.ops.distance_transform.kernels import SIDES
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
 
+SMALLEST, LARGEST = 1e-30, 1e30  # spacing
+
 
 def distance_transform(
     mask: Tensor,
@@ -36,7 +38,7 @@ def distance_transform(
         mask: ``[B, C, *S]``, S of one to three dimensions, any strides; bool, any integer, float16,
             bfloat16, float32 or float64. Nonzero is inside, and so is NaN.
         spacing: The distance between neighbouring voxels in any unit, which becomes the unit of the
-            result: one number, or one for each axis of S. None is 1.
+            result: one number, or one for each axis of S, between 1e-30 and 1e30. None is 1.
         side: ``"inside"``: of the voxels inside the mask to the nearest outside, 0 elsewhere.
             ``"outside"``: of those outside to the nearest inside, 0 elsewhere. ``"both"``: their
             sum, of which one term is 0 at every voxel. ``"signed"``: outside minus inside.
@@ -50,7 +52,7 @@ def distance_transform(
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
         ValueError: If the mask's shape, the number of spacings, an option or its value is not; a
-            spacing must be finite and greater than 0.
+            spacing must be finite, greater than 0, and between 1e-30 and 1e30.
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     _check_mask(mask)
@@ -101,6 +103,11 @@ def _spacing(name: str, value: object) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     number = float(value)
-    if not 0 < number < float("inf"):
+    if not (0 < number < float("inf")):
         raise ValueError(f"{name} must be finite and greater than 0, got {number:g}")
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(
+            f"{name} must lie between {SMALLEST:g} and {LARGEST:g}, got {number:g}; choose another "
+            "unit: the result is float32"
+        )
     return number
