@@ -100,9 +100,9 @@ def _rows(
     if keywords.ignore_index is not None and can_hold(target.dtype, keywords.ignore_index):
         counted = (target != keywords.ignore_index)[:, None]
         x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
-    p = {"softmax": lambda: x.softmax(1), "sigmoid": x.sigmoid, "probabilities": lambda: x}[
-        keywords.activation
-    ]()
+    p = x
+    if keywords.activation != "probabilities":
+        p = x.softmax(1) if keywords.activation == "softmax" else x.sigmoid()
     rows = []
     for c in range(classes):
         if c == 0 and not keywords.include_background:

@@ -23,8 +23,8 @@ def ball(radius: float, shift: float = 0.0) -> Tensor:
 def test_surface_error_equals_its_definition_and_monai(spacing: float, seed: int) -> None:
     torch.manual_seed(seed)
     ours, theirs = ball(6 + seed), ball(5, shift=2.0) | (torch.rand(20, 20, 20) < 0.001)
-    places = [spacing * surface(mask).nonzero().double() for mask in (ours, theirs)]
-    apart = torch.cdist(*places)
+    a, b = (spacing * surface(mask).nonzero().double() for mask in (ours, theirs))
+    apart = torch.cdist(a, b)
     definition = max(float(apart.amin(axis).quantile(0.95)) for axis in (0, 1))
     error = surface_error(ours, theirs, spacing)
     assert abs(error - definition) < 1e-5

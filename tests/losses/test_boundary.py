@@ -17,14 +17,14 @@ from tests.helpers import IMPLS, gradient, peak_allocation, relative_l2
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 SPACING = (2.5, 0.7, 1.0)
-WITH_SPACING = {
+WITH_SPACING: dict[Any, Any] = {
     functional.hausdorff_dt_loss: oracles_boundary.hausdorff_dt,
     functional.log_hausdorff_dt_loss: oracles_boundary.log_hausdorff_dt,
     functional.boundary_loss: oracles_boundary.boundary,
     functional.distance_penalized_ce_loss: oracles_boundary.distance_penalized_ce,
     functional.shape_aware_loss: oracles_boundary.shape_aware,
 }
-FIELDS = {
+FIELDS: dict[Any, Any] = {
     functional.hausdorff_dt_loss: segloss_fast.hausdorff_field,
     functional.log_hausdorff_dt_loss: segloss_fast.hausdorff_field,
     functional.boundary_loss: segloss_fast.boundary_field,
@@ -40,7 +40,8 @@ def test_spacing_per_axis(impl: str, loss: Any, activation: str) -> None:  # noq
     options = {"spacing": SPACING, "activation": activation, "ignore_index": 255}
 
     def definition(x: Tensor) -> Tensor:
-        return WITH_SPACING[loss](oracles.volume(x, case.target, None, options))
+        result: Tensor = WITH_SPACING[loss](oracles.volume(x, case.target, None, options))
+        return result
 
     value, grad = gradient(lambda x: loss(x, case.target, impl=impl, **options), case.input)
     true_value, true_grad = gradient(definition, case.input)
@@ -108,11 +109,11 @@ def test_bad_fields_and_spacings_are_refused() -> None:
     x, labels = torch.randn(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int64)
     for loss in FIELDS:
         with pytest.raises(ValueError, match=r"target_field must have shape .*\[2, 3, 4, 5\], got"):
-            loss(x, labels, target_field=torch.zeros(2, 2, 4, 5))  # type: ignore[operator]
+            loss(x, labels, target_field=torch.zeros(2, 2, 4, 5))
         with pytest.raises(TypeError, match="target_field must have one of the dtypes float16"):
-            loss(x, labels, target_field=labels)  # type: ignore[operator]
+            loss(x, labels, target_field=labels)
         with pytest.raises(ValueError, match="2 spatial axes, got 3 numbers"):
-            loss(x, labels, spacing=(1, 1, 1))  # type: ignore[operator]
+            loss(x, labels, spacing=(1, 1, 1))
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         segloss_fast.hausdorff_field(labels, 0)
     with pytest.raises(TypeError, match="classes must be an int or None, got float"):
