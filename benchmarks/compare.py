@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cuda
-from benchmarks.contenders import HALF, OURS, Case, contender, contenders
+from benchmarks.contenders import HALF, OURS, Case, contender, contenders, truth
 from benchmarks.harness import (
     Accuracy,
     Effort,
@@ -66,8 +66,8 @@ def measure(case: Case, effort: Effort) -> Measured:
         times = interleave(steps, effort)
         memory = {name: measure_memory(step) for name, step in steps.items()}
         exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-        truth = solve(Step(contender(case, "reference"), exact, targets))
-        accuracy = {name: measure_accuracy(step, truth) for name, step in steps.items()}
+        right = solve(Step(truth(case), exact, targets))
+        accuracy = {name: measure_accuracy(step, right) for name, step in steps.items()}
     return Measured(steps, times, memory, accuracy, cuda.floor_bytes(inputs, targets))
 
 

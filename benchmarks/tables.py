@@ -22,12 +22,14 @@ TARGETS: dict[str, dict[str, tuple[float, float]]] = {
     "DiceFocal-1x4x128x128x128-float32-": {"eager": (12, 25)},
     "Dice-2x4x64x64-": {"eager": (1, 3)},
     "DiceCE-2x4x64x64-": {"eager": (1, 3)},
+    "HausdorffDT-1x1x192x192x192-": {"eager": (40, 70)},
 }
 CUDA_TARGETS: dict[str, dict[str, tuple[float, float]]] = {
     "DiceCE-1x4x256x256x256-float32-": {"eager": (6, 9), "compiled": (1.8, 4)},
     "DiceCE-1x4x256x256x256-bfloat16-": {"eager": (12, 20), "compiled": (2.5, 5)},
     "DeepDiceCE-": {"eager": (10, 30)},
 }
+OVER_FIELDS = ("HausdorffDT", "Boundary")  # they keep a field, of which the target says nothing
 NOT_SLOWER = {"eager": (1.0, 1.0)}
 # The parts of a copy's bandwidth that forward and backward must reach, and aim at, on a GPU.
 BANDWIDTH_TARGETS = {"few": ((0.85, 0.92), (0.80, 0.90)), "many": ((0.70, 0.85), (0.70, 0.85))}
@@ -149,7 +151,7 @@ def times(cases: Sequence[Case]) -> str:
 
 
 def _memory_verdict(case: Case) -> str:
-    if case.ours not in case.rows:
+    if case.ours not in case.rows or case.loss in OVER_FIELDS:
         return "-"
     limit = 1e6 + 0.01 * BYTES[case.dtype] * math.prod(case.shape)
     state = "met" if case.rows[case.ours].memory["peak"] <= limit else "**missed**"

@@ -12,19 +12,26 @@ EARLY = (
 )
 
 
-def print_scores(scores: dict[str, list[float]], head: Head) -> None:
-    """Print the Dice coefficient of every class on the slab.
+def print_scores(
+    scores: dict[str, list[float]], errors: dict[str, list[float]], head: Head
+) -> None:
+    """Print the Dice coefficient and the boundary error of every class on the slab.
 
     Args:
         scores: Name and Dice of every class.
+        errors: Name and surface error of every class in mm.
         head: The data.
     """
     first, last, height = head.slab.start, head.slab.stop - 1, head.image.shape[2]
-    print(f"\nDice on the held-out axial slices {first} to {last} of {height}")
     width = max(map(len, scores))
-    print(" " * width, *(f"{name:>13}" for name in CLASSES))
-    for name, values in scores.items():
-        print(f"{name:<{width}}", *(f"{value:13.3f}" for value in values))
+    for title, rows, digits in (
+        ("Dice", scores, 3),
+        ("Surface distance, 95th percentile in mm,", errors, 1),
+    ):
+        print(f"\n{title} on the held-out axial slices {first} to {last} of {height}")
+        print(" " * width, *(f"{name:>13}" for name in CLASSES))
+        for name, values in rows.items():
+            print(f"{name:<{width}}", *(f"{value:13.{digits}f}" for value in values))
 
 
 def print_costs(costs: dict[str, Cost], measured: str) -> None:

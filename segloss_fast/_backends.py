@@ -9,11 +9,13 @@ import torch
 
 from segloss_fast._native import _C, CUDA_BUILD
 from segloss_fast.ops.distance_transform import kernels as distance_transform_kernels
+from segloss_fast.ops.region_masks import kernels as region_masks_kernels
 from segloss_fast.ops.region_sums import kernels as region_sums_kernels
 
 PRIMITIVES = {
     "region_sums": region_sums_kernels.why_not,
     "distance_transform": distance_transform_kernels.why_not,
+    "region_masks": region_masks_kernels.why_not,
 }
 
 

@@ -1,144 +1,19 @@
-"""The table that drives the generic tests: a record per loss, and the problems to try them on.
+"""What drives the generic tests: keywords, problems, and the table of losses (tests/records.py).
 
 A new loss gets every test of tests/test_conformance.py by adding its record to LOSSES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import segloss_fast
-from segloss_fast import functional
-from tests import oracles
+from tests.records import LOSSES, Keywords, LossRecord
 
-Keywords = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class LossRecord:
-    """One loss.
-
-    Attributes:
-        module: Its class.
-        function: Its functional form.
-        oracle: Its definition in float64 (tests/oracles.py).
-        keywords: Sets of its own keywords to try; the common ones are added by the tests.
-        region: Whether it takes the keywords of region losses.
-        bad_keywords: Keywords that it must refuse, with the error and a part of its text.
-    """
-
-    module: type[nn.Module]
-    function: Callable[..., Tensor]
-    oracle: Callable[[oracles.Volume], Tensor]
-    keywords: tuple[Keywords, ...]
-    region: bool
-    bad_keywords: tuple[tuple[Keywords, type[Exception], str], ...] = field(default=())
-
-    @property
-    def name(self) -> str:
-        """Its class's name."""
-        return self.module.__name__
-
-
-LOSSES = (
-    LossRecord(
-        segloss_fast.CrossEntropyLoss,
-        functional.cross_entropy_loss,
-        oracles.cross_entropy,
-        ({}, {"label_smoothing": 0.1}),
-        region=False,
-        bad_keywords=(
-            ({"label_smoothing": 1.5}, ValueError, "label_smoothing"),
-            ({"label_smoothing": "a"}, TypeError, "label_smoothing"),
-            ({"smooth_nr": 1.0}, TypeError, "smooth_nr"),
-            ({"pos_weight": [1.0, 2.0, 3.0]}, ValueError, "pos_weight"),
-            ({"label_smoothing": 0.1, "activation": "sigmoid"}, ValueError, "label_smoothing"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.FocalLoss,
-        functional.focal_loss,
-        oracles.focal,
-        ({}, {"gamma": 1.5, "alpha": 0.25}, {"gamma": 0.5, "alpha": [0.2, 1.0, 3.0]}),
-        region=False,
-        bad_keywords=(
-            ({"gamma": -1.0}, ValueError, "gamma"),
-            ({"alpha": 2.0}, ValueError, "alpha"),
-            ({"alpha": "a"}, TypeError, "alpha"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.DiceLoss,
-        functional.dice_loss,
-        oracles.dice,
-        ({}, {"squared": True}),
-        region=True,
-        bad_keywords=(
-            ({"smooth_nr": -1.0}, ValueError, "smooth_nr"),
-            ({"smooth_dr": "a"}, TypeError, "smooth_dr"),
-            ({"absent": "drop"}, ValueError, "absent"),
-            ({"squared": "no"}, TypeError, "squared"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.JaccardLoss,
-        functional.jaccard_loss,
-        oracles.jaccard,
-        ({},),
-        region=True,
-    ),
-    LossRecord(
-        segloss_fast.TverskyLoss,
-        functional.tversky_loss,
-        oracles.tversky,
-        ({}, {"alpha": 0.3, "beta": 0.7}),
-        region=True,
-        bad_keywords=(
-            ({"alpha": -0.1}, ValueError, "alpha"),
-            ({"beta": float("nan")}, ValueError, "beta"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.DiceCELoss,
-        functional.dice_ce_loss,
-        oracles.compound(
-            oracles.dice, oracles.cross_entropy, ("lambda_dice", "lambda_ce"), background=True
-        ),
-        (
-            {},
-            {"lambda_dice": 0.3, "lambda_ce": 2.0, "label_smoothing": 0.2},
-            {"squared": True, "ce_activation": "sigmoid", "pos_weight": [1.0, 2.0, 0.5]},
-        ),
-        region=True,
-        bad_keywords=(
-            ({"lambda_ce": "a"}, TypeError, "lambda_ce"),
-            ({"ce_activation": "relu"}, ValueError, "ce_activation"),
-            ({"label_smoothing": -0.5}, ValueError, "label_smoothing"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.DiceFocalLoss,
-        functional.dice_focal_loss,
-        oracles.compound(
-            oracles.dice, oracles.focal, ("lambda_dice", "lambda_focal"), background=False
-        ),
-        (
-            {},
-            {"ce_activation": "sigmoid", "alpha": 0.25, "gamma": 1.5},
-            {"lambda_focal": 3.0, "squared": True, "alpha": [0.2, 1.0, 3.0]},
-        ),
-        region=True,
-        bad_keywords=(
-            ({"gamma": float("inf")}, ValueError, "gamma"),
-            ({"lambda_dice": None}, TypeError, "lambda_dice"),
-        ),
-    ),
-)
+__all__ = ["LOSSES", "Keywords", "LossRecord"]
 
 COMMON_BAD_KEYWORDS: tuple[tuple[Keywords, type[Exception], str], ...] = (
     ({"activation": "relu"}, ValueError, "activation"),

@@ -7,7 +7,7 @@ by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class Volume:
         w: Voxel weights, 0 where ignored, ``[B, C, V]``.
         categorical: Whether the classes of q compete.
         options: The loss's keywords.
+        size: Of the spatial dimensions.
+        counted: Whether a voxel is not ignored, ``[B, C, V]`` bool.
     """
 
     p: Tensor
@@ -33,6 +35,8 @@ class Volume:
     w: Tensor
     categorical: bool
     options: dict[str, Any]
+    size: tuple[int, ...] = ()
+    counted: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def option(self, name: str, default: Any) -> Any:  # noqa: ANN401
         """Return a keyword of the call, or its default."""
@@ -46,6 +50,7 @@ def volume(
     x = input.double().flatten(2)
     batch, classes, voxels = x.shape
     w = torch.ones(batch, classes, voxels, dtype=torch.float64)
+    counted = torch.ones(batch, classes, voxels, dtype=torch.bool)
     if voxel_weight is not None:
         w = w * voxel_weight.double().flatten(2)
     if target.shape == input.shape and (classes > 1 or target.is_floating_point()):
@@ -60,11 +65,21 @@ def volume(
             t[:, c] = (labels != 0) if classes == 1 else (labels == c)
         t = t * ~ignored[:, None]
         w = w * ~ignored[:, None]
+        counted = counted & ~ignored[:, None]
         x = torch.where(ignored[:, None], 0, x)
     name = options.get("activation", "softmax")
     ce_name = options.get("ce_activation") or name
     categorical = ce_name == "softmax" or (ce_name == "probabilities" and classes > 1)
-    return Volume(activate(x, name), activate(x, ce_name), t, w, categorical, options)
+    return Volume(
+        activate(x, name),
+        activate(x, ce_name),
+        t,
+        w,
+        categorical,
+        options,
+        tuple(input.shape[2:]),
+        counted,
+    )
 
 
 def activate(x: Tensor, name: str) -> Tensor:

@@ -97,7 +97,7 @@ def test_perfect_prediction_has_a_finite_gradient(
     x = x.requires_grad_()
     loss = record.function(x, case.target, **keywords)
     loss.backward()
-    assert abs(loss.item()) < 1e-9
+    assert abs(loss.item()) < 1e-9 or not record.zero_if_perfect
     assert x.grad is not None
     assert x.grad.isfinite().all()
 

@@ -35,6 +35,11 @@ Region losses (ratios of sums) have three more:
 * ``absent``: ``"keep"`` (default) or ``"skip"``: whether classes without a target voxel, of the
   item or with ``batch=True`` of the batch, have a share in the mean.
 
+Boundary losses (over distance fields) have the keywords of voxel losses and ``spacing``, the
+distance between neighbouring voxels: one number, or one per axis. Voxels that are ignored are
+outside of all masks. Where the target's field can be passed in, ``forward`` has a fourth argument,
+``target_field``.
+
 Where no voxel counts (all ignored, an empty batch) the loss is 0 with zero gradient. A NaN in a
 voxel that counts makes the loss NaN. Empty classes and perfect predictions have finite gradients.
 
@@ -44,16 +49,25 @@ the loss becomes NaN, unless :class:`segloss_fast.debug` is on); ``RuntimeError`
 asked for is not available.
 """
 
+from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
+from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
+from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
 
 __all__ = [
+    "BoundaryLoss",
     "CrossEntropyLoss",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
+    "DistancePenalizedCELoss",
     "FocalLoss",
+    "HausdorffDTLoss",
+    "HausdorffERLoss",
     "JaccardLoss",
+    "LogHausdorffDTLoss",
+    "ShapeAwareLoss",
     "TverskyLoss",
 ]

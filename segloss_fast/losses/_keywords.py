@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, TypedDict
 
 import torch.distributed as dist
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("mean", "sum", "none")
 Weights = Tensor | Sequence[float]
+Spacing = float | Iterable[float]
 
 
 class VoxelKeywords(TypedDict, total=False):
@@ -106,3 +108,27 @@ def check_sync(sync: object) -> None:
         raise TypeError(
             f"sync must be True, False, a process group or its name, got {type(sync).__name__}"
         )
+
+
+def check_spacing(spacing: object) -> float | tuple[float, ...] | None:
+    """Return the spacing as a number, a tuple, or None; raise unless all are greater than 0.
+
+    Whether there is one per axis shows when the volume comes.
+    """
+    if spacing is None or isinstance(spacing, (int, float)):
+        return None if spacing is None else _spacing(spacing)
+    if isinstance(spacing, str) or not isinstance(spacing, Iterable):
+        raise TypeError(
+            f"spacing must be a number, or one for each axis, got {type(spacing).__name__}"
+        )
+    return tuple(_spacing(value) for value in spacing)
+
+
+def _spacing(value: object) -> float:
+    if isinstance(value, Real) and not isinstance(value, (bool, int)):
+        value = float(value)  # of NumPy's types too, which headers of images hold
+    check_number("spacing", value, minimum=0)
+    assert isinstance(value, (int, float))
+    if value == 0:
+        raise ValueError("spacing must be greater than 0, got 0")
+    return value

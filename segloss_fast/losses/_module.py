@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -59,3 +60,31 @@ class Loss(nn.Module):
         return ", ".join(
             f"{name}={value!r}" for name, value in {**self._keywords, **buffers}.items()
         )
+
+
+class FieldLoss(Loss):
+    """A loss whose field of the target can be computed beforehand, as in a data loader."""
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        voxel_weight: Tensor | None = None,
+        target_field: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss.
+
+        Args:
+            input: ``[B, C, *S]``.
+            target: Class indices ``[B, *S]`` or ``[B, 1, *S]``, or values ``[B, C, *S]``.
+            voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``.
+            target_field: What the loss's class says, floating point.
+
+        Returns:
+            A scalar, or ``[B, C']`` rows (``[C']`` where the batch is pooled) for the reduction
+            "none".
+        """
+        if target_field is None:
+            return super().forward(input, target, voxel_weight)
+        function = functools.partial(self._function, target_field=target_field)
+        return function(input, target, voxel_weight, **self._keywords, **self._buffers)

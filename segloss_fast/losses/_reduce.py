@@ -27,6 +27,9 @@ class Part:
     factor: float = 1.0
 
 
+COUNTS = ("target", "weight")  # rows that say how much there is; a field does not weigh them
+
+
 def evaluate(
     parts: Sequence[Part],
     input: Tensor,
@@ -37,25 +40,64 @@ def evaluate(
     has_background_row: bool,
     ce_activation: str | None = None,
     gamma: float | None = None,
+    field: Tensor | None = None,
 ) -> Tensor:
-    """Return the weighted sum of the parts, all from one pass over the volume."""
+    """Return the weighted sum of the parts, all from one pass over the volume.
+
+    A ``field``, ``[B, 1, *S]`` or ``[B, C, *S]``, is multiplied to each voxel's share of all terms
+    but those in COUNTS.
+    """
+    check_classes(input, keywords)
+
+    def sums(terms: Sequence[str], weight: Tensor | None) -> RegionSums:
+        return region_sums(
+            input,
+            target,
+            activation=keywords.activation,
+            ce_activation=ce_activation,
+            terms=terms,
+            gamma=gamma,
+            voxel_weight=weight,
+            ignore_index=keywords.ignore_index,
+            impl=keywords.impl,
+        )
+
+    terms = tuple(dict.fromkeys(term for part in parts for term in part.terms))
+    if field is None:
+        return finish(
+            parts, sums(terms, voxel_weight), input, keywords, has_background_row=has_background_row
+        )
+    counts = [term for term in terms if term in COUNTS]
+    weight = field if voxel_weight is None else field * voxel_weight
+    weighed = sums([term for term in terms if term not in COUNTS], weight)
+    if voxel_weight is None and keywords.ignore_index is None and counts == ["weight"]:
+        voxels = input[0, 0].numel() if input.shape[0] else 0
+        rows = weighed.rows.new_full((1, *input.shape[:2]), voxels)
+    else:
+        rows = sums(counts, voxel_weight).rows
+    both = RegionSums((*weighed.terms, *counts), torch.cat([weighed.rows, rows]))
+    return finish(parts, both, input, keywords, has_background_row=has_background_row)
+
+
+def check_classes(input: Tensor, keywords: Voxel) -> None:
+    """Raise unless this can be an input, and a class is left without the background."""
     check_input(input)
     if input.shape[1] == 1 and not keywords.include_background:
         raise ValueError(
             "include_background=False leaves no class: input must have at least two classes, "
             f"got shape {list(input.shape)}"
         )
-    sums = region_sums(
-        input,
-        target,
-        activation=keywords.activation,
-        ce_activation=ce_activation,
-        terms=tuple(dict.fromkeys(term for part in parts for term in part.terms)),
-        gamma=gamma,
-        voxel_weight=voxel_weight,
-        ignore_index=keywords.ignore_index,
-        impl=keywords.impl,
-    )
+
+
+def finish(
+    parts: Sequence[Part],
+    sums: RegionSums,
+    input: Tensor,
+    keywords: Voxel,
+    *,
+    has_background_row: bool,
+) -> Tensor:
+    """Return the weighted sum of the parts, given the sums per item and class."""
     rows = sums.rows.sum(1, keepdim=True) if keywords.batch else sums.rows
     if keywords.sync:
         rows = add_over_ranks(rows, keywords.sync)
@@ -123,6 +165,23 @@ def reduce_region(loss: Tensor, sums: RegionSums, keywords: Region, counts: bool
     if keywords.absent == "skip":
         present = (sums.target != 0).to(loss)
         weight = present if weight is None else weight * present
+    return _reduce_rows(loss, weight, keywords)
+
+
+def reduce_mean(parts: Tensor, sums: RegionSums, keywords: Voxel) -> Tensor:
+    """Reduce the mean over the voxels of each item and class.
+
+    Args:
+        parts: Sums of the loss, ``[B', C]``.
+        sums: With the row weight: what they are divided by.
+        keywords: Which classes count, with what weight, and how they are reduced.
+    """
+    weight = class_weights(keywords.class_weight, "class_weight", parts)
+    return _reduce_rows(divide(parts, sums.weight), weight, keywords)
+
+
+def _reduce_rows(loss: Tensor, weight: Tensor | None, keywords: Voxel) -> Tensor:
+    """Reduce the losses of items and classes, ``[B', C]``, with the weights ``[C]`` or alike."""
     background = 0 if keywords.include_background else 1
     if keywords.reduction != "none":
         loss = loss[:, background:]

@@ -59,9 +59,9 @@ def region_sums(
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
-    target = _check_target(input, target, ignore_index)
+    target = check_target(input, target, ignore_index)
     if voxel_weight is not None:
-        _check_voxel_weight(input, voxel_weight)
+        check_voxel_weight(input, voxel_weight)
     weights = [] if voxel_weight is None else [voxel_weight]
     impl = _choose(impl, [input], [target], weights)
     if impl == "reference":
@@ -119,9 +119,9 @@ def region_sums_multi(
     options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
     for x in inputs[1:]:
         _check.check_input(x)
-    targets = [_check_target(*pair, ignore_index) for pair in zip(inputs, targets, strict=True)]
+    targets = [check_target(*pair, ignore_index) for pair in zip(inputs, targets, strict=True)]
     for x, weight in zip(inputs, weights, strict=False):
-        _check_voxel_weight(x, weight)
+        check_voxel_weight(x, weight)
     _check_alike(inputs, targets, weights)
     impl = _choose(impl, inputs, targets, weights)
     serve = _reference if impl == "reference" else functools.partial(op.call_multi, impl=impl)
@@ -236,7 +236,7 @@ def _options(
     return Options(terms, activation, ce_activation, exponent, ignore_index)
 
 
-def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+def check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
     """Return class indices as ``[B, *S]``, values as ``[B, C, *S]``."""
     _check.check_dtype("target", target, _check.REAL)
     _check.check_device("target", target, input)
@@ -262,7 +262,8 @@ def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Te
     return target
 
 
-def _check_voxel_weight(input: Tensor, voxel_weight: Tensor) -> None:
+def check_voxel_weight(input: Tensor, voxel_weight: Tensor) -> None:
+    """Raise unless it is a floating-point ``[B, 1, *S]`` or ``[B, C, *S]``."""
     _check.check_dtype("voxel_weight", voxel_weight, _check.FLOATING)
     _check.check_device("voxel_weight", voxel_weight, input)
     shared = torch.Size((input.shape[0], 1, *input.shape[2:]))

@@ -70,7 +70,7 @@ def _one_hot(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return one-hot values, which voxels count ``[B, 1, *S]``, and the invalid labels."""
     counted = torch.ones_like(labels, dtype=torch.bool)
-    if ignore_index is not None and _can_hold(labels.dtype, ignore_index):
+    if ignore_index is not None and can_hold(labels.dtype, ignore_index):
         counted = labels != ignore_index
     if classes == 1:
         return (
@@ -84,7 +84,7 @@ def _one_hot(
     return one_hot.to(dtype), (counted & ~bad)[:, None], _count_invalid(labels, bad)
 
 
-def _can_hold(dtype: torch.dtype, value: int) -> bool:
+def can_hold(dtype: torch.dtype, value: int) -> bool:
     """Whether a label can have the value; torch would compare with the value wrapped around."""
     if dtype.is_floating_point or dtype == torch.bool:
         return True

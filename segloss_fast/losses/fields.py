@@ -1,0 +1,240 @@
+"""The fields of a target that boundary losses read, to be computed once, as in a data loader.
+
+Each goes to its loss as ``target_field``. None is differentiable.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segloss_fast import _check
+from segloss_fast.losses._keywords import Spacing, check_flag, check_spacing
+from segloss_fast.ops.distance_transform import distance_transform
+from segloss_fast.ops.region_masks import target_masks
+
+
+@torch.no_grad()
+def hausdorff_field(
+    target: Tensor,
+    classes: int | None = None,
+    *,
+    spacing: Spacing | None = None,
+    include_background: bool = True,
+    ignore_index: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Return each voxel's distance to the boundary of each class: d_t of the Hausdorff losses.
+
+    It is the field ``both`` of :func:`segloss_fast.distance_transform`, and 0 for a class that has
+    no boundary because no voxel, or every one, is its.
+
+    Args:
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` of any real dtype, with ``classes``
+            given; or values ``[B, C, *S]``, above one half inside. ``[B, 1, S]`` is read as one
+            axis of voxels. A single sample goes in as ``target[None]``.
+        classes: Number of classes of class indices (of one class, what is not 0); None for values.
+        spacing: The distance between neighbouring voxels in any unit: one number, or one per axis.
+        include_background: Whether to compute class 0, whose field is 0 otherwise.
+        ignore_index: Voxels with this class index are outside of all classes.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+
+    Returns:
+        float32 ``[B, C, *S]`` in the unit of ``spacing``.
+
+    Raises:
+        TypeError: If an argument's type or dtype is not one of those above.
+        ValueError: If a shape, the number of classes or of spacings, or a value is not.
+        RuntimeError: If ``impl`` names kernels that are not available here.
+    """
+    mask = _masks(target, classes, include_background, ignore_index, impl)
+    return distances(mask, spacing, "both", impl)
+
+
+@torch.no_grad()
+def boundary_field(
+    target: Tensor,
+    classes: int | None = None,
+    *,
+    spacing: Spacing | None = None,
+    include_background: bool = True,
+    ignore_index: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Return the signed distance map phi of :class:`segloss_fast.BoundaryLoss`.
+
+    phi = +distance outside of a class and -(distance - w) inside, w the smallest spacing (1 without
+    one), so that it is 0 on the voxels of the class at its boundary. 0 without a boundary.
+
+    Args:
+        target: As for :func:`hausdorff_field`.
+        classes: As for :func:`hausdorff_field`.
+        spacing: As for :func:`hausdorff_field`.
+        include_background: As for :func:`hausdorff_field`.
+        ignore_index: As for :func:`hausdorff_field`.
+        impl: As for :func:`hausdorff_field`.
+
+    Returns:
+        float32 ``[B, C, *S]`` in the unit of ``spacing``.
+
+    Raises:
+        TypeError: As :func:`hausdorff_field`.
+        ValueError: As :func:`hausdorff_field`.
+        RuntimeError: As :func:`hausdorff_field`.
+    """
+    mask = _masks(target, classes, include_background, ignore_index, impl)
+    return boundary_map(mask, spacing, impl)
+
+
+@torch.no_grad()
+def penalty_field(
+    target: Tensor,
+    classes: int | None = None,
+    *,
+    spacing: Spacing | None = None,
+    per_class: bool = False,
+    ignore_index: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Return phi of :class:`segloss_fast.DistancePenalizedCELoss`, in [0, 1).
+
+    phi_c = 1 - d / max d, d the distance to the boundary of class c, the largest taken separately
+    over the inside and the outside of the class. 0 for a class without a boundary.
+
+    Args:
+        target: As for :func:`hausdorff_field`.
+        classes: As for :func:`hausdorff_field`.
+        spacing: As for :func:`hausdorff_field`.
+        per_class: For class indices of more than one class: whether to return every class's phi, as
+            a sigmoid needs, and not that of the voxel's own class, as a softmax does.
+        ignore_index: As for :func:`hausdorff_field`.
+        impl: As for :func:`hausdorff_field`.
+
+    Returns:
+        float32 ``[B, C, *S]``, or ``[B, 1, *S]`` for the voxel's own class.
+
+    Raises:
+        TypeError: As :func:`hausdorff_field`.
+        ValueError: As :func:`hausdorff_field`.
+        RuntimeError: As :func:`hausdorff_field`.
+    """
+    check_flag("per_class", per_class)
+    if classes is not None and not per_class and classes > 1:
+        labels, _, classes = _read(target, classes, ignore_index)
+        return own_class(labels, classes, spacing, impl, penalty=True)
+    return penalty_map(_masks(target, classes, True, ignore_index, impl), spacing, impl)
+
+
+def distances(
+    mask: Tensor, spacing: Spacing | None, side: str, impl: str, squared: bool = False
+) -> Tensor:
+    """Return distance_transform's field, 0 for a mask without a boundary.
+
+    Args:
+        mask: ``[B, C, *S]`` bool.
+        spacing: Unchecked.
+        side: Of distance_transform.
+        impl: Of distance_transform.
+        squared: Whether to return squares.
+    """
+    spacing = check_spacing(spacing)
+    field = distance_transform(mask, spacing, side=side, squared=squared, impl=impl)
+    # Infinite where there is no boundary, and there only.
+    return field.nan_to_num_(posinf=0, neginf=0)
+
+
+def boundary_map(mask: Tensor, spacing: Spacing | None, impl: str) -> Tensor:
+    """Return phi as :func:`boundary_field`, given the masks."""
+    spacing = check_spacing(spacing)
+    field = distances(mask, spacing, "signed", impl)
+    step = min(spacing) if isinstance(spacing, tuple) else spacing
+    return field.add_(field < 0, alpha=1 if step is None else step)
+
+
+def penalty_map(mask: Tensor, spacing: Spacing | None, impl: str) -> Tensor:
+    """Return phi as :func:`penalty_field`, given the masks."""
+    field = distances(mask, spacing, "signed", impl)
+    if field.numel() == 0:
+        return field
+    axes = list(range(2, field.dim()))
+    outside, inside = field.amax(axes, keepdim=True), -field.amin(axes, keepdim=True)
+    bounded = outside > 0
+    # Two factors, one for either side's distances; infinite ones only where there are none.
+    ratio = field.clamp_min(0).mul_(1 / outside.masked_fill(~bounded, 1))
+    ratio.addcmul_(field.clamp_max_(0), 1 / inside.masked_fill(~bounded, 1), value=-1)
+    return ratio.neg_().add_(bounded)
+
+
+def own_class(
+    labels: Tensor, classes: int, spacing: Spacing | None, impl: str, *, penalty: bool
+) -> Tensor:
+    """Return each voxel's distance to the boundary of its own class, float32 ``[B, 1, *S]``.
+
+    One class after another, because their voxels are disjoint: no field per class is needed.
+
+    Args:
+        labels: ``[B, *S]``; what is no class gets 0.
+        classes: Number of classes.
+        spacing: Unchecked.
+        impl: Of distance_transform.
+        penalty: Whether to return phi of :func:`penalty_field` instead of the distance.
+    """
+    own = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)[:, None]
+    axes = list(range(2, own.dim()))
+    for c in range(classes if own.numel() else 0):
+        mask = (labels == c)[:, None]
+        field = distances(mask, spacing, "inside", impl)
+        if penalty:
+            largest = field.amax(axes, keepdim=True)
+            bounded = largest > 0
+            field.mul_(-1 / largest.masked_fill(~bounded, 1)).add_(mask & bounded)
+        own += field
+    return own
+
+
+def _masks(
+    target: Tensor,
+    classes: int | None,
+    include_background: bool,
+    ignore_index: int | None,
+    impl: str,
+) -> Tensor:
+    check_flag("include_background", include_background)
+    target, dense, channels = _read(target, classes, ignore_index)
+    return target_masks(
+        target,
+        channels,
+        dense=dense,
+        ignore_index=ignore_index,
+        first=0 if include_background else 1,
+        impl=impl,
+    )
+
+
+def _read(
+    target: Tensor, classes: int | None, ignore_index: int | None
+) -> tuple[Tensor, bool, int]:
+    """Return the target as class indices ``[B, *S]`` or as values, which it is, and C."""
+    _check.check_dtype("target", target, _check.REAL)
+    _check.check_ignore_index(ignore_index)
+    if classes is None:
+        if not 3 <= target.dim() <= 5:
+            raise ValueError(
+                "target must be values [B, C, *S] with one to three spatial dimensions where "
+                f"classes is None, got shape {list(target.shape)}"
+            )
+        if ignore_index is not None:
+            raise ValueError("ignore_index goes with class indices, which need classes; got None")
+        return target, True, target.shape[1]
+    if not isinstance(classes, int) or isinstance(classes, bool):
+        raise TypeError(f"classes must be an int or None, got {type(classes).__name__}")
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes}")
+    if target.dim() >= 3 and target.shape[1] == 1:
+        target = target.squeeze(1)
+    if not 2 <= target.dim() <= 4:
+        raise ValueError(
+            "target must be class indices [B, *S] or [B, 1, *S] with one to three spatial "
+            f"dimensions, got shape {list(target.shape)}"
+        )
+    return target, False, classes
