@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segloss_fast.ops.region_sums import triton_plan
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, Options
-from segloss_fast.ops.region_sums.reference import _can_hold
+from segloss_fast.ops.region_sums.reference import can_hold
 from segloss_fast.ops.region_sums.triton_plan import CHANNELS_LAST, PLANES, STRIDED, Plan, Problem
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
 
@@ -67,7 +67,7 @@ class Call:
         if voxel_weight is not None and voxel_weight.shape[1] == shape[1] > 1:
             self.weight = 2
         ignore = options.ignore_index
-        self.ignores = ignore is not None and not self.dense and _can_hold(target.dtype, ignore)
+        self.ignores = ignore is not None and not self.dense and can_hold(target.dtype, ignore)
         self.space = (*[1] * (5 - len(shape)), *shape[2:])
         weight = input if voxel_weight is None else voxel_weight
         tensors = {"x": input, "t": target, "w": weight, "g": input if grad is None else grad}
