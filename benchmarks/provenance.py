@@ -17,7 +17,7 @@ from benchmarks import cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 2
-PACKAGES = ("torch", "monai")
+PACKAGES = ("torch", "monai", "scipy", "edt")
 
 
 def machine() -> dict[str, str]:

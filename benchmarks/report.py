@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import tables
+from benchmarks import distance_tables, tables
 from benchmarks.results import RESULTS, Case, Result, load
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ COLORS = {
     "reference": "#9fc8b8",
     "eager": "#b0532b",
     "compiled": "#e0a27e",
+    "edt": "#b0532b",
+    "scipy": "#e0a27e",
 }
 
 
@@ -42,10 +44,16 @@ def heading(result: Result) -> str:
         )
     return (
         f"{p['cpu']}, {p['threads']} threads ({p['cores']} cores), {p['system']}; "
-        f"Python {p['python']}, torch {p['torch']}, MONAI {p['monai']}, "
+        f"Python {p['python']}, torch {p['torch']}, {_peers(p)}, "
         f"segloss_fast {p['segloss_fast']} ({p['native']}) at commit {p['commit']}, {p['date']}."
         + (f" **Others took {float(others):.0%} of the machine meanwhile.**" if busy else "")
     )
+
+
+def _peers(p: dict[str, str]) -> str:
+    """Return the versions of the peers that were there."""
+    names = {"monai": "MONAI", "scipy": "scipy", "edt": "edt"}
+    return ", ".join(f"{names[key]} {p[key]}" for key in names if key in p)
 
 
 def full(results: Sequence[Result]) -> str:
@@ -53,6 +61,9 @@ def full(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         cases = result.cases
+        if result.benchmark == distance_tables.NAME:
+            parts += [f"**{result.benchmark}**", heading(result), *distance_tables.block(cases)]
+            continue
         parts += [
             f"**{result.benchmark}**",
             heading(result),
@@ -92,13 +103,18 @@ def readme_block(results: Sequence[Result]) -> str:
     """Return what stands between the README's markers: headlines, then everything, folded."""
     parts = []
     for result in results:
+        if result.benchmark == distance_tables.NAME:
+            parts += [f"`{result.benchmark}`: {heading(result)}"]
+            parts += distance_tables.block(result.cases)
+            continue
         shown = [case for case in result.cases if is_headline(case)]
         parts += [
             f"`{result.benchmark}`: {heading(result)}",
             tables.summary(shown),
             *tables.remarks(shown),
         ]
-    folded = f"<details><summary>All cases</summary>\n\n{full(results)}\n\n</details>"
+    losses = [result for result in results if result.benchmark != distance_tables.NAME]
+    folded = f"<details><summary>All cases</summary>\n\n{full(losses)}\n\n</details>"
     return "\n\n".join([*parts, folded])
 
 

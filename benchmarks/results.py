@@ -43,8 +43,8 @@ class Case:
         loss: Name of the loss.
         shape: ``[B, C, *S]``.
         dtype: Name of the input's dtype.
-        logits: Kind of logits.
-        peer: Whose the contender ``eager`` is.
+        logits: Kind of logits, or of mask.
+        peer: Whose the contender ``eager`` is, or another contender.
         device: ``"cpu"`` or ``"cuda"``.
         ours: The contender that impl="auto" takes.
         floor_bytes: Per mode, what no kernel can avoid to move.

@@ -123,7 +123,8 @@ def _errors(row: Row | None, *kinds: str) -> str:
     return "-" if row is None else " / ".join(f"{row.accuracy[kind]:.0e}" for kind in kinds)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -146,7 +147,7 @@ def times(cases: Sequence[Case]) -> str:
         ]
         for case in cases
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _memory_verdict(case: Case) -> str:
@@ -167,7 +168,7 @@ def memory(cases: Sequence[Case]) -> str:
         ]
         for case in cases
     ]
-    return _table(["case", *_labels(cases).values(), "target (peak)"], rows)
+    return table(["case", *_labels(cases).values(), "target (peak)"], rows)
 
 
 def accuracy(cases: Sequence[Case]) -> str:
@@ -177,7 +178,7 @@ def accuracy(cases: Sequence[Case]) -> str:
         [describe(case), *(_errors(case.rows.get(name), *kinds) for name in _labels(cases))]
         for case in cases
     ]
-    return _table(["case", *_labels(cases).values()], rows)
+    return table(["case", *_labels(cases).values()], rows)
 
 
 def summary(cases: Sequence[Case]) -> str:
@@ -196,7 +197,7 @@ def summary(cases: Sequence[Case]) -> str:
         ]
         for case in cases
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def bandwidth(cases: Sequence[Case], copy: float) -> str:
@@ -216,7 +217,7 @@ def bandwidth(cases: Sequence[Case], copy: float) -> str:
             parts = [] if row is None else [_part(case, row, mode, copy) for mode in _MODES]
             cells.append(" / ".join(f"{part:.0%}" for part in parts) or "-")
         rows.append([describe(case), *cells, _bandwidth_verdict(case, copy)])
-    return _table(["case", "Triton", "CUDA C++", "target (of what auto takes)"], rows)
+    return table(["case", "Triton", "CUDA C++", "target (of what auto takes)"], rows)
 
 
 _MODES = ("forward", "backward")

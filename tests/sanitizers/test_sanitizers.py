@@ -82,7 +82,8 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
-def test_region_sums(sanitized: Sandbox, runtime: dict[str, str]) -> None:
-    done = sanitized.python(str(HERE / "fuzz_region_sums.py"), **runtime)
+@pytest.mark.parametrize("primitive", ["region_sums", "distance_transform"])
+def test_primitive(sanitized: Sandbox, runtime: dict[str, str], primitive: str) -> None:
+    done = sanitized.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
     assert done.returncode == 0, done.stdout
     assert "no finding" in done.stdout, done.stdout

@@ -19,7 +19,7 @@ def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool) ->
         side: ``"inside"``, ``"outside"``, ``"both"`` or ``"signed"``.
         squared: Whether to return squares.
     """
-    inside = mask != 0
+    inside = (mask != 0).contiguous()
     if side == "inside":
         return _distance(inside, spacing, squared)
     outside = _distance(~inside, spacing, squared)
