@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import segloss_fast
-from segloss_fast import region_sums
+from segloss_fast import _native, region_sums
 from segloss_fast._native import CUDA_MISSING
 from segloss_fast.ops.region_sums import kernels, reference
 
@@ -53,7 +53,7 @@ def test_auto_on_the_cpu_never_interprets(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(kernels, "_HAS_TRITON", True)
+    monkeypatch.setattr(_native, "_HAS_TRITON", True)
     assert kernels.why_not("triton", CUDA) is None
     for device, dtype, text in [
         (CPU, torch.float32, "only under TRITON_INTERPRET=1"),
@@ -61,7 +61,7 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         (CUDA, torch.float64, "no float64"),
     ]:
         assert text in str(kernels.why_not("triton", device, dtype))
-    monkeypatch.setattr(kernels, "_HAS_TRITON", False)
+    monkeypatch.setattr(_native, "_HAS_TRITON", False)
     assert "pip install triton" in str(kernels.why_not("triton", CUDA))
     assert kernels.why_not("native", CUDA) == CUDA_MISSING
     assert "no native kernels for meta tensors" in str(kernels.why_not("native", META))
