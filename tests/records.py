@@ -30,6 +30,7 @@ class LossRecord:
         tolerance: Of values and gradients in float64; larger where a float32 field weighs them.
         zero_if_perfect: Whether the loss of a perfect prediction is 0.
         passes: Calls of region_sums in a step; the second one counts voxels only.
+        primitives: Those whose kernels it needs.
     """
 
     module: type[nn.Module]
@@ -42,6 +43,7 @@ class LossRecord:
     tolerance: float = 1e-12
     zero_if_perfect: bool = True
     passes: int = 1
+    primitives: tuple[str, ...] = ("region_sums",)
 
     @property
     def name(self) -> str:
@@ -160,6 +162,7 @@ BAD_ALPHA: tuple[tuple[Keywords, type[Exception], str], ...] = (
 )
 # The fields are float32, and so is their product with a voxel weight.
 FIELD = 2e-7
+BOTH = ("region_sums", "distance_transform")
 
 BOUNDARY_LOSSES = (
     LossRecord(
@@ -171,6 +174,7 @@ BOUNDARY_LOSSES = (
         bad_keywords=(*BAD_SPACING, *BAD_ALPHA),
         number="alpha",
         tolerance=FIELD,
+        primitives=BOTH,
     ),
     LossRecord(
         segloss_fast.LogHausdorffDTLoss,
@@ -181,6 +185,7 @@ BOUNDARY_LOSSES = (
         bad_keywords=(*BAD_SPACING, *BAD_ALPHA),
         number="alpha",
         tolerance=FIELD,
+        primitives=BOTH,
     ),
     LossRecord(
         segloss_fast.HausdorffERLoss,
@@ -207,6 +212,7 @@ BOUNDARY_LOSSES = (
         bad_keywords=BAD_SPACING,
         number="spacing",
         tolerance=FIELD,
+        primitives=BOTH,
         zero_if_perfect=False,
     ),
     LossRecord(
@@ -218,6 +224,7 @@ BOUNDARY_LOSSES = (
         bad_keywords=BAD_SPACING,
         number="spacing",
         tolerance=FIELD,
+        primitives=BOTH,
         passes=2,
     ),
     LossRecord(
@@ -229,6 +236,7 @@ BOUNDARY_LOSSES = (
         bad_keywords=BAD_SPACING,
         number="spacing",
         tolerance=FIELD,
+        primitives=BOTH,
         passes=2,
     ),
 )

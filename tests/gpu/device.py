@@ -14,10 +14,12 @@ KERNELS = ("native", "triton")
 IMPLS = ("reference", *KERNELS)
 
 
-def require(impl: str) -> None:
-    """Skip the test where the implementation does not run here."""
+def require(impl: str, *primitives: str) -> None:
+    """Skip the test where the implementation of a primitive (region_sums) does not run here."""
     for backend in backends():
-        if backend.impl == impl and backend.device == DEVICE and not backend.available:
+        if (backend.impl, backend.device, backend.available) == (impl, DEVICE, False) and (
+            backend.primitive in (primitives or ("region_sums",))
+        ):
             pytest.skip(backend.detail)
 
 

@@ -16,7 +16,7 @@ from tests.helpers import assert_close, gradient, relative_l2
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("kind", ["labels", "ignore", "absent", "dense", "weighted"])
 def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None:
-    require(impl)
+    require(impl, *record.primitives)
     case = problem(kind, dtype=torch.float32)
     tried = 0
     for own in record.keywords:
