@@ -75,7 +75,7 @@ def run(program: Path, *arguments: str, seed: int = 0) -> subprocess.CompletedPr
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
