@@ -232,7 +232,7 @@ def test_levels_equal_single_calls(count: int) -> None:
 def test_levels_that_disagree_are_an_error() -> None:
     x, target, _, _ = sample((1, 3, 5), "softmax", "labels")
     for other in (x[:, :2], x.float()):
-        with pytest.raises(RuntimeError, match="must agree|must have the same"):
+        with pytest.raises(RuntimeError, match=r"must agree|must have the same"):
             forward([x, other], [target, target], [], options_of())
     with pytest.raises(RuntimeError, match="wrong shape of target"):
         forward([x], [target[:, :4]], [], options_of())
