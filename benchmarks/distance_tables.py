@@ -1,21 +1,59 @@
-"""The table of distance_transform's benchmark for report.py: ratios, targets, errors."""
+"""The tables of distance_transform's benchmarks for report.py: ratios, targets, errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from benchmarks.results import Case
+from benchmarks.results import Case, Result
 from benchmarks.tables import number, ratio, table
 
-NAME = "distance_transform"
 # The speed-ups that every mask must reach, and aims at: against edt, noise apart, and scipy.
 EDT, NOISE, SCIPY = (5.0, 10.0), (3.0, 10.0), (8.0, 15.0)
 SCIPY_MEAN = (20.0, 50.0)  # geometric, over all cases
 
 
-def block(cases: Sequence[Case]) -> list[str]:
-    """Return the paragraphs of the results."""
+# On a GPU, milliseconds that blobs, ball and its surroundings must take at most, and aims at.
+CUDA_MS: dict[tuple[int, ...], tuple[float, float]] = {
+    (256, 256, 256): (0.20, 0.11),
+    (512, 512, 512): (1.5, 0.9),
+}
+
+
+def block(result: Result) -> list[str] | None:
+    """Return the paragraphs of a result, None if it is of another benchmark."""
+    blocks = {"distance_transform": _cpu_block, "distance_transform_cuda": _cuda_block}
+    return blocks[result.benchmark](result) if result.benchmark in blocks else None
+
+
+def _cuda_block(result: Result) -> list[str]:
+    copy = 1e9 * float(result.provenance["copy_gb_s"])
+    rows = []
+    for case in result.cases:
+        floor = 1e3 * case.floor_bytes["both"] / copy
+        names = ("native", "triton", "cupy")
+        times = [_ms(case, name) if name in case.rows else "-" for name in names]
+        size = "x".join(map(str, case.shape))
+        rows.append([case.logits, size, *times, number(floor), _cuda_verdict(case)])
+    head = ["mask, side", "size", "CUDA C++, ms", "Triton", "CuPy", "floor", "target"]
+    return [
+        "All masks in one call, cold cache; the floor is a copy of the bytes that the passes move.",
+        table(head, rows),
+    ]
+
+
+def _cuda_verdict(case: Case) -> str:
+    kind, side = case.logits.split(", ")
+    target = CUDA_MS.get(tuple(case.shape[2:]))
+    if target is None or side != "inside" or kind not in ("blobs", "ball", "around"):
+        return ""
+    (must, aim), ms = target, case.rows["native"].ms["both"]
+    state = "**missed**" if ms > must else "aim met" if ms <= aim else "met"
+    return f"{must:g} ms (aim {aim:g}): {state}"
+
+
+def _cpu_block(result: Result) -> list[str]:
+    cases = result.cases
     return [
         "One mask a call; medians of interleaved repeats. edt and ours have the same threads, "
         "scipy one. Errors are the largest relative to scipy's float64; MB are ours, above the "

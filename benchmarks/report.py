@@ -61,8 +61,9 @@ def full(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         cases = result.cases
-        if result.benchmark == distance_tables.NAME:
-            parts += [f"**{result.benchmark}**", heading(result), *distance_tables.block(cases)]
+        distances = distance_tables.block(result)
+        if distances is not None:
+            parts += [f"**{result.benchmark}**", heading(result), *distances]
             continue
         parts += [
             f"**{result.benchmark}**",
@@ -103,9 +104,9 @@ def readme_block(results: Sequence[Result]) -> str:
     """Return what stands between the README's markers: headlines, then everything, folded."""
     parts = []
     for result in results:
-        if result.benchmark == distance_tables.NAME:
-            parts += [f"`{result.benchmark}`: {heading(result)}"]
-            parts += distance_tables.block(result.cases)
+        distances = distance_tables.block(result)
+        if distances is not None:
+            parts += [f"`{result.benchmark}`: {heading(result)}", *distances]
             continue
         shown = [case for case in result.cases if is_headline(case)]
         parts += [
@@ -113,7 +114,7 @@ def readme_block(results: Sequence[Result]) -> str:
             tables.summary(shown),
             *tables.remarks(shown),
         ]
-    losses = [result for result in results if result.benchmark != distance_tables.NAME]
+    losses = [result for result in results if distance_tables.block(result) is None]
     folded = f"<details><summary>All cases</summary>\n\n{full(losses)}\n\n</details>"
     return "\n\n".join([*parts, folded])
 

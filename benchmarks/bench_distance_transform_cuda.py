@@ -1,6 +1,6 @@
 """distance_transform on a CUDA device: our kernels, and CuPy's where it is installed.
 
-    python -m pytest benchmarks/distance_transform_cuda.py --benchmark-only -o addopts=
+    python -m pytest benchmarks/bench_distance_transform_cuda.py --benchmark-only -o addopts=
 
 The published times (``interleaved_ms``) are medians by the device's clock, with the second-level
 cache written over before each call. ``floor_bytes`` is what three passes must move, 17 per voxel of
