@@ -9,13 +9,10 @@
 
 #include "parallel.h"
 #include "region_masks/kernels.h"
-#include "region_sums/describe.h"
+#include "voxels/describe.h"
 
 namespace segloss::region_masks {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
@@ -57,10 +54,10 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
   problem.channels = classes;
   problem.mode = static_cast<Mode>(mode);
   problem.first = std::min(first, classes);
-  problem.values = region_sums::const_view_of(values, !from_labels);
+  problem.values = const_view_of(values, !from_labels);
   problem.has_labels = from_labels || labels.has_value();
   if (problem.has_labels) {
-    problem.labels = region_sums::const_view_of(from_labels ? values : *labels, false);
+    problem.labels = const_view_of(from_labels ? values : *labels, false);
   }
   problem.has_ignore = ignore_index.has_value();
   problem.ignore_index = ignore_index.value_or(0);

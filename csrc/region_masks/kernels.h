@@ -1,16 +1,12 @@
-// What the region_masks kernels compute on, free of torch. Tensors are described as those of
-// region_sums are.
+// What the region_masks kernels compute on, free of torch.
 #pragma once
 
 #include <cstdint>
 
 #include "instruction_sets.h"
-#include "region_sums/kernels.h"
+#include "voxels/view.h"
 
 namespace segloss::region_masks {
-
-using region_sums::Dtype;
-using region_sums::View;
 
 // The order is that of MODES in segloss_fast/ops/region_masks/kernels.py.
 enum class Mode : int32_t {

@@ -6,20 +6,9 @@
 #include <cstdint>
 
 #include "instruction_sets.h"
+#include "voxels/view.h"
 
 namespace segloss::region_sums {
-
-enum class Dtype : int32_t {
-  kFloat32,
-  kFloat64,
-  kFloat16,
-  kBFloat16,
-  kUInt8,  // and bool
-  kInt8,
-  kInt16,
-  kInt32,
-  kInt64
-};
 
 // The order of both is that of ACTIVATIONS and TERMS in segloss_fast/ops/region_sums/options.py.
 enum class Activation : int32_t { kSoftmax, kSigmoid, kProbabilities };
@@ -40,18 +29,6 @@ enum Term : int32_t {
   kFocalNeg,
   kWeight,
   kTermCount
-};
-
-// A tensor [B, C, *S] in place. The voxels' dimensions are merged where their strides allow;
-// strides in elements.
-struct View {
-  void* data;
-  Dtype dtype;
-  int64_t batch_stride;
-  int64_t channel_stride;
-  int dims;
-  int64_t size[3];
-  int64_t stride[3];
 };
 
 struct Problem {

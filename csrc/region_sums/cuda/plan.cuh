@@ -2,8 +2,8 @@
 // from the launch for all others.
 #pragma once
 
-#include "region_sums/cuda/math.cuh"
 #include "region_sums/cuda/problem.h"
+#include "voxels/cuda/math.cuh"
 
 namespace segloss::region_sums::cuda {
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cuda.cuh"
-#include "region_sums/cuda/math.cuh"
 #include "region_sums/cuda/problem.h"
+#include "voxels/cuda/math.cuh"
 
 namespace segloss::region_sums::cuda {
 

@@ -1,4 +1,4 @@
-"""Elementary functions of tiles, with the accuracy of the CPU kernels' (csrc/region_sums/math.inc).
+"""Elementary functions of tiles, with the accuracy of the CPU kernels' (csrc/voxels/math.inc).
 
 Triton's core has no log1p, and the logarithm of the GPU is good to 2e-7 absolute only: a loss of
 voxels that are nearly certain needs better. The series here need no library, so that they work in

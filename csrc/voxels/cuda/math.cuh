@@ -9,11 +9,11 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "region_sums/kernels.h"
+#include "voxels/view.h"
 
 #define SL_DEVICE __device__ __forceinline__
 
-namespace segloss::region_sums::cuda {
+namespace segloss {
 
 // The thread's number, which the compiler believes to be new at each call: it keeps nothing that
 // follows from it in registers from one tile to the next. What a tile needs once is computed once.
@@ -197,4 +197,4 @@ SL_DEVICE void visit_dtype(Dtype dtype, F f) {
   }
 }
 
-}  // namespace segloss::region_sums::cuda
+}  // namespace segloss
