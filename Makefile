@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo test check bench build format clean
+.PHONY: demo test check bench docs build format clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python examples/brain_mri.py
@@ -32,6 +32,12 @@ format: $(VENV)/.check
 bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python benchmarks/run.py
 
+# What __all__ names; beside it the packages whose docstrings hold the keywords and the formulas.
+docs: $(VENV)/.docs $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/pdoc --docformat google --output-directory build/docs \
+		segloss_fast segloss_fast.losses segloss_fast.ops.region_sums
+	@echo "API reference: build/docs/index.html"
+
 build: $(VENV)/.built-$(SEGLOSS_BUILD)
 
 $(VENV)/.base: constraints.txt
@@ -48,7 +54,7 @@ $(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
 	$(BIN)/python -m segloss_fast
 	touch $@
 
-$(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench: $(VENV)/.%: $(VENV)/.base pyproject.toml
+$(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.base pyproject.toml
 	$(PIP) $$($(BIN)/python scripts/extra.py $*)
 	touch $@
 

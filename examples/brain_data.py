@@ -23,6 +23,7 @@ CLASSES = ("background", "other brain", "gray matter", "white matter")
 # image among the training slices.
 SLAB = (0.48, 0.65)
 
+VALIDATION_SEED = 1000  # of the corruption that networks and thresholds are judged on
 NOISE = 0.1  # standard deviation; the means of white and gray matter are 0.17 apart
 CONTRAST = 0.35  # largest |log gamma|
 FIELD = 0.15  # standard deviation of the log of the sensitivity

@@ -6,6 +6,8 @@ from examples.brain_data import CLASSES, Head
 from examples.brain_step import Cost
 from examples.brain_train import Training
 
+OURS = "network"  # names of trainings
+REFERENCE = "network, reference loss"
 TISSUES = (2, 3)  # gray and white matter
 EARLY = (
     5  # steps; training amplifies any difference in rounding, so that later ones may differ more
@@ -52,20 +54,36 @@ def print_costs(costs: dict[str, Cost], measured: str) -> None:
         )
 
 
+def drift(scores: dict[str, list[float]]) -> float:
+    """Return the largest difference in Dice between the trainings with the reference loss.
+
+    Args:
+        scores: Name and Dice of every class.
+    """
+    first, *others = (row for name, row in scores.items() if name.startswith(REFERENCE))
+    return max(
+        (abs(a - b) for other in others for a, b in zip(first, other, strict=True)), default=0.0
+    )
+
+
 def check(
     scores: dict[str, list[float]], ours: Training, reference: Training
 ) -> list[tuple[bool, str]]:
     """Check what the demo promises.
 
     Args:
-        scores: Dice of every class: two rows of thresholds, then ours, then the reference's.
+        scores: Dice of every class: of thresholds, and of the trainings (OURS, REFERENCE...). Where
+            the reference was trained twice, from weights that differ by rounding, ours may differ
+            from it by twice as much as these two do; by 0.02 always.
         ours: The training with the fastest implementation.
         reference: The training with the reference.
 
     Returns:
         For every promise whether it holds, and what was measured.
     """
-    *thresholds, first, second = scores.values()
+    thresholds = [row for name, row in scores.items() if name.startswith("thresholds")]
+    first, second = scores[OURS], scores[REFERENCE]
+    allowed = max(0.02, 2 * drift(scores))
     results = []
     for index in TISSUES:
         lowest, best = min(first[index], second[index]), max(row[index] for row in thresholds)
@@ -80,7 +98,9 @@ def check(
     )
     for name, a, b in zip(CLASSES, first, second, strict=True):
         gap = abs(a - b)
-        results.append((gap <= 0.02, f"{name}: final Dice differs by {gap:.4f} <= 0.02"))
+        results.append(
+            (gap <= allowed, f"{name}: final Dice differs by {gap:.4f} <= {allowed:.3f}")
+        )
     return results
 
 

@@ -15,7 +15,12 @@ from tqdm import tqdm
 from examples.brain_data import CLASSES, Head, sample_batch
 from examples.unet3d import UNet3d
 
+CONTEXT = 16  # slices on each side of a slab that a network sees when it labels the slab
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+# Called after every step with its number, the seconds of training so far (without those spent in
+# it), and the network with the moving average of its weights.
+Observer = Callable[[int, float, UNet3d], None]
 
 # Of the moving average of the weights, per step. Two trainings that differ by rounding end in
 # different networks; the averages are better than those, and closer to each other.
@@ -33,6 +38,8 @@ class Recipe:
         rate: Largest learning rate.
         seed: Seed of the weights and of the data.
         device: Where to train.
+        nudge: Relative change of the initial weights: one of rounding size shows how far two
+            trainings drift apart that differ by nothing else.
     """
 
     steps: int
@@ -41,6 +48,7 @@ class Recipe:
     rate: float
     seed: int
     device: torch.device
+    nudge: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,9 @@ class Training:
     seconds: float
 
 
-def train(head: Head, loss: Loss, recipe: Recipe, title: str) -> Training:
+def train(
+    head: Head, loss: Loss, recipe: Recipe, title: str, observe: Observer | None = None
+) -> Training:
     """Train a network from scratch; with one recipe, weights and data are the same for every loss.
 
     Args:
@@ -66,17 +76,23 @@ def train(head: Head, loss: Loss, recipe: Recipe, title: str) -> Training:
         loss: Called with logits ``[B, C, *patch]`` and labels ``[B, 1, *patch]``.
         recipe: How to train.
         title: Name in the progress bar.
+        observe: Looks on.
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     network = UNet3d(in_channels=1, classes=len(CLASSES)).to(recipe.device)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1 + recipe.nudge)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    assert isinstance(averaged.module, UNet3d)
+    averaged.module.eval()
     losses = []
     start = time.perf_counter()
     with tqdm(range(recipe.steps), desc=title, unit="step", disable=None) as progress:
-        for _ in progress:
+        for step in progress:
             images, labels = sample_batch(head, recipe.patch, recipe.batch, generator)
             value = loss(network(images.to(recipe.device)), labels.to(recipe.device))
             optimizer.zero_grad()
@@ -86,9 +102,11 @@ def train(head: Head, loss: Loss, recipe: Recipe, title: str) -> Training:
             averaged.update_parameters(network)
             losses.append(value.item())
             progress.set_postfix(loss=f"{losses[-1]:.3f}")
-    seconds = time.perf_counter() - start
-    assert isinstance(averaged.module, UNet3d)
-    return Training(averaged.module.eval(), losses, seconds)
+            if observe is not None:
+                pause = time.perf_counter()
+                observe(step + 1, pause - start, averaged.module)
+                start += time.perf_counter() - pause
+    return Training(averaged.module, losses, time.perf_counter() - start)
 
 
 @torch.inference_mode()
@@ -105,3 +123,17 @@ def predict(network: UNet3d, image: Tensor, device: torch.device) -> Tensor:
     logits: Tensor = network(padded[None, None].to(device))
     x, y, z = image.shape
     return logits[:, :, :x, :y, :z]
+
+
+def label_slab(network: UNet3d, image: Tensor, slab: slice, device: torch.device) -> Tensor:
+    """Return the class indices ``[X, Y, slab]`` of some axial slices.
+
+    Args:
+        network: The trained network.
+        image: The whole head, ``[X, Y, Z]``.
+        slab: The slices.
+        device: Where the network is.
+    """
+    first = max(0, slab.start - CONTEXT)
+    logits = predict(network, image[:, :, first : slab.stop + CONTEXT], device)
+    return logits[0].argmax(dim=0).cpu()[:, :, slab.start - first : slab.stop - first]
