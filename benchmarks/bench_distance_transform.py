@@ -15,13 +15,14 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.distances import MASKS, Case, measure
+from benchmarks.distances import HEAD, MASKS, TISSUES, Case, measure
 from benchmarks.harness import Effort
 
 ANISOTROPIC = (3.0, 0.8, 0.8)
 SIZES = [(128, 128, 128), (96, 160, 160), (192, 192, 192), (256, 256, 256)]
 CASES = [Case(mask, size) for size in SIZES for mask in MASKS]
 CASES += [Case(mask, (48, 512, 512), ANISOTROPIC) for mask in MASKS]
+CASES += [Case(tissue, HEAD) for tissue in TISSUES]
 QUICK_CASES = [Case(mask, (64, 64, 64)) for mask in MASKS]
 QUICK_CASES += [Case("blobs", (24, 128, 128), ANISOTROPIC)]
 
