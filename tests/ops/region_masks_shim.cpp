@@ -1,0 +1,14 @@
+// The CUDA operator for CPU tensors, over the headers that run its kernels there.
+#include <torch/csrc/stable/library.h>
+
+#include "region_masks/cuda/op.h"
+
+STABLE_TORCH_LIBRARY(segloss_shim_region_masks, m) {
+  m.def(
+      "masks(Tensor values, Tensor? labels, int classes, int mode, int? ignore_index, int first)"
+      " -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(segloss_shim_region_masks, CPU, m) {
+  m.impl("masks", TORCH_BOX(&segloss::region_masks::cuda::masks));
+}
