@@ -18,12 +18,20 @@ from tests.cuda_shim.operators import CSRC, build_operators
 from tests.ops.region_masks_cases import Case, check, random_case
 
 CUDA = CSRC / "region_masks" / "cuda"
-SOURCES = [CUDA / "masks.cu", CUDA / "op.cu", Path(__file__).with_suffix(".cpp")]
+HOST = [CUDA / "op.cu", Path(__file__).with_suffix(".cpp")]
+TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
 
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    return build_operators(SOURCES, folder / "region_masks_shim.so", sanitize=sanitize)
+    sources = [CUDA / "masks.cu", *HOST]
+    return build_operators(sources, folder / "region_masks_shim.so", sanitize=sanitize)
+
+
+def build_traffic(folder: Path) -> Path:
+    """Compile them with their wide loads counted, as library segloss_shim_traffic."""
+    defines = ["-DSEGLOSS_SHIM_LIBRARY=segloss_shim_traffic"]
+    return build_operators([TRAFFIC, *HOST], folder / "traffic.so", defines=defines)
 
 
 def load(path: Path) -> ctypes.CDLL:

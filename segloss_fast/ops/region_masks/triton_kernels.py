@@ -19,8 +19,8 @@ from segloss_fast.ops.region_sums.triton_math import exp
 SOFTMAX = tl.constexpr(0)  # as numbered in kernels.MODES
 SIGMOID = tl.constexpr(1)
 LABELS = tl.constexpr(3)
-MOST = {"float32": tl.constexpr(3.40282347e38), "float64": tl.constexpr(1.7976931348623157e308)}
-MOST32, MOST64 = MOST["float32"], MOST["float64"]
+MOST32 = tl.constexpr(3.40282347e38)
+MOST64 = tl.constexpr(1.7976931348623157e308)
 IN_FLIGHT = tl.constexpr(4)  # classes that are asked for before any is used
 # No kernel is compiled again for other sizes.
 X_STRIDES = ("x_bs", "x_cs", "x_s0", "x_s1", "x_s2")
@@ -71,10 +71,11 @@ def _most_probable(x, exists, x_cs, classes, BLOCK: tl.constexpr):
     top = tl.full([BLOCK], -1, tl.int32)
     for start in range(0, classes, IN_FLIGHT):
         for k in tl.static_range(IN_FLIGHT):
-            c = tl.cast(start + k, tl.int32)
+            # A tile, since the interpreter makes no mask of a tile and a number.
+            c = tl.full([BLOCK], 0, tl.int32) + (start + k)
+            there = x + tl.cast(start + k, tl.int64) * x_cs
             # Infinitely small adds nothing.
-            logit = tl.load(x + c.to(tl.int64) * x_cs, exists & (c < classes), float("-inf"))
-            logit = _widened(logit)
+            logit = _widened(tl.load(there, exists & (c < classes), float("-inf")))
             leads = logit >= largest
             e = _exp_nonpositive(-tl.abs(logit - largest))
             total = tl.where(leads, total * e + 1, total + e)

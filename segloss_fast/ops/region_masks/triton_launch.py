@@ -17,8 +17,8 @@ from segloss_fast.ops.region_masks import triton_kernels
 from segloss_fast.ops.region_masks.kernels import MODES
 from segloss_fast.ops.region_sums.reference import can_hold
 
-BLOCK = 1024  # voxels of a program, eight per thread
-UNITS = (8, 4)  # divisors of strides and sizes that kernels are made for
+BLOCK = 512  # voxels of a program, four per thread
+UNIT = 4  # divisor of strides and sizes that kernels are made for
 
 
 def forward(
@@ -54,16 +54,16 @@ def launch(
     """Return what writes the masks into ``out``."""
     classes, sizes = out.shape[1], out.shape[2:]
     from_labels = MODES[mode] == "labels"
-    counted = values if from_labels else labels
-    ignores = ignore_index is not None and counted is not None
-    ignores = ignores and can_hold(counted.dtype, ignore_index)
     x = _view(values, sizes, from_labels)
-    t = _view(counted, sizes, True) if ignores else {**x, "cs": 0}
+    counted = x if from_labels or labels is None else _view(labels, sizes, True)
+    ignores = ignore_index is not None and (from_labels or labels is not None)
+    ignores = ignores and can_hold(counted["tensor"].dtype, ignore_index)
+    t = counted if ignores else x
     voxels = sizes.numel()
     unit = 1
     if x["linear"] and t["linear"]:
         numbers = (voxels, x["bs"], x["cs"], t["bs"])
-        unit = next((unit for unit in UNITS if all(n % unit == 0 for n in numbers)), 1)
+        unit = UNIT if all(number % UNIT == 0 for number in numbers) else 1
     blocks = -(-voxels // BLOCK)
     padded = (*[1] * (3 - len(sizes)), *sizes)
     return Launch(
