@@ -80,9 +80,9 @@ def exact(case: Case) -> tuple[Tensor, Tensor]:
     inside[:, : case.first] = False
     labels = values if case.mode == "labels" else case.labels
     if labels is not None and case.ignore_index is not None:
-        ignored = case.ignore_index if labels.dtype != torch.double else float(case.ignore_index)
-        labels = labels if labels.is_floating_point() else labels.long()
-        inside &= (labels != ignored)[:, None]
+        # Widened, because torch would round the number to the labels' dtype.
+        labels = labels.double() if labels.is_floating_point() else labels.long()
+        inside &= (labels != case.ignore_index)[:, None]
     return inside, certain.expand_as(inside)
 
 

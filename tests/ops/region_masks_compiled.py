@@ -55,7 +55,8 @@ def test_nothing_spills(mode: str, label: torch.dtype | None, capability: int) -
         for space in (SPACE, (63, 61, 3)):
             labels = None if mode == "labels" else label
             found = compile_launch(launch_of(mode, dtype, labels, space), capability)
-            assert found.stack == 0, (mode, dtype, space)
+            assert found.report()["loop_spills"] == 0, (mode, dtype, space)
+            assert found.stack <= 16, (mode, dtype, space)  # what lies there around the loop
             # Four programs of 128 threads on a multiprocessor of 65536 registers, at least.
             assert found.registers <= (128 if dtype == torch.float64 else 80), (mode, dtype, space)
 

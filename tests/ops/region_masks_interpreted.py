@@ -46,10 +46,10 @@ def _new_tensors_are_true() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_problems(seed: int) -> None:
     draw = random.Random(seed)
-    for _ in range(20):
+    for _ in range(15):
         compare(run, random_case(draw))
 
 
