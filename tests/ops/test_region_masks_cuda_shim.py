@@ -140,7 +140,7 @@ def test_offsets_past_2_to_the_31(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["softmax", "labels"])
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0, 5)], ids=str)
-def test_empty(mode: str, shape: Sequence[int]) -> None:
+def test_empty(mode: str, shape: tuple[int, ...]) -> None:
     size = shape[:1] + shape[2:] if mode == "labels" else shape
     assert shim.run(Case(torch.zeros(size), None, 3, mode)).shape == shape
 

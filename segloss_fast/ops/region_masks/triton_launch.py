@@ -56,8 +56,11 @@ def launch(
     from_labels = MODES[mode] == "labels"
     x = _view(values, sizes, from_labels)
     counted = x if from_labels or labels is None else _view(labels, sizes, True)
-    ignores = ignore_index is not None and (from_labels or labels is not None)
-    ignores = ignores and can_hold(counted["tensor"].dtype, ignore_index)
+    ignores = (
+        ignore_index is not None
+        and (from_labels or labels is not None)
+        and can_hold(counted["tensor"].dtype, ignore_index)
+    )
     t = counted if ignores else x
     voxels = sizes.numel()
     unit = 1
