@@ -14,7 +14,7 @@ CSRC = Path(__file__).parents[2] / "csrc"
 
 
 def build_operators(
-    sources: Sequence[Path], output: Path, *, sanitize: bool = False, defines: Sequence[str] = ()
+    sources: Sequence[Path], output: Path, *, sanitize: bool = False, options: Sequence[str] = ()
 ) -> Path:
     """Compile kernels, and what registers them for CPU tensors, against LibTorch.
 
@@ -22,19 +22,17 @@ def build_operators(
         sources: ``.cu`` and ``.cpp`` files.
         output: The library to write.
         sanitize: As for :func:`tests.cuda_shim.build.build`.
-        defines: Macros, as the compiler's ``-D`` options.
+        options: More of the compiler's, such as macros.
 
     Returns:
         The output.
     """
-    options = [
+    common = [
         f"-I{CSRC}",
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
         *setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"'),
-        *defines,
         *(f"-L{path}" for path in cpp_extension.library_paths()),
         "-Wl,--no-as-needed",  # the libraries come before what needs them
         "-ltorch_cpu",
-        "-Werror",
     ]
-    return build(sources, output, shared=True, sanitize=sanitize, options=options)
+    return build(sources, output, shared=True, sanitize=sanitize, options=[*common, *options])

@@ -27,7 +27,8 @@ Run = Callable[[Case], Tensor]
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
     output = folder / "distance_transform_shim.so"
-    return build_operators([*SOURCES, REGISTRATION], output, sanitize=sanitize)
+    sources = [*SOURCES, REGISTRATION]
+    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
 
 
 def load(path: Path) -> ctypes.CDLL:

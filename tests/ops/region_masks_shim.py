@@ -24,14 +24,14 @@ TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    sources = [CUDA / "masks.cu", *HOST]
-    return build_operators(sources, folder / "region_masks_shim.so", sanitize=sanitize)
+    sources, output = [CUDA / "masks.cu", *HOST], folder / "region_masks_shim.so"
+    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
 
 
 def build_traffic(folder: Path) -> Path:
     """Compile them with their wide loads counted, as library segloss_shim_traffic."""
-    defines = ["-DSEGLOSS_SHIM_LIBRARY=segloss_shim_traffic"]
-    return build_operators([TRAFFIC, *HOST], folder / "traffic.so", defines=defines)
+    options = ["-Werror", "-DSEGLOSS_SHIM_LIBRARY=segloss_shim_traffic"]
+    return build_operators([TRAFFIC, *HOST], folder / "traffic.so", options=options)
 
 
 def load(path: Path) -> ctypes.CDLL:

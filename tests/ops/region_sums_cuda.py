@@ -25,8 +25,8 @@ def build_library(
     library: str = LIBRARY,
 ) -> Path:
     """Compile the CUDA sources into a library of operators for CPU tensors."""
-    defines = [f"-DSEGLOSS_CUDA_LIBRARY={library}", "-DSEGLOSS_CUDA_KEY=CPU"]
-    return build_operators(sources, output, sanitize=sanitize, defines=defines)
+    options = [f"-DSEGLOSS_CUDA_LIBRARY={library}", "-DSEGLOSS_CUDA_KEY=CPU"]
+    return build_operators(sources, output, sanitize=sanitize, options=options)
 
 
 def options_of(
