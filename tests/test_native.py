@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -64,9 +65,23 @@ def test_kernels_share_no_function(native_sandbox: Sandbox) -> None:
     """The linker keeps one of several inline functions, perhaps that of a newer instruction set."""
     objects = sorted((native_sandbox.source / "build").rglob("kernels_*.o"))
     found = [(path.name, *symbol) for path in objects for symbol in symbols("-C", str(path))]
-    for primitive in ("region_sums", "distance_transform"):
+    for primitive in ("region_sums", "distance_transform", "region_masks"):
         assert any(f"{primitive}::baseline::kKernels" in name for _, _, name in found)
     assert not [symbol for symbol in found if symbol[1] in "WVu"]
+
+
+@pytest.mark.install
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86")
+@pytest.mark.parametrize("primitive", ["region_sums", "region_masks"])
+def test_half_precision_is_converted_in_vectors(native_sandbox: Sandbox, primitive: str) -> None:
+    """By F16C, whose macro the compiler need not define where only a pragma asks for it."""
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump")
+    for name in CAPABILITIES[1:]:
+        (path,) = (native_sandbox.source / "build").rglob(f"{primitive}/kernels_{name}.o")
+        command = ["objdump", "-d", str(path)]
+        code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert re.search(r"vcvtph2ps .*%[yz]mm", code), (primitive, name)
 
 
 @pytest.mark.install

@@ -19,6 +19,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from segloss_fast._triton import Launch
 from segloss_fast.ops.distance_transform import triton_launch
 from tests.ops.distance_transform_cases import SIDES
 
@@ -28,7 +29,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 POINTERS = {torch.uint8: "*u8", torch.int64: "*i64", torch.float16: "*fp16", torch.float32: "*fp32"}
 
 
-def resources(launch: triton_launch.Launch, capability: int) -> dict[str, int]:
+def resources(launch: Launch, capability: int) -> dict[str, int]:
     """Compile a launch's kernel; return its registers, and bytes of stack, by their names."""
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], Any] = {}

@@ -14,14 +14,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils import cpp_extension
 
-from setup import STABLE_ABI_TARGET
-from tests.cuda_shim.build import build
+from tests.cuda_shim.operators import CSRC, build_operators
 from tests.ops.distance_transform_cases import SIDES, Case, check, random_case, seeds
 
-ROOT = Path(__file__).parents[2]
-CUDA = ROOT / "csrc" / "distance_transform" / "cuda"
+CUDA = CSRC / "distance_transform" / "cuda"
 SOURCES = [*(CUDA / name for name in ("runs.cu", "lines.cu", "op.cu"))]
 REGISTRATION = Path(__file__).with_suffix(".cpp")
 Run = Callable[[Case], Tensor]
@@ -29,18 +26,9 @@ Run = Callable[[Case], Tensor]
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    options = [
-        f"-I{ROOT / 'csrc'}",
-        f"-DTORCH_TARGET_VERSION={STABLE_ABI_TARGET}",
-        *(f"-isystem{path}" for path in cpp_extension.include_paths()),
-        *(f"-L{path}" for path in cpp_extension.library_paths()),
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Werror",
-    ]
     output = folder / "distance_transform_shim.so"
     sources = [*SOURCES, REGISTRATION]
-    return build(sources, output, shared=True, sanitize=sanitize, options=options)
+    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
 
 
 def load(path: Path) -> ctypes.CDLL:

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils import cpp_extension
 
-import setup
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
-from tests.cuda_shim import build
+from tests.cuda_shim.operators import CSRC, build_operators
 from tests.helpers import relative_l2, relative_max
 
-CSRC = Path(__file__).parents[2] / "csrc"
 SOURCES = sorted((CSRC / "region_sums/cuda").glob("*.cu"))
 LIBRARY = "segloss_fast_shim"
 
@@ -28,17 +25,8 @@ def build_library(
     library: str = LIBRARY,
 ) -> Path:
     """Compile the CUDA sources into a library of operators for CPU tensors."""
-    options = [
-        f"-I{CSRC}",
-        *(f"-isystem{path}" for path in cpp_extension.include_paths()),
-        *setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"'),
-        f"-DSEGLOSS_CUDA_LIBRARY={library}",
-        "-DSEGLOSS_CUDA_KEY=CPU",
-        *(f"-L{path}" for path in cpp_extension.library_paths()),
-        "-Wl,--no-as-needed",  # the libraries come before what needs them
-        "-ltorch_cpu",
-    ]
-    return build.build(sources, output, shared=True, sanitize=sanitize, options=options)
+    options = [f"-DSEGLOSS_CUDA_LIBRARY={library}", "-DSEGLOSS_CUDA_KEY=CPU"]
+    return build_operators(sources, output, sanitize=sanitize, options=options)
 
 
 def options_of(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.region_masks import prediction_masks, target_masks
+import segloss_fast
+from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
 from tests.helpers import impls
 
 by_impl = pytest.mark.parametrize("impl", impls("region_masks"))
@@ -116,6 +117,43 @@ def test_instruction_sets(cpu_capability: ModuleType, capability: str) -> None:
         target_masks(labels, 5, dense=False, impl="native"),
         target_masks(labels, 5, dense=False, impl="reference"),
     )
+
+
+def test_a_kernel_that_is_missing_is_no_error() -> None:
+    """The losses' other primitives say what is missing; here others serve."""
+    x, labels = logits(3, (4, 5)), torch.randint(0, 3, (2, 4, 5))
+    wanted = prediction_masks(x, labels, activation="softmax", impl="reference")
+    device = x.device
+    for impl in ("auto", "native", "triton"):
+        assert torch.equal(prediction_masks(x, labels, activation="softmax", impl=impl), wanted)
+        runs = impl != "auto" and kernels.why_not(impl, device) is None
+        assert kernels.choose(impl, device) == (impl if runs else kernels.choose("auto", device))
+    with segloss_fast.use_impl("reference"):
+        assert kernels.choose("auto", device) == "reference"
+    with pytest.raises(ValueError, match="impl must be one of"):
+        kernels.choose("gpu", device)
+
+
+def test_the_choice_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C++ first, then Triton, then PyTorch."""
+    device, missing = torch.device("cuda"), set[str]()
+    monkeypatch.setattr(
+        kernels, "why_not", lambda impl, device: "not here" if impl in missing else None
+    )
+    expected = {"auto": "native", "native": "native", "triton": "triton", "reference": "reference"}
+    assert {impl: kernels.choose(impl, device) for impl in expected} == expected
+    missing.add("native")
+    assert [kernels.choose(impl, device) for impl in expected] == ["triton"] * 3 + ["reference"]
+    missing.add("triton")
+    assert {kernels.choose(impl, device) for impl in expected} == {"reference"}
+
+
+@pytest.mark.skipif("native" not in impls("region_masks"), reason="the kernels are not built")
+def test_opcheck() -> None:
+    x, labels = logits(3, (4, 5)), torch.randint(0, 3, (2, 4, 5))
+    operator = torch.ops.segloss_fast.region_masks
+    torch.library.opcheck(operator, (x, labels, 3, "softmax", 1, 0, "native"))
+    torch.library.opcheck(operator, (labels, None, 3, "labels", None, 1, "native"))
 
 
 def test_empty() -> None:

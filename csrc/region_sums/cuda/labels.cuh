@@ -3,30 +3,9 @@
 
 #include "region_sums/cuda/load.cuh"
 #include "region_sums/cuda/plan.cuh"
+#include "voxels/cuda/labels.cuh"
 
 namespace segloss::region_sums::cuda {
-
-template <class Storage>
-struct LabelType {  // compared as this
-  using type = std::conditional_t<std::is_integral_v<Storage>,
-                                  std::conditional_t<sizeof(Storage) <= 2, int32_t, Storage>,
-                                  std::conditional_t<sizeof(Storage) == 8, double, float>>;
-};
-
-// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class.
-template <class T>
-SL_DEVICE int32_t code_of(const Launch& launch, T value) {
-  const T ignored = static_cast<T>(launch.ignore_index);
-  bool ignores = launch.has_ignore;
-  if constexpr (std::is_integral_v<T>) {  // a label that the dtype cannot hold ignores nothing
-    ignores = ignores && int64_t(ignored) == launch.ignore_index;
-  }
-  if (ignores && value == ignored) return kIgnored;
-  if (launch.channels == 1) return value != 0 ? 0 : kNoClass;
-  bool valid = value >= 0 && value < static_cast<T>(launch.channels);
-  if constexpr (std::is_floating_point_v<T>) valid = valid && whole_part(value) == value;
-  return valid ? static_cast<int32_t>(value) : kNoClass;
-}
 
 // Calls f(the label at that offset of the item), as what it is compared as.
 template <class F>
@@ -63,12 +42,13 @@ SL_DEVICE void load_voxels(const Launch& launch, const Plan<Choice>& plan, const
   const int v = thread_again();
   if (v >= launch.tile_voxels) return;
   const Level& level = *chunk.level;
-  int32_t label = kIgnored;
+  const LabelRule rule{launch.channels, launch.has_ignore, launch.ignore_index};
+  int32_t label = kIgnored;  // also behind the end of the tensor
   if (v < span.count) {
     label = kNoClass;
     if (!plan.dense()) {
       const int64_t offset = item_offset(level.target, span.item, span.begin + v);
-      visit_label(level.target, offset, [&](auto value) { label = code_of(launch, value); });
+      visit_label(level.target, offset, [&](auto value) { label = code_of(rule, value); });
     }
     if (label == kNoClass && !plan.dense() && launch.channels > 1) {
       atomicAdd(&s.invalid->count, 1ull);

@@ -8,9 +8,6 @@
 
 namespace segloss::region_sums::cuda {
 
-constexpr int32_t kNoClass = -1;  // the background of a binary problem, or an invalid label
-constexpr int32_t kIgnored = -2;  // also the voxels behind the end of the tensor
-
 // What every class of a voxel needs.
 template <class T>
 struct alignas(16) Voxel {

@@ -62,12 +62,12 @@ struct Constants;
 template <>
 struct Constants<float> {
   static constexpr float kInfinity = __builtin_inff(), kNan = __builtin_nanf("");
-  static constexpr float kMinNormal = 1.17549435e-38f;
+  static constexpr float kMinNormal = 1.17549435e-38f, kMax = 3.40282347e38f;
 };
 template <>
 struct Constants<double> {
   static constexpr double kInfinity = __builtin_inf(), kNan = __builtin_nan("");
-  static constexpr double kMinNormal = 2.2250738585072014e-308;
+  static constexpr double kMinNormal = 2.2250738585072014e-308, kMax = 1.7976931348623157e308;
 };
 
 // e^x for x <= 0. Its relative error grows as |x| 2^-24, but then e^x itself is small: the absolute

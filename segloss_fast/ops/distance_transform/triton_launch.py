@@ -8,44 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss_fast._triton import Launch
 from segloss_fast.ops.distance_transform import triton_kernels
 
 SIDES = ("inside", "outside", "both", "signed")  # as numbered in csrc/distance_transform
 BLOCK = 256
-WARPS = 4
 LARGEST = torch.finfo(torch.float32).max
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel, with everything that decides how it is compiled.
-
-    Attributes:
-        kernel: The jitted function.
-        grid: Number of programs.
-        arguments: By name, at run time.
-        constants: By name, at compile time.
-    """
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-    constants: dict[str, Any]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the compiler is told."""
-        return {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": True}
-
-    def __call__(self) -> None:
-        """Enqueue the kernel on the current stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
 
 
 def forward(mask: Tensor, spacing: Sequence[float], side: str | int, squared: bool) -> Tensor:

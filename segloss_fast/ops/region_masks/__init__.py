@@ -34,8 +34,8 @@ def prediction_masks(
         activation: ``"softmax"``, ``"sigmoid"`` or ``"probabilities"``.
         ignore_index: Voxels with this class index are outside.
         first: Masks of classes below it are empty.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
-            of this primitive, PyTorch serves.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names kernels that
+            do not run here, others serve.
     """
     labels = target if ignore_index is not None and target.dim() < input.dim() else None
     mode = "values" if activation == "probabilities" else activation
@@ -77,7 +77,8 @@ def _masks(
 ) -> Tensor:
     values = values.detach()
     labels = None if labels is None else labels.detach()
-    if kernels.choose(impl, values.device) == "native" and not transforms_active():
-        return op.call(values, labels, classes, mode, ignore_index, first)
+    chosen = kernels.choose(impl, values.device)
+    if chosen != "reference" and not transforms_active():
+        return op.call(values, labels, classes, mode, ignore_index, first, chosen)
     with torch.no_grad():
         return reference.forward(values, labels, classes, mode, ignore_index, first)

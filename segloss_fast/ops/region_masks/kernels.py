@@ -1,33 +1,44 @@
-"""Which kernels serve a call of region_masks, and the way to them."""
+"""Which kernels serve a call of region_masks, and the way to each."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
+from segloss_fast import _native
 from segloss_fast._impl import resolve
-from segloss_fast._native import why_no_native
 
 # The order is the numbering of the native kernels (csrc/region_masks/kernels.h).
 MODES = ("softmax", "sigmoid", "values", "labels")
 
 
+def preference(device: torch.device) -> tuple[str, ...]:
+    """Return the kernels that impl="auto" tries, the expected fastest first."""
+    # On the CPU Triton only interprets: for tests, on request.
+    return ("native",) if device.type == "cpu" else ("native", "triton")
+
+
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a tensor, None where they can."""
-    if impl == "native" and device.type == "cpu":
-        return why_no_native("region_masks", device)
-    kind = {"native": "native", "triton": "Triton"}[impl]
-    return f"region_masks has no {kind} kernels for {device.type} tensors; PyTorch serves"
+    if impl == "triton":
+        return _native.why_no_triton("region_masks", device)
+    return _native.why_no_native("region_masks", device)
 
 
 def choose(impl: str, device: torch.device) -> str:
-    """Return "native" or "reference".
+    """Return "native", "triton" or "reference".
 
-    Never an error: the kernels that ``impl`` names are those of the primitives that do the work,
-    some of which have none here.
+    Never an error: the kernels that ``impl`` names are those of the primitives that do the work.
+    Where they do not run here, the choice is that of ``"auto"``.
     """
-    named = resolve(impl, ("native",), lambda name: None)
-    return "native" if named != "reference" and why_not("native", device) is None else "reference"
+    named = resolve(impl, ("auto",), lambda name: None)
+    tried = preference(device) if named == "auto" else (named, *preference(device))
+    return next(
+        (name for name in tried if name == "reference" or why_not(name, device) is None),
+        "reference",
+    )
 
 
 def forward(
@@ -37,9 +48,23 @@ def forward(
     mode: str,
     ignore_index: int | None,
     first: int,
+    impl: str,
 ) -> Tensor:
-    """Return the masks, bool ``[B, C, *S]``; the arguments are those of the reference."""
-    result: Tensor = torch.ops.segloss_fast._region_masks_cpu(
-        values, labels, classes, MODES.index(mode), ignore_index, first
-    )
+    """Return the masks, bool ``[B, C, *S]``.
+
+    Args:
+        values: As for the reference.
+        labels: As for the reference.
+        classes: As for the reference.
+        mode: One of MODES.
+        ignore_index: As for the reference.
+        first: As for the reference.
+        impl: ``"native"`` or ``"triton"``.
+    """
+    if impl == "triton":
+        # Not at import: triton is optional.
+        launch = import_module("segloss_fast.ops.region_masks.triton_launch").forward
+    else:
+        launch = getattr(torch.ops.segloss_fast, f"_region_masks_{values.device.type}")
+    result: Tensor = launch(values, labels, classes, MODES.index(mode), ignore_index, first)
     return result

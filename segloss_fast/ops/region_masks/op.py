@@ -9,10 +9,11 @@ from segloss_fast.ops.region_masks import kernels
 
 torch.library.define(
     "segloss_fast::region_masks",
-    "(Tensor values, Tensor? labels, SymInt classes, str mode, int? ignore_index, int first)"
-    " -> Tensor",
+    "(Tensor values, Tensor? labels, SymInt classes, str mode, int? ignore_index, int first,"
+    " str impl) -> Tensor",
 )
-torch.library.impl("segloss_fast::region_masks", "CPU", kernels.forward)
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("segloss_fast::region_masks", _device, kernels.forward)
 
 
 @torch.library.register_fake("segloss_fast::region_masks")
@@ -23,6 +24,7 @@ def _fake(
     mode: str,
     ignore_index: int | None,
     first: int,
+    impl: str,
 ) -> Tensor:
     size = values.shape[1:] if mode == "labels" else values.shape[2:]
     return values.new_empty((values.shape[0], classes, *size), dtype=torch.bool)
@@ -35,8 +37,9 @@ def call(
     mode: str,
     ignore_index: int | None,
     first: int,
+    impl: str,
 ) -> Tensor:
-    """Return the masks by the native kernels."""
+    """Return the masks by the kernels that ``impl`` names."""
     operator = torch.ops.segloss_fast.region_masks
-    result: Tensor = operator(values, labels, classes, mode, ignore_index, first)
+    result: Tensor = operator(values, labels, classes, mode, ignore_index, first, impl)
     return result

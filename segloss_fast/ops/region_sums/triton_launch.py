@@ -8,45 +8,17 @@ target or weight, or alignment.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss_fast._triton import Launch
 from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_plan, triton_wide
 from segloss_fast.ops.region_sums.options import Options
 from segloss_fast.ops.region_sums.triton_plan import Plan
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
 from segloss_fast.ops.region_sums.triton_views import Call
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel, with everything that decides how it is compiled.
-
-    Attributes:
-        kernel: The jitted function.
-        grid: Number of programs.
-        arguments: By name, at run time.
-        constants: By name, at compile time.
-        warps: Warps per program.
-    """
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-    constants: dict[str, Any]
-    warps: int
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the compiler is told."""
-        return {"num_warps": self.warps, "num_stages": 1, "enable_fp_fusion": True}
-
-    def __call__(self) -> None:
-        """Enqueue the kernel on the current stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
 
 
 def forward(

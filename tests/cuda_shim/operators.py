@@ -1,0 +1,38 @@
+"""Compiles CUDA operators for the CPU into a library that torch loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils import cpp_extension
+
+import setup
+from tests.cuda_shim.build import build
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+def build_operators(
+    sources: Sequence[Path], output: Path, *, sanitize: bool = False, options: Sequence[str] = ()
+) -> Path:
+    """Compile kernels, and what registers them for CPU tensors, against LibTorch.
+
+    Args:
+        sources: ``.cu`` and ``.cpp`` files.
+        output: The library to write.
+        sanitize: As for :func:`tests.cuda_shim.build.build`.
+        options: More of the compiler's, such as macros.
+
+    Returns:
+        The output.
+    """
+    common = [
+        f"-I{CSRC}",
+        *(f"-isystem{path}" for path in cpp_extension.include_paths()),
+        *setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"'),
+        *(f"-L{path}" for path in cpp_extension.library_paths()),
+        "-Wl,--no-as-needed",  # the libraries come before what needs them
+        "-ltorch_cpu",
+    ]
+    return build(sources, output, shared=True, sanitize=sanitize, options=[*common, *options])

@@ -1,0 +1,88 @@
+"""Compiles the Triton kernel of region_masks for GPUs that need not be there.
+
+Not collected by name: test_region_masks_triton.py runs it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+
+from segloss_fast._triton import Launch
+from segloss_fast.ops.region_masks import triton_launch
+from segloss_fast.ops.region_masks.kernels import MODES
+from tests.ops.triton.aot import compile_launch
+
+assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_region_masks_triton.py"
+
+SPACE = (64, 64, 64)
+KINDS = {
+    "softmax": (torch.float32, torch.float16, torch.bfloat16, torch.float64),
+    "sigmoid": (torch.float32,),
+    "values": (torch.uint8, torch.int64, torch.float16),
+    "labels": (torch.uint8, torch.int64, torch.float32),
+}
+
+
+def launch_of(
+    mode: str,
+    dtype: torch.dtype,
+    label: torch.dtype | None = None,
+    space: Sequence[int] = SPACE,
+    classes: int = 5,
+) -> Launch:
+    with torch.device("meta"):
+        shape = (2, *space) if mode == "labels" else (2, classes, *space)
+        values = torch.empty(shape, dtype=dtype)
+        labels = None if label is None else torch.empty((2, *space), dtype=label)
+        out = torch.empty((2, classes, *space), dtype=torch.bool)
+    ignored = None if label is None else classes
+    return triton_launch.launch(values, labels, MODES.index(mode), ignored, 0, out)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("label", [None, torch.uint8, torch.int64], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_spills(mode: str, label: torch.dtype | None, capability: int) -> None:
+    for dtype in KINDS[mode]:
+        for space in (SPACE, (63, 61, 3)):
+            labels = None if mode == "labels" else label
+            found = compile_launch(launch_of(mode, dtype, labels, space), capability)
+            assert found.report()["loop_spills"] == 0, (mode, dtype, space)
+            assert found.stack <= 16, (mode, dtype, space)  # what lies there around the loop
+            # Four programs of 128 threads on a multiprocessor of 65536 registers, at least.
+            assert found.registers <= (128 if dtype == torch.float64 else 80), (mode, dtype, space)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_softmax_is_read_once_in_vectors(capability: int) -> None:
+    """Four classes a turn, of four voxels each: one exponential per element, no exchange."""
+    for dtype in (torch.float32, torch.float16):
+        report = compile_launch(launch_of("softmax", dtype), capability).report()
+        assert report["loads"] == {4 * dtype.itemsize: 4}
+        assert report["loop_exponentials"] == 4 * 4
+        assert report["loop_shuffles"] == report["loop_barriers"] == 0
+
+
+def test_sizes_and_numbers_make_no_new_kernels() -> None:
+    def specialization(*arguments: Any) -> Any:  # noqa: ANN401
+        launch = launch_of(*arguments)
+        kernel = launch.kernel
+        backend = make_backend(GPUTarget("cuda", 90, 32))
+        binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+        values = {
+            name: torch.empty(16, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+            for name, value in launch.arguments.items()
+        }
+        return binder(**values, **launch.constants, **launch.options)[1:]
+
+    one = specialization("softmax", torch.float32, torch.uint8, (16, 16, 16), 2)
+    assert one == specialization("softmax", torch.float32, torch.uint8, (1, 4, 5), 33)
+    assert one == specialization("softmax", torch.float32, torch.uint8, (400,), 7)

@@ -1,0 +1,98 @@
+"""The CUDA operator of region_masks for CPU tensors, and calls of it for the sanitizers.
+
+As a program it makes random calls, and some that must be refused; it needs the library's path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.cuda_shim.operators import CSRC, build_operators
+from tests.ops.region_masks_cases import Case, check, random_case
+
+CUDA = CSRC / "region_masks" / "cuda"
+HOST = [CUDA / "op.cu", Path(__file__).with_suffix(".cpp")]
+TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
+
+
+def build_library(folder: Path, *, sanitize: bool) -> Path:
+    """Compile the kernels for the CPU."""
+    sources, output = [CUDA / "masks.cu", *HOST], folder / "region_masks_shim.so"
+    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
+
+
+def build_traffic(folder: Path) -> Path:
+    """Compile them with their wide loads counted, as library segloss_shim_traffic."""
+    options = ["-Werror", "-DSEGLOSS_SHIM_LIBRARY=segloss_shim_traffic"]
+    return build_operators([TRAFFIC, *HOST], folder / "traffic.so", options=options)
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Register the operator; return the library, whose order of threads can be set."""
+    torch.ops.load_library(str(path))
+    return ctypes.CDLL(str(path))
+
+
+def run(case: Case) -> Tensor:
+    """Return the masks by the CUDA kernels, on the CPU."""
+    result: Tensor = torch.ops.segloss_shim_region_masks.masks(*case.arguments)
+    return result
+
+
+def run_malformed() -> None:
+    """Calls that nobody makes through Python, which must be refused."""
+    x, labels = torch.randn(2, 3, 5), torch.zeros(2, 5, dtype=torch.int64)
+    good: dict[str, Any] = {
+        "values": x,
+        "labels": labels,
+        "classes": 3,
+        "mode": 0,
+        "ignore_index": 1,
+        "first": 0,
+    }
+    changes: list[dict[str, Any]] = [
+        {"values": torch.zeros(3)},
+        {"values": torch.zeros(2, 3, 1, 1, 1, 5)},
+        {"values": torch.zeros(2, 3, 5, dtype=torch.complex64)},
+        {"values": torch.zeros(2, 3, 5, dtype=torch.int64)},  # of which there is no softmax
+        {"values": x[:, :2]},
+        {"labels": labels[:, :4]},
+        {"labels": labels[:1]},
+        {"labels": x},
+        {"mode": 3},  # labels beside labels
+        {"mode": 3, "labels": None, "classes": 2**40},
+        *({"classes": value} for value in (0, -1, 2, 4, 2**40)),
+        *({"mode": value} for value in (-1, 4, 2**40)),
+        {"first": -1},
+    ]
+    operator = torch.ops.segloss_shim_region_masks.masks
+    operator(*good.values())
+    for change in changes:
+        try:
+            operator(*{**good, **change}.values())
+        except RuntimeError:
+            continue
+        raise AssertionError(f"not refused: {change}")
+
+
+def main() -> None:
+    path, cases = Path(sys.argv[1]), int(sys.argv[2])
+    library = load(path)
+    draw = random.Random(0)
+    for number in range(cases):
+        library.segloss_shim_set_seed(number)
+        case = random_case(draw)
+        check(run(case), case)
+    run_malformed()
+    print("no finding")
+
+
+if __name__ == "__main__":
+    main()
