@@ -88,13 +88,16 @@ class RadixSort {
   // By the bits above the foreground's, those of `top`, lowest digit first: stable, so there is one
   // result.
   void run(uint64_t top) {
-    const int bits = std::bit_width(top);
-    const int passes = (bits + kMaxWidth - 1) / kMaxWidth, width = (bits + passes - 1) / passes;
+    const int bits = std::bit_width(top), passes = (bits + kMaxWidth - 1) / kMaxWidth;
+    width_ = (bits + passes - 1) / passes;
     count_ = group_.voxels();
-    std::vector<Key> starts((size_t(team_.parts) << width) + 1);
-    count_ = pass(Unsorted<Element>{group_}, 1, width, true, starts);
-    for (int i = 1; i < passes; ++i) {
-      pass(Sorted<Element>{from_}, 1 + i * width, width, false, starts);
+    const Unsorted<Element> voxels{group_};
+    count(voxels, 0, passes);
+    count_ = pass(voxels, 0);
+    for (int digit = 1; digit < passes; ++digit) {
+      const Sorted<Element> sorted{from_};
+      if (team_.parts > 1) count(sorted, digit, digit + 1);
+      pass(sorted, digit);
     }
   }
 
@@ -110,45 +113,64 @@ class RadixSort {
   int64_t count_ = 0;
   int64_t foreground_ = 0;
 
-  static constexpr int kMaxWidth = 11;  // bits of a digit
+  int width_ = 0;          // bits of a digit
+  std::vector<Key> next_;  // row by row: how many have a digit, then where the next of them goes
 
-  // One digit: returns how many voxels there are, and leaves them in from_.
+  static constexpr int kMaxWidth = 11;
+
+  int64_t begin_of(int64_t part) const { return count_ * part / team_.parts; }
+
+  // One part sees the same voxels in every pass, and counts all digits in the first: a row per
+  // digit. Several parts see others in each, and count one: a row per part.
+  Key* row(int64_t part, int digit) {
+    return next_.data() + ((team_.parts == 1 ? digit : part) << width_);
+  }
+
   template <class Source>
-  int64_t pass(const Source& source, int shift, int width, bool first, std::vector<Key>& starts) {
-    const int64_t buckets = int64_t(1) << width, parts = team_.parts;
-    const Key mask = Key(buckets - 1);
-    const auto begin_of = [&](int64_t part) { return count_ * part / parts; };
-    std::fill(starts.begin(), starts.end(), Key(0));
+  void count(const Source& source, int digit, int end) {
+    const int64_t parts = team_.parts;
+    if (parts > 1) end = digit + 1;
+    next_.assign(size_t(parts == 1 ? end : parts) << width_, Key(0));
     std::vector<int64_t> foreground(parts);
     team_.run(parts, [&](int64_t part) {
-      Key* const histogram = starts.data() + (part << width);
-      int64_t of_foreground = 0;
-      source.each(begin_of(part), begin_of(part + 1), [&](const Element& element) {
-        ++histogram[(element.key >> shift) & mask];
-        of_foreground += element.key & 1;
+      // Copies: the compiler would read the members again after every write to a counter.
+      const int width = width_, digits = end - digit;
+      const Key mask = Key((Key(1) << width) - 1);
+      Key* const rows = row(part, digit);
+      int64_t n = 0;
+      source.each(begin_of(part), begin_of(part + 1), [=, &n](const Element& element) {
+        Key rest = element.key >> (1 + digit * width);
+        for (int d = 0; d < digits; ++d, rest >>= width) ++rows[(Key(d) << width) + (rest & mask)];
+        n += element.key & 1;
       });
-      foreground[part] = of_foreground;
+      foreground[part] = n;
     });
+    foreground_ = 0;
+    for (const int64_t n : foreground) foreground_ += n;
+  }
+
+  // Sorts by one digit: returns how many voxels there are, and leaves them in from_.
+  template <class Source>
+  int64_t pass(const Source& source, int digit) {
     int64_t total = 0, largest = 0;
-    for (int64_t bucket = 0; bucket < buckets; ++bucket) {
+    for (int64_t value = 0; value < int64_t(1) << width_; ++value) {
       const int64_t before = total;
-      for (int64_t part = 0; part < parts; ++part) {
-        Key& start = starts[(part << width) + bucket];
-        const Key size = start;
-        start = Key(total);
+      for (int64_t part = 0; part < team_.parts; ++part) {
+        Key& next = row(part, digit)[value];
+        const Key size = next;
+        next = Key(total);
         total += int64_t(size);
       }
       largest = std::max(largest, total - before);
     }
-    if (first) {
-      for (const int64_t n : foreground) foreground_ += n;
-    } else if (largest == total) {
-      return total;
-    }
-    team_.run(parts, [&](int64_t part) {
-      Key* const next = starts.data() + (part << width);
-      source.each(begin_of(part), begin_of(part + 1), [&](const Element& element) {
-        to_[next[(element.key >> shift) & mask]++] = element;
+    if (digit > 0 && largest == total) return total;  // all have the same
+    team_.run(team_.parts, [&](int64_t part) {
+      const int shift = 1 + digit * width_;
+      const Key mask = Key((Key(1) << width_) - 1);
+      Key* const next = row(part, digit);
+      Element* const to = to_;
+      source.each(begin_of(part), begin_of(part + 1), [=](const Element& element) {
+        to[next[(element.key >> shift) & mask]++] = element;
       });
     });
     std::swap(from_, to_);
