@@ -4,12 +4,10 @@
 #pragma once
 
 #include "region_sums/cuda/problem.h"
+#include "voxels/cuda/labels.cuh"
 #include "voxels/cuda/math.cuh"
 
 namespace segloss::region_sums::cuda {
-
-constexpr int32_t kNoClass = -1;  // the background of a binary problem, or an invalid label
-constexpr int32_t kIgnored = -2;  // also the voxels behind the end of the tensor
 
 // What every class of a voxel needs.
 template <class T>
@@ -37,11 +35,6 @@ struct Rows {
   int classes;
   int voxels;
   SL_DEVICE T& operator()(int c, int v) const { return first[c * (voxels + 1) + v]; }
-};
-
-struct InvalidLabels {
-  unsigned long long count;
-  unsigned long long first;  // voxel in the chunk
 };
 
 // Where all that lies, or with a null pointer only how much it is.

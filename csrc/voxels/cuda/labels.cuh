@@ -1,0 +1,55 @@
+// Reads class indices of any dtype.
+#pragma once
+
+#include <type_traits>
+
+#include "voxels/cuda/memory.cuh"
+
+namespace segloss {
+
+constexpr int32_t kNoClass = -1;  // the background of a binary problem, or an invalid label
+constexpr int32_t kIgnored = -2;  // also the voxels behind the end of the tensor
+
+struct InvalidLabels {
+  unsigned long long count;
+  unsigned long long first;  // voxel in the block's chunk
+};
+
+template <class Storage>
+struct LabelType {  // compared as this
+  using type = std::conditional_t<std::is_integral_v<Storage>,
+                                  std::conditional_t<sizeof(Storage) <= 2, int32_t, Storage>,
+                                  std::conditional_t<sizeof(Storage) == 8, double, float>>;
+};
+
+// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class. The rule
+// has channels, has_ignore and ignore_index.
+template <class Rule, class T>
+SL_DEVICE int32_t code_of(const Rule& rule, T value) {
+  const T ignored = static_cast<T>(rule.ignore_index);
+  bool ignores = rule.has_ignore;
+  if constexpr (std::is_integral_v<T>) {  // a label that the dtype cannot hold ignores nothing
+    ignores = ignores && int64_t(ignored) == rule.ignore_index;
+  }
+  if (ignores && value == ignored) return kIgnored;
+  if (rule.channels == 1) return value != 0 ? 0 : kNoClass;
+  bool valid = value >= 0 && value < static_cast<T>(rule.channels);
+  if constexpr (std::is_floating_point_v<T>) valid = valid && whole_part(value) == value;
+  return valid ? static_cast<int32_t>(value) : kNoClass;
+}
+
+// Calls f(the label at that offset of the item), as what it is compared as.
+template <class F>
+SL_DEVICE void visit_label(const View& view, int64_t offset, F f) {
+  visit_dtype(view.dtype, [&](auto type) {
+    using Storage = typename decltype(type)::type;
+    const Storage label = static_cast<const Storage*>(view.data)[offset];
+    f(widen<typename LabelType<Storage>::type>(label));
+  });
+}
+
+SL_DEVICE int64_t item_offset(const View& view, int64_t item, int64_t voxel) {
+  return item * view.batch_stride + voxel_offset(view, voxel);
+}
+
+}  // namespace segloss
