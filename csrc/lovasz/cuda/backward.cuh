@@ -113,14 +113,16 @@ __global__ void __launch_bounds__(kThreads, kClasses > 4 || sizeof(Storage) == 8
   const int64_t tiles = problem.items * problem.item_tiles;
   Tile tile(problem, blockIdx.x / tiles, blockIdx.x % tiles);
   tile.align<Storage>(problem.input);
-  const Row<Storage> row(problem.input, tile), to(problem.grad, tile);
   const auto slopes = [&](int i) {
     return Slopes<T>(launch, tile.item, tile.begin + (tile.has(i) ? tile.voxel(i) : 0));
   };
   T x[kClasses > 0 ? kClasses : 1][kVoxels];
+  if constexpr (kClasses > 0) {
+    const Row<Storage> row(problem.input, tile);
 #pragma unroll
-  for (int c = 0; c < kClasses; ++c) {
-    if (c < problem.channels) row.load(c, x[c]);
+    for (int c = 0; c < kClasses; ++c) {
+      if (c < problem.channels) row.load(c, x[c]);
+    }
   }
   int32_t label[kVoxels];
   read_labels(problem, tile, 0, nullptr, label);
@@ -129,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, kClasses > 4 || sizeof(Storage) == 8
     for (int i = 0; i < kVoxels; ++i) {
       differentiate<kClasses>(slopes(i), label[i], [&](int c) -> T& { return x[c][i]; });
     }
+    const Row<Storage> to(problem.grad, tile);
 #pragma unroll
     for (int c = 0; c < kClasses; ++c) {
       if (c < problem.channels) to.store(c, tile, x[c]);
@@ -136,15 +139,14 @@ __global__ void __launch_bounds__(kThreads, kClasses > 4 || sizeof(Storage) == 8
   } else {
 #pragma unroll 1
     for (int c = 0; c < problem.channels; ++c) {
-      row.load(c, x[0]);
-      bool foreground[kVoxels];
-      find_foreground(problem, tile, c, label, foreground);
+      Row<Storage>(problem.input, tile).load(c, x[0]);
+      const unsigned foreground = find_foreground(problem, tile, c, label);
 #pragma unroll
       for (int i = 0; i < kVoxels; ++i) {
-        const T dx = alone(slopes(i), c, x[0][i], foreground[i]);
+        const T dx = alone(slopes(i), c, x[0][i], (foreground >> i & 1) != 0);
         x[0][i] = label[i] == kIgnored ? T(0) : dx;
       }
-      to.store(c, tile, x[0]);
+      Row<Storage>(problem.grad, tile).store(c, tile, x[0]);
     }
   }
 }

@@ -21,6 +21,9 @@ void launch_count(const CountLaunch& launch, cudaStream_t stream) {
   const LaunchShape shape = shape_of(launch, stream);
   visit_input_dtype(launch.problem.input.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
+    if (launch.problem.activation != Activation::kSoftmax) {
+      return segloss::launch(shape, count_kernel<ToCounters, Storage, kNothing>, launch);
+    }
     if constexpr (sizeof(Storage) < sizeof(double)) {
       if (keeps_logits(launch.problem)) {
         if (launch.problem.channels <= kFewClasses) {
@@ -29,7 +32,7 @@ void launch_count(const CountLaunch& launch, cudaStream_t stream) {
         return segloss::launch(shape, count_kernel<ToCounters, Storage, kRegisterClasses>, launch);
       }
     }
-    segloss::launch(shape, count_kernel<ToCounters, Storage, 0>, launch);
+    segloss::launch(shape, count_kernel<ToCounters, Storage, kStatistics>, launch);
   });
 }
 
@@ -37,7 +40,10 @@ void launch_keys(const CountLaunch& launch, cudaStream_t stream) {
   const LaunchShape shape = shape_of(launch, stream);
   visit_input_dtype(launch.problem.input.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
-    segloss::launch(shape, count_kernel<ToKeys, Storage, 0>, launch);
+    if (launch.problem.activation != Activation::kSoftmax) {
+      return segloss::launch(shape, count_kernel<ToKeys, Storage, kNothing>, launch);
+    }
+    segloss::launch(shape, count_kernel<ToKeys, Storage, kStatistics>, launch);
   });
 }
 

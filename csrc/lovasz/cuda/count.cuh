@@ -11,9 +11,10 @@ namespace segloss::lovasz::cuda {
 // Which part of the work is a block's. Those that read the same voxels for different groups of
 // classes are neighbours: all but one find them in the second-level cache.
 struct CountBlock {
-  int64_t image, begin, end;  // tiles of the image
-  int64_t chunk;              // among all of the call
-  int group, first, last;     // classes
+  int image;
+  int begin, end;          // tiles of the image
+  int group, first, last;  // classes
+  int64_t chunk;           // among all of the call
 
   SL_DEVICE explicit CountBlock(const CountLaunch& launch) {
     const int64_t block = blockIdx.x, of_slab = block / launch.groups;
@@ -21,10 +22,10 @@ struct CountBlock {
     group = int(block % launch.groups);
     first = int(group * classes / launch.groups);
     last = int((group + 1) * classes / launch.groups);
-    image = of_slab / launch.chunks;
-    begin = launch.slab_begin + of_slab % launch.chunks * launch.chunk_tiles;
+    image = int(of_slab / launch.chunks);
+    begin = int(launch.slab_begin + of_slab % launch.chunks * launch.chunk_tiles);
     const int64_t next = begin + launch.chunk_tiles;
-    end = next < launch.slab_end ? next : launch.slab_end;
+    end = int(next < launch.slab_end ? next : launch.slab_end);
     chunk = launch.first_chunk + of_slab;
   }
 };
@@ -65,7 +66,9 @@ template <class T>
 struct ClassErrors {
   Error<T> error[kVoxels];
   Place place[kVoxels];
-  bool foreground[kVoxels];
+  unsigned foreground;  // a bit each
+
+  SL_DEVICE bool is_foreground(int i) const { return (foreground >> i & 1) != 0; }
 };
 
 // Counts them.
@@ -80,15 +83,15 @@ struct ToCounters {
                              const CountShared& s, const Tile&, int c,
                              const int32_t (&label)[kVoxels], const ClassErrors<T>& of) {
     const int bins = launch.bins.count;
-    const int64_t all = block.image * launch.problem.channels + c;
+    const int64_t all = int64_t(block.image) * launch.problem.channels + c;
     const Counters counters{s.words == nullptr ? nullptr : s.words + (c - block.first) * 2 * bins,
                             launch.packed + all * 2 * bins};
     int counter[kVoxels];
     unsigned word[kVoxels];
 #pragma unroll
     for (int i = 0; i < kVoxels; ++i) {
-      const bool counts = label[i] != kIgnored && !of.place[i].flagged;
-      counter[i] = counts ? of.place[i].bin + (of.foreground[i] ? bins : 0) : kNowhere;
+      const int at = of.place[i].bin + (of.is_foreground(i) ? bins : 0);
+      counter[i] = label[i] == kIgnored ? kNowhere : at;
       word[i] = kOne + (of.place[i].offset >> 8);
     }
     count_voxels(counters, bins, counter, word);
@@ -116,15 +119,15 @@ struct ToKeys {
                              const Tile& tile, int c, const int32_t (&label)[kVoxels],
                              const ClassErrors<T>& of) {
     const Problem& problem = launch.problem;
-    const int64_t segment = block.image * problem.channels + c;
+    const int64_t segment = int64_t(block.image) * problem.channels + c;
     const int64_t first = segment * problem.items * problem.voxels;
-    const int64_t item = tile.item - block.image * problem.items;
+    const int64_t item = tile.item - int64_t(block.image) * problem.items;
 #pragma unroll
     for (int i = 0; i < kVoxels; ++i) {
       if (!tile.has(i)) continue;
       const int64_t voxel = item * problem.voxels + tile.begin + tile.voxel(i);
       launch.keys[first + voxel] = sort_key(of.error[i].m, label[i] == kIgnored, segment);
-      launch.values[first + voxel] = uint32_t(voxel) << 1 | (of.foreground[i] ? 1 : 0);
+      launch.values[first + voxel] = uint32_t(voxel) << 1 | (of.is_foreground(i) ? 1 : 0);
     }
   }
 };
@@ -141,33 +144,27 @@ SL_DEVICE void add_cross_entropy(double* of_class, T sum) {
 template <class Sink, class T>
 SL_DEVICE void count_class(const CountLaunch& launch, const CountBlock& block, const CountShared& s,
                            const Tile& tile, int c, const int32_t (&label)[kVoxels],
-                           const T (&x)[kVoxels], const Softmax<T> (&softmax)[kVoxels],
-                           const T (&log_sum)[kVoxels]) {
+                           const T (&x)[kVoxels], const Softmax<T> (&softmax)[kVoxels]) {
   const Problem& problem = launch.problem;
   ClassErrors<T> of;
-  T entropy = 0;
-  bool flags = false;
-  find_foreground(problem, tile, c, label, of.foreground);
+  unsigned flagged = 0;
+  of.foreground = find_foreground(problem, tile, c, label);
 #pragma unroll
   for (int i = 0; i < kVoxels; ++i) {
-    of.error[i] = error_of(problem.activation, x[i], of.foreground[i], softmax[i]);
+    of.error[i] = error_of(problem.activation, x[i], of.is_foreground(i), softmax[i]);
     of.place[i] = Sink::place(launch, of.error[i]);
-    const bool counts = label[i] != kIgnored;
-    flags = flags || (counts && of.place[i].flagged);
-    if (counts && problem.cross_entropy) {
-      entropy +=
-          cross_entropy(problem.activation, x[i], of.foreground[i], softmax[i].max, log_sum[i]);
-    }
+    flagged += label[i] != kIgnored && of.place[i].flagged ? 1 : 0;
   }
-  if (flags) {
-#pragma unroll
-    for (int i = 0; i < kVoxels; ++i) {
-      if (label[i] != kIgnored && of.place[i].flagged) atomicAdd(&s.flagged[c - block.first], 1u);
-    }
-  }
-  if (problem.cross_entropy)
-    add_cross_entropy(s.cross_entropy + (c - block.first) * kWarps, entropy);
+  if (flagged != 0) atomicAdd(&s.flagged[c - block.first], flagged);
   Sink::take(launch, block, s, tile, c, label, of);
+  if (!problem.cross_entropy) return;
+  T entropy = 0;
+#pragma unroll
+  for (int i = 0; i < kVoxels; ++i) {
+    if (label[i] == kIgnored) continue;
+    entropy += cross_entropy(problem.activation, x[i], of.is_foreground(i), softmax[i]);
+  }
+  add_cross_entropy(s.cross_entropy + (c - block.first) * kWarps, entropy);
 }
 
 // The block's counters and sums go to global memory. Each block starts elsewhere, so that those
@@ -179,7 +176,8 @@ SL_DEVICE void finish_block(const CountLaunch& launch, const CountBlock& block,
   const int thread = int(threadIdx.x), classes = block.last - block.first;
   if (s.words != nullptr) {
     const int counters = classes * 2 * launch.bins.count;
-    const int64_t first = (block.image * problem.channels + block.first) * 2 * launch.bins.count;
+    const int64_t first =
+        (int64_t(block.image) * problem.channels + block.first) * 2 * launch.bins.count;
     const int start = int(block.chunk % 61 * counters / 61) / 32 * 32;
     for (int i = thread; i < counters; i += kThreads) {
       const int at = i + start < counters ? i + start : i + start - counters;
@@ -205,56 +203,63 @@ SL_DEVICE void finish_block(const CountLaunch& launch, const CountBlock& block,
   launch.partial.invalid[block.chunk] = found;
 }
 
-// kClasses, if not 0: the softmax's classes at most, whose logits a thread keeps in registers.
-// Otherwise the logits of one class after another are read, and the statistics of a softmax.
-template <class Sink, class Storage, int kClasses>
-__global__ void __launch_bounds__(kThreads, kClasses > 4 || sizeof(Storage) == 8 ? 1 : 2)
+// What a kernel needs to know of a voxel before it takes up a class: nothing; the statistics of its
+// softmax, which lie in memory; or all of its logits, of so many classes at most, in registers.
+enum Needs { kNothing = -1, kStatistics = 0 };
+
+SL_DEVICE int64_t statistics_index(const CountLaunch& launch, const CountBlock& block,
+                                   int64_t index) {
+  const int64_t tiles = launch.slab_end - launch.slab_begin;
+  return (int64_t(block.image) * tiles + index - launch.slab_begin) * kTile;
+}
+
+template <class Sink, class Storage, int kNeeds>
+__global__ void __launch_bounds__(kThreads, kNeeds == kNothing && sizeof(Storage) < 8 ? 2 : 1)
     count_kernel(const __grid_constant__ CountLaunch launch) {
   using T = Computed<Storage>;
+  constexpr int kClasses = kNeeds > 0 ? kNeeds : 1;
   const Problem& problem = launch.problem;
   const CountBlock block(launch);
   const CountShared s(launch, block.last - block.first, dynamic_shared());
   s.clear(launch, block.last - block.first);
-  for (int64_t index = block.begin; index < block.end; ++index) {
+  for (int index = block.begin; index < block.end; ++index) {
     Tile tile(problem, block.image, index);
     tile.align<Storage>(problem.input);
-    const Row<Storage> row(problem.input, tile);
-    T x[kClasses > 0 ? kClasses : 1][kVoxels];
+    T x[kClasses][kVoxels];
+    if constexpr (kNeeds > 0) {
+      const Row<Storage> row(problem.input, tile);
 #pragma unroll
-    for (int c = 0; c < kClasses; ++c) {
-      if (c < problem.channels) row.load(c, x[c]);
+      for (int c = 0; c < kClasses; ++c) {
+        if (c < problem.channels) row.load(c, x[c]);
+      }
     }
     __syncthreads();  // see counters.cuh; what was asked for is on its way
     int32_t label[kVoxels];
-    read_labels(problem, tile, (index - block.begin) * kTile,
+    read_labels(problem, tile, int64_t(index - block.begin) * kTile,
                 block.group == 0 ? s.invalid : nullptr, label);
     Softmax<T> softmax[kVoxels]{};
-    T log_sum[kVoxels]{};
 #pragma unroll
     for (int i = 0; i < kVoxels; ++i) {
-      Statistics<T> found{};
-      if constexpr (kClasses > 0) {
-        found = statistics_of<kClasses, T>(problem.channels, [&](int c) { return x[c][i]; });
-      } else if (launch.statistics != nullptr) {
-        const int64_t of_slab =
-            block.image * (launch.slab_end - launch.slab_begin) + index - launch.slab_begin;
-        found = static_cast<const Statistics<T>*>(
-            launch.statistics)[of_slab * kTile + (tile.has(i) ? tile.voxel(i) : 0)];
+      if constexpr (kNeeds > 0) {
+        softmax[i] = Softmax<T>(
+            statistics_of<kClasses, T>(problem.channels, [&](int c) { return x[c][i]; }));
+      } else if constexpr (kNeeds == kStatistics) {
+        const int64_t first = statistics_index(launch, block, index);
+        softmax[i] = Softmax<T>(static_cast<const Statistics<T>*>(
+            launch.statistics)[first + (tile.has(i) ? tile.voxel(i) : 0)]);
       }
-      softmax[i] = Softmax<T>(found);
-      log_sum[i] = problem.cross_entropy ? found.log_sum() : T(0);
     }
-    if constexpr (kClasses > 0) {
+    if constexpr (kNeeds > 0) {
 #pragma unroll
       for (int c = 0; c < kClasses; ++c) {
         if (c < block.first || c >= block.last) continue;
-        count_class<Sink>(launch, block, s, tile, c, label, x[c], softmax, log_sum);
+        count_class<Sink>(launch, block, s, tile, c, label, x[c], softmax);
       }
     } else {
 #pragma unroll 1
       for (int c = block.first; c < block.last; ++c) {
-        row.load(c, x[0]);
-        count_class<Sink>(launch, block, s, tile, c, label, x[0], softmax, log_sum);
+        Row<Storage>(problem.input, tile).load(c, x[0]);
+        count_class<Sink>(launch, block, s, tile, c, label, x[0], softmax);
       }
     }
   }

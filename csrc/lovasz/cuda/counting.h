@@ -42,8 +42,13 @@ inline void cut(CountLaunch& launch, bool counts, int64_t slab_tiles) {
   launch.groups = int(divide_up(launch.problem.channels, most(launch.shared)));
   const int64_t classes = divide_up(launch.problem.channels, launch.groups);
   const size_t bytes = count_shared_bytes(int(classes), launch.shared, bins) + 1024;
+  STD_TORCH_CHECK(
+      launch.problem.image_tiles() < int64_t{1} << 31 && launch.problem.images < int64_t{1} << 31,
+      "lovasz: too many voxels");
   const auto all = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor));
-  const int64_t resident = std::clamp<int64_t>(int64_t(all / bytes), 1, 2);
+  // As the kernels' launch bounds are.
+  const int64_t most_resident = launch.problem.activation == Activation::kSoftmax ? 1 : 2;
+  const int64_t resident = std::clamp<int64_t>(int64_t(all / bytes), 1, most_resident);
   const int64_t blocks = resident * device_attribute(cudaDevAttrMultiProcessorCount);
   const int64_t wanted = std::max<int64_t>(blocks / (launch.groups * launch.problem.images), 1);
   launch.chunk_tiles = std::max(divide_up(slab_tiles, wanted), kFewestTiles);

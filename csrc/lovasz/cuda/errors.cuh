@@ -18,8 +18,6 @@ template <class T>
 struct alignas(2 * sizeof(T)) Statistics {
   T max;
   T others;
-
-  SL_DEVICE T log_sum() const { return log_one_plus(others); }
 };
 
 // p and 1 - p.
@@ -99,8 +97,10 @@ SL_DEVICE Error<T> error_of(Activation activation, T x, bool foreground,
 
 // -log p where t is 1, and for activations of a class alone -log (1 - p) where it is 0.
 template <class T>
-SL_DEVICE T cross_entropy(Activation activation, T x, bool foreground, T max, T log_sum) {
-  if (activation == Activation::kSoftmax) return foreground ? log_sum - (x - max) : T(0);
+SL_DEVICE T cross_entropy(Activation activation, T x, bool foreground, const Softmax<T>& softmax) {
+  if (activation == Activation::kSoftmax) {
+    return foreground ? log_one_plus(softmax.others) - (x - softmax.max) : T(0);
+  }
   const T toward = foreground ? -x : x;
   return log_one_plus(exp_nonpositive(-absolute(x))) + (toward < 0 ? T(0) : toward);
 }
@@ -109,7 +109,7 @@ SL_DEVICE T cross_entropy(Activation activation, T x, bool foreground, T max, T 
 struct Place {
   int bin;
   unsigned offset;
-  bool flagged;  // it has no bin
+  bool flagged;  // it has none, and counts in the last
 };
 
 // The bin, counted from the end that e is the distance to. Any number at all gets one.
@@ -128,14 +128,12 @@ SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
     const bool low = error.m < error.other;
     Place place = place_from_end(bins, float(low ? error.m : error.other));
     place.bin = low ? place.bin : bins.count - 1 - place.bin;
-    place.flagged = !(error.m == error.m);
-    return place;
+    return error.m == error.m ? place : Place{bins.count - 1, 0, true};
   }
   const float m = float(error.m);
   Place place = place_from_end(bins, m);
   if (place.bin == 0) place = {error.m > 0 ? 1 : 0, 0, false};  // the first bin has no errors
-  place.flagged = !(m < 65536.f);
-  return place;
+  return m < 65536.f ? place : Place{bins.count - 1, 0, true};
 }
 
 }  // namespace segloss::lovasz::cuda

@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(kFinishThreads)
   *offsets = (unpacking.adds ? *offsets : 0) + 256 * sum + 128 * count;
 }
 
-// Whether a label of any chunk is invalid; the first block writes how many and the first.
-SL_DEVICE double total_invalid(const Finishing& finishing, int64_t chunks, double* memory) {
+// One block adds the numbers of invalid labels, and finds the first.
+SL_DEVICE void finish_invalid(const Finishing& finishing, int64_t chunks, double* memory) {
   double count = 0, first = double(chunks);  // numbers of chunks are exact
   for (int64_t i = threadIdx.x; i < chunks; i += kFinishThreads) {
     const double found = finishing.partial.invalid[i].x;
@@ -43,27 +43,27 @@ SL_DEVICE double total_invalid(const Finishing& finishing, int64_t chunks, doubl
     }
     __syncthreads();
   }
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    finishing.invalid[0] = memory[0];
-    finishing.invalid[1] = memory[0] > 0 ? finishing.partial.invalid[int64_t(firsts[0])].y : 0;
-  }
-  return memory[0];
+  if (threadIdx.x != 0) return;
+  finishing.invalid[0] = memory[0];
+  finishing.invalid[1] = memory[0] > 0 ? finishing.partial.invalid[int64_t(firsts[0])].y : 0;
 }
 
-// A warp is an image and class. Invalid labels flag all of them.
+// A warp is an image and class.
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel(const __grid_constant__ Finishing finishing) {
   const int64_t in_slab = finishing.images * finishing.chunks;
-  const double invalid = total_invalid(finishing, finishing.slabs * in_slab,
-                                       reinterpret_cast<double*>(dynamic_shared()));
+  if (blockIdx.x == 0) {
+    finish_invalid(finishing, finishing.slabs * in_slab,
+                   reinterpret_cast<double*>(dynamic_shared()));
+  }
   const int64_t row = (int64_t(blockIdx.x) * kFinishThreads + threadIdx.x) / 32;
   if (row >= finishing.images * finishing.channels) return;
   const int64_t image = row / finishing.channels, c = row % finishing.channels;
   double entropy = 0, flagged = 0;
 #pragma unroll 4
   for (int64_t i = threadIdx.x % 32; i < finishing.slabs * finishing.chunks; i += 32) {
-    const int64_t chunk =
-        i / finishing.chunks * in_slab + image * finishing.chunks + i % finishing.chunks;
+    const int64_t slab = i / finishing.chunks, of_image = i % finishing.chunks;
+    const int64_t chunk = slab * in_slab + image * finishing.chunks + of_image;
     entropy += finishing.partial.cross_entropy[chunk * finishing.channels + c];
     flagged += finishing.partial.flagged[chunk * finishing.channels + c];
   }
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kFinishThreads)
     flagged += __shfl_xor_sync(0xffffffffu, flagged, step);
   }
   if (threadIdx.x % 32 != 0) return;
-  finishing.flagged[row] = flagged + invalid;
-  finishing.cross_entropy[row] = invalid > 0 ? Constants<double>::kNan : entropy;
+  finishing.flagged[row] = flagged;
+  finishing.cross_entropy[row] = entropy;
 }
 
 unsigned blocks_for(int64_t threads) {

@@ -26,7 +26,7 @@ void visit_input_dtype(Dtype dtype, F f) {
 }
 
 constexpr int kFewClasses = 4;        // whose logits take few registers
-constexpr int kRegisterClasses = 16;  // and that a thread can keep
+constexpr int kRegisterClasses = 14;  // and that a thread can keep
 
 // Whether kernels keep all logits of a voxel in registers.
 inline bool keeps_logits(const Problem& problem) {

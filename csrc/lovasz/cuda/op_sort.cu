@@ -75,6 +75,7 @@ void find_slopes(const Tensor& input, const Problem& problem, const SortMemory& 
   sorted.voxels = voxels;
   sorted.rows = of_row;
   sorted.channels = problem.channels;
+  sorted.hinge = problem.activation == Activation::kHinge;
   sorted.items = problem.items;
   sorted.before = memory.value(spare);
   sorted.heads = reinterpret_cast<uint32_t*>(memory.key(spare));

@@ -105,15 +105,17 @@ __global__ void __launch_bounds__(kScanThreads)
   double loss = 0;
   for (int i = first; i < last; ++i) {
     const int k = bins.count - 1 - i;
-    const int64_t foreground = of.foreground(k), background = of.background(k);
+    const bool holds = k >= lowest;
+    const int64_t foreground = holds ? of.foreground(k) : 0;
+    const int64_t background = holds ? of.background(k) : 0;
     Increments g{0, 0};
     if (before.total == 0) {
       // The largest error alone counts, which the voxels of its bin share.
       g.background = k == before.highest ? 1 / double(background) : 0;
-    } else if (k >= lowest) {
+    } else {
       g = increments(before.total, before.foreground, before.background, foreground, background);
     }
-    if (k >= lowest) {
+    if (holds) {
       loss += g.background * sum_of_errors(bins, k, background, of.offsets[k]);
       loss += g.foreground * sum_of_errors(bins, k, foreground, of.offsets[bins.count + k]);
     }

@@ -29,6 +29,7 @@ struct Sorted {
   int64_t voxels;  // of an image and class
   int64_t rows;    // images times classes
   int channels;
+  bool hinge;
   int64_t items;          // of an image
   uint32_t* before;       // foreground voxels before each place
   uint32_t* heads;        // where its group begins

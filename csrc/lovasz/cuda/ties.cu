@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kTieThreads)
     const uint32_t value = sorted.values[i];
     T m = 0;
     double slope = 0;
-    if (error_of_key(sorted.keys[i], m)) {
+    // A hinge of 0 is no error.
+    if (error_of_key(sorted.keys[i], m) && !(sorted.hinge && m == 0)) {
       const Increments of = of_group(sorted, places, sorted.heads[i]);
       slope = (value & 1) != 0 ? of.foreground : of.background;
       loss += slope * double(m);

@@ -47,8 +47,8 @@ struct Tile {
   }
 
   // Of the thread's voxel i; it is not there where this reaches `count`.
-  SL_DEVICE int voxel(int i) const {
-    const int thread = int(threadIdx.x);
+  SL_DEVICE int voxel(int i) const { return voxel(i, int(threadIdx.x)); }
+  SL_DEVICE int voxel(int i, int thread) const {
     return wide ? thread * kVoxels + i : thread + i * kThreads;
   }
   SL_DEVICE bool has(int i) const { return voxel(i) < count; }
@@ -65,9 +65,11 @@ struct Row {
   SL_DEVICE Row(const View& view, const Tile& tile) : channel_stride(view.channel_stride) {
     item = static_cast<Storage*>(view.data) + tile.item * view.batch_stride;
     wide = tile.wide && is_row<Storage>(view, item + tile.begin);
+    const int thread = thread_again();  // each row anew: the offsets would take registers
 #pragma unroll
     for (int i = 0; i < kVoxels; ++i) {
-      offset[i] = voxel_offset(view, tile.begin + (tile.has(i) ? tile.voxel(i) : 0));
+      const int voxel = tile.voxel(i, thread);
+      offset[i] = voxel_offset(view, tile.begin + (voxel < tile.count ? voxel : 0));
     }
   }
 
@@ -141,18 +143,20 @@ SL_DEVICE bool is_foreground(const View& target, int64_t item, int64_t c, int64_
   return result;
 }
 
-// Which of the thread's voxels are foreground of a class.
-SL_DEVICE void find_foreground(const Problem& problem, const Tile& tile, int c,
-                               const int32_t (&label)[kVoxels], bool (&foreground)[kVoxels]) {
+// Which of the thread's voxels are foreground of a class, a bit each.
+SL_DEVICE unsigned find_foreground(const Problem& problem, const Tile& tile, int c,
+                                   const int32_t (&label)[kVoxels]) {
+  unsigned foreground = 0;
 #pragma unroll
-  for (int i = 0; i < kVoxels; ++i) foreground[i] = label[i] == c;
-  if (!problem.dense_target) return;
+  for (int i = 0; i < kVoxels; ++i) foreground |= label[i] == c ? 1u << i : 0;
+  if (!problem.dense_target) return foreground;
 #pragma unroll 1
   for (int i = 0; i < kVoxels; ++i) {
-    if (tile.has(i)) {
-      foreground[i] = is_foreground(problem.target, tile.item, c, tile.begin + tile.voxel(i));
-    }
+    if (!tile.has(i)) continue;
+    const int64_t voxel = tile.begin + tile.voxel(i);
+    foreground |= is_foreground(problem.target, tile.item, c, voxel) ? 1u << i : 0;
   }
+  return foreground;
 }
 
 }  // namespace segloss::lovasz::cuda
