@@ -55,6 +55,7 @@ unsigned first_seed() {
 
 unsigned seed = first_seed();
 int multiprocessor_count = 3;
+size_t shared_bytes = 227 * 1024;
 
 std::mutex one_launch;
 Context scheduler;
@@ -162,6 +163,7 @@ void fail(const char* what, Place place) {
 
 unsigned thread_rank() { return current; }
 int multiprocessors() { return multiprocessor_count; }
+size_t shared_opt_in() { return shared_bytes; }
 
 unsigned char* dynamic_shared(Place place) {
   if (shared == nullptr) fail("launched without dynamic shared memory", place);
@@ -246,3 +248,4 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 
 void segloss_shim_set_seed(unsigned seed) { segloss_shim::seed = seed; }
 void segloss_shim_set_multiprocessors(int count) { segloss_shim::multiprocessor_count = count; }
+void segloss_shim_set_shared_bytes(int bytes) { segloss_shim::shared_bytes = size_t(bytes); }

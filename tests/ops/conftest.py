@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.cuda_shim import build
-from tests.ops import region_sums_cuda
+from tests.ops import lovasz_cuda, region_sums_cuda
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +28,22 @@ def device(shim: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
     yield shim
     shim.segloss_shim_set_seed(0)
     shim.segloss_shim_set_multiprocessors(3)
+
+
+@pytest.fixture(scope="session")
+def lovasz_shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Build and load the operators of lovasz, as ``shim`` does."""
+    if not build.available():
+        pytest.skip("no C++ compiler")
+    library = lovasz_cuda.build_library(tmp_path_factory.mktemp("shim") / "lovasz.so")
+    torch.ops.load_library(str(library))
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture
+def lovasz_device(lovasz_shim: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
+    """Restore what the test changes of the device."""
+    yield lovasz_shim
+    lovasz_shim.segloss_shim_set_seed(0)
+    lovasz_shim.segloss_shim_set_multiprocessors(3)
+    lovasz_shim.segloss_shim_set_shared_bytes(227 * 1024)

@@ -1,4 +1,4 @@
-// Reads class indices of any dtype, and the weight of each voxel.
+// Reads the class and the weight of each voxel.
 #pragma once
 
 #include "region_sums/cuda/load.cuh"
@@ -6,20 +6,6 @@
 #include "voxels/cuda/labels.cuh"
 
 namespace segloss::region_sums::cuda {
-
-// Calls f(the label at that offset of the item), as what it is compared as.
-template <class F>
-SL_DEVICE void visit_label(const View& view, int64_t offset, F f) {
-  visit_dtype(view.dtype, [&](auto type) {
-    using Storage = typename decltype(type)::type;
-    const Storage label = static_cast<const Storage*>(view.data)[offset];
-    f(widen<typename LabelType<Storage>::type>(label));
-  });
-}
-
-SL_DEVICE int64_t item_offset(const View& view, int64_t item, int64_t voxel) {
-  return item * view.batch_stride + voxel_offset(view, voxel);
-}
 
 template <class T>
 SL_DEVICE T shared_weight(const View& view, int64_t offset) {

@@ -13,16 +13,6 @@ template <class Storage>
 constexpr int kVectorsInFlight = sizeof(Storage) < 4 ? 2 : 4;
 constexpr int kWordsInFlight = 5;
 
-template <class Storage>
-using Vector = Pack<Storage, uint4>;
-template <class Storage>
-using Word = Pack<Storage, std::conditional_t<sizeof(Storage) <= 4, unsigned, unsigned long long>>;
-
-template <class Storage>
-SL_DEVICE bool is_aligned(const Storage* at) {
-  return reinterpret_cast<uintptr_t>(at) % 16 == 0;
-}
-
 // Voxels side by side, every row aligned.
 template <class Storage>
 SL_DEVICE bool is_row(const View& view, const Storage* tile, int voxels) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "region_sums/cuda/problem.h"
+#include "voxels/cuda/labels.cuh"
 #include "voxels/cuda/math.cuh"
 
 namespace segloss::region_sums::cuda {
@@ -34,11 +35,6 @@ struct Rows {
   int classes;
   int voxels;
   SL_DEVICE T& operator()(int c, int v) const { return first[c * (voxels + 1) + v]; }
-};
-
-struct InvalidLabels {
-  unsigned long long count;
-  unsigned long long first;  // voxel in the chunk
 };
 
 // Where all that lies, or with a null pointer only how much it is.

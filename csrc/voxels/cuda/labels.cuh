@@ -1,17 +1,18 @@
-// Class indices of any dtype become the class, or a negative number where no class is hit.
+// Reads class indices of any dtype.
 #pragma once
 
-#include "voxels/cuda/math.cuh"
+#include <type_traits>
+
+#include "voxels/cuda/memory.cuh"
 
 namespace segloss {
 
 constexpr int32_t kNoClass = -1;  // the background of a binary problem, or an invalid label
-constexpr int32_t kIgnored = -2;
+constexpr int32_t kIgnored = -2;  // also the voxels behind the end of the tensor
 
-struct LabelRule {
-  int channels;
-  bool has_ignore;
-  int64_t ignore_index;
+struct InvalidLabels {
+  unsigned long long count;
+  unsigned long long first;  // voxel in the block's chunk
 };
 
 template <class Storage>
@@ -21,9 +22,16 @@ struct LabelType {  // compared as this
                                   std::conditional_t<sizeof(Storage) == 8, double, float>>;
 };
 
-// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class.
-template <class T>
-SL_DEVICE int32_t code_of(const LabelRule& rule, T value) {
+struct LabelRule {
+  int channels;
+  bool has_ignore;
+  int64_t ignore_index;
+};
+
+// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class. The rule
+// is a LabelRule, or has its members.
+template <class Rule, class T>
+SL_DEVICE int32_t code_of(const Rule& rule, T value) {
   const T ignored = static_cast<T>(rule.ignore_index);
   bool ignores = rule.has_ignore;
   if constexpr (std::is_integral_v<T>) {  // a label that the dtype cannot hold ignores nothing
@@ -34,6 +42,20 @@ SL_DEVICE int32_t code_of(const LabelRule& rule, T value) {
   bool valid = value >= 0 && value < static_cast<T>(rule.channels);
   if constexpr (std::is_floating_point_v<T>) valid = valid && whole_part(value) == value;
   return valid ? static_cast<int32_t>(value) : kNoClass;
+}
+
+// Calls f(the label at that offset of the item), as what it is compared as.
+template <class F>
+SL_DEVICE void visit_label(const View& view, int64_t offset, F f) {
+  visit_dtype(view.dtype, [&](auto type) {
+    using Storage = typename decltype(type)::type;
+    const Storage label = static_cast<const Storage*>(view.data)[offset];
+    f(widen<typename LabelType<Storage>::type>(label));
+  });
+}
+
+SL_DEVICE int64_t item_offset(const View& view, int64_t item, int64_t voxel) {
+  return item * view.batch_stride + voxel_offset(view, voxel);
 }
 
 }  // namespace segloss

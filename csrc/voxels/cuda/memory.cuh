@@ -1,7 +1,8 @@
-// Where voxels lie, and loads and stores of several elements at once.
+// Where elements lie, and moves of several at once.
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "voxels/cuda/math.cuh"
 
@@ -26,6 +27,11 @@ struct Pack {
   }
 };
 
+template <class Storage>
+using Vector = Pack<Storage, uint4>;
+template <class Storage>
+using Word = Pack<Storage, std::conditional_t<sizeof(Storage) <= 4, unsigned, unsigned long long>>;
+
 SL_DEVICE int64_t voxel_offset(const View& view, int64_t voxel) {
   if (view.dims == 1) return voxel * view.stride[0];
   int64_t offset = 0;
@@ -35,6 +41,11 @@ SL_DEVICE int64_t voxel_offset(const View& view, int64_t voxel) {
     voxel /= view.size[d];
   }
   return offset + voxel * view.stride[0];
+}
+
+template <class Storage>
+SL_DEVICE bool is_aligned(const Storage* at) {
+  return reinterpret_cast<uintptr_t>(at) % 16 == 0;
 }
 
 }  // namespace segloss

@@ -13,6 +13,7 @@
 // The environment variable SEGLOSS_SHIM_SEED gives the first seed.
 extern "C" void segloss_shim_set_seed(unsigned seed);
 extern "C" void segloss_shim_set_multiprocessors(int count);
+extern "C" void segloss_shim_set_shared_bytes(int bytes);  // that a block may opt in to
 
 namespace segloss_shim {
 
@@ -48,6 +49,7 @@ unsigned thread_rank();
 inline int lane() { return static_cast<int>(thread_rank() % kWarpSize); }
 
 int multiprocessors();
+size_t shared_opt_in();
 
 }  // namespace segloss_shim
 

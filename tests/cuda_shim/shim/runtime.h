@@ -69,7 +69,7 @@ struct cudaLaunchConfig_t {
 
 namespace segloss_shim {
 
-constexpr size_t kShared = 48 * 1024, kSharedOptIn = 227 * 1024, kParameterBytes = 32764;
+constexpr size_t kShared = 48 * 1024, kParameterBytes = 32764;
 
 inline cudaError_t last_error = cudaSuccess;
 inline std::map<const void*, size_t> shared_limits;  // of the kernels that opted in to more
@@ -143,7 +143,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<size_t>(value) > segloss_shim::kSharedOptIn) {
+  if (value < 0 || static_cast<size_t>(value) > segloss_shim::shared_opt_in()) {
     return segloss_shim::record(cudaErrorInvalidValue);
   }
   segloss_shim::shared_limits[reinterpret_cast<const void*>(kernel)] = static_cast<size_t>(value);
@@ -182,7 +182,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       {cudaDevAttrComputeCapabilityMajor, 9},
       {cudaDevAttrComputeCapabilityMinor, 0},
       {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
-      {cudaDevAttrMaxSharedMemoryPerBlockOptin, static_cast<int>(segloss_shim::kSharedOptIn)},
+      {cudaDevAttrMaxSharedMemoryPerBlockOptin, static_cast<int>(segloss_shim::shared_opt_in())},
   };
   const auto found = values.find(attribute);
   if (found == values.end()) return segloss_shim::record(cudaErrorInvalidValue);

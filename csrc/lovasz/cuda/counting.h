@@ -1,0 +1,110 @@
+// What both methods do first: how the work of count_kernel is cut, and memory for what its blocks
+// leave behind.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+
+#include "lovasz/cuda/describe.h"
+
+namespace segloss::lovasz::cuda {
+
+#ifdef SEGLOSS_HOST_SHIM  // the tests' volumes are small
+constexpr int64_t kFewestTiles = 1, kMostTiles = 5;
+#else
+constexpr int64_t kFewestTiles = 4;                               // of a chunk
+constexpr int64_t kMostTiles = ((int64_t{1} << 28) - 1) / kTile;  // what packed counters can count
+#endif
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline void clear(const Tensor& tensor, cudaStream_t stream) {
+  const size_t bytes = size_t(tensor.numel() * tensor.element_size());
+  if (bytes == 0) return;
+  check_cuda(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, bytes, stream), "cudaMemsetAsync");
+}
+
+inline double* doubles_of(const Tensor& tensor) {
+  return static_cast<double*>(tensor.mutable_data_ptr());
+}
+
+// Cuts classes into groups, so that a block has the memory for its own, and tiles into chunks:
+// about one wave of blocks. A function of the shapes and the device alone.
+inline void cut(CountLaunch& launch, bool counts, int64_t slab_tiles) {
+  const auto limit = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  const int bins = launch.bins.count;
+  const auto most = [&](bool shared) {
+    const size_t fixed = count_shared_bytes(0, shared, bins);
+    return int64_t((limit - fixed) / (count_shared_bytes(1, shared, bins) - fixed));
+  };
+  launch.shared = counts && most(true) > 0;
+  launch.groups = int(divide_up(launch.problem.channels, most(launch.shared)));
+  const int64_t classes = divide_up(launch.problem.channels, launch.groups);
+  const size_t bytes = count_shared_bytes(int(classes), launch.shared, bins) + 1024;
+  STD_TORCH_CHECK(
+      launch.problem.image_tiles() < int64_t{1} << 31 && launch.problem.images < int64_t{1} << 31,
+      "lovasz: too many voxels");
+  const auto all = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor));
+  // As the kernels' launch bounds are.
+  const int64_t most_resident = launch.problem.activation == Activation::kSoftmax ? 1 : 2;
+  const int64_t resident = std::clamp<int64_t>(int64_t(all / bytes), 1, most_resident);
+  const int64_t blocks = resident * device_attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t wanted = std::max<int64_t>(blocks / (launch.groups * launch.problem.images), 1);
+  launch.chunk_tiles = std::max(divide_up(slab_tiles, wanted), kFewestTiles);
+  launch.chunks = divide_up(slab_tiles, launch.chunk_tiles);
+}
+
+// The memory that the blocks' parts lie in until they are added.
+struct Parts {
+  Tensor cross_entropy, flagged, invalid;
+
+  Parts(const Tensor& like, const CountLaunch& launch, int64_t slabs) {
+    const int64_t chunks = slabs * launch.problem.images * launch.chunks;
+    const auto empty = [&](int64_t columns) {
+      return torch::stable::new_empty(like, {chunks, columns}, ScalarType::Double);
+    };
+    cross_entropy = empty(launch.problem.channels);
+    flagged = empty(launch.problem.channels);
+    invalid = empty(2);
+  }
+
+  Partial pointers() const {
+    return {doubles_of(cross_entropy), doubles_of(flagged),
+            static_cast<double2*>(invalid.mutable_data_ptr())};
+  }
+};
+
+// Writes the first two rows of [image][class], and `invalid`.
+inline void finish(const CountLaunch& launch, int64_t slabs, const Tensor& rows,
+                   const Tensor& invalid, cudaStream_t stream) {
+  const Problem& problem = launch.problem;
+  Finishing finishing{};
+  finishing.partial = launch.partial;
+  finishing.slabs = slabs;
+  finishing.chunks = launch.chunks;
+  finishing.images = problem.images;
+  finishing.channels = problem.channels;
+  finishing.flagged = doubles_of(rows);
+  finishing.cross_entropy = finishing.flagged + problem.images * problem.channels;
+  finishing.invalid = doubles_of(invalid);
+  launch_finish(finishing, stream);
+}
+
+// The statistics of a softmax that count_kernel does not find itself, for a slab of so many tiles.
+inline bool needs_statistics(const Problem& problem, bool keeps) {
+  return problem.activation == Activation::kSoftmax && !keeps;
+}
+
+inline int64_t statistics_bytes(const Problem& problem) {
+  const int64_t size = problem.input.dtype == Dtype::kFloat64 ? sizeof(double) : sizeof(float);
+  return 2 * size * problem.images * kTile;  // of a tile of each image
+}
+
+inline void find_statistics(const CountLaunch& launch, const Tensor& memory, cudaStream_t stream) {
+  const StatisticsLaunch statistics{launch.problem, launch.slab_begin, launch.slab_end,
+                                    memory.mutable_data_ptr()};
+  launch_statistics(statistics, columns_of(launch.problem), stream);
+}
+
+}  // namespace segloss::lovasz::cuda

@@ -1,0 +1,72 @@
+// The host's way to the kernels.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "lovasz/cuda/problem.h"
+#include "lovasz/cuda/scan.h"
+#include "lovasz/cuda/sort.h"
+#include "voxels/cuda/math.cuh"
+
+namespace segloss::lovasz::cuda {
+
+// Calls f(Type<Storage>()) for an input's dtype.
+template <class F>
+void visit_input_dtype(Dtype dtype, F f) {
+  switch (dtype) {
+    case Dtype::kFloat64:
+      return f(Type<double>());
+    case Dtype::kFloat16:
+      return f(Type<__half>());
+    case Dtype::kBFloat16:
+      return f(Type<__nv_bfloat16>());
+    default:
+      return f(Type<float>());
+  }
+}
+
+constexpr int kFewClasses = 4;        // whose logits take few registers
+constexpr int kRegisterClasses = 14;  // and that a thread can keep
+
+// Whether kernels keep all logits of a voxel in registers.
+inline bool keeps_logits(const Problem& problem) {
+  return problem.activation == Activation::kSoftmax && !problem.dense_target &&
+         problem.channels <= kRegisterClasses && problem.input.dtype != Dtype::kFloat64;
+}
+
+constexpr int kMostColumns = 256;   // threads of a block that each have one voxel, see column.cuh
+constexpr int kFewestColumns = 32;  // a warp
+
+void launch_statistics(const StatisticsLaunch& launch, int columns, cudaStream_t stream);
+
+// A block of shared memory for so many classes.
+size_t count_shared_bytes(int classes, bool counters, int bins);
+void launch_count(const CountLaunch& launch, cudaStream_t stream);
+void launch_keys(const CountLaunch& launch, cudaStream_t stream);
+
+// Moves counts from the packed counters, which are then 0, to the operator's, or adds them.
+struct Unpacking {
+  unsigned long long* packed;
+  int64_t* counts;  // [2][counter]
+  int64_t counters;
+  bool adds;
+};
+void launch_unpack(const Unpacking& unpacking, cudaStream_t stream);
+
+// Adds the blocks' parts of the sums of an image and class, in order.
+struct Finishing {
+  Partial partial;
+  int64_t slabs;
+  int64_t chunks;  // of an image, in a slab
+  int64_t images;
+  int channels;
+  double* flagged;        // [image][class]
+  double* cross_entropy;  // [image][class]
+  double* invalid;        // [2]
+};
+void launch_finish(const Finishing& finishing, cudaStream_t stream);
+
+// `columns`: of the kernel for softmaxes of many classes, else 0.
+void launch_backward(const BackwardLaunch& launch, int columns, cudaStream_t stream);
+
+}  // namespace segloss::lovasz::cuda

@@ -1,0 +1,113 @@
+// What the CUDA kernels compute. It travels by value, as a kernel's parameter.
+//
+// An image is what losses are computed of: one item of the batch, or all of them. Its voxels come
+// in tiles, each within one item, that a block takes at once.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+
+#include "voxels/view.h"
+
+namespace segloss::lovasz::cuda {
+
+enum class Activation : int32_t { kSoftmax, kSigmoid, kHinge };
+
+constexpr int kThreads = 512;  // of a block
+constexpr int kWarps = kThreads / 32;
+constexpr int kVoxels = 4;  // of a thread, in a tile
+constexpr int kTile = kThreads * kVoxels;
+
+struct Problem {
+  View input;
+  View target;
+  View grad;  // backward
+  Activation activation;
+  bool dense_target;
+  bool has_ignore;
+  bool cross_entropy;
+  int64_t ignore_index;
+  int channels;
+  int64_t voxels;  // of an item
+  int64_t items;   // of an image
+  int64_t images;
+  int64_t item_tiles;
+
+  int64_t image_tiles() const { return items * item_tiles; }
+};
+
+// Bins of equal width up to tau, and bins in proportion to the error above. With two sides they
+// are counted from the nearer of the ends 0 and 1, `reach` of them from each.
+struct Bins {
+  int count;
+  int reach;
+  int bits;     // 2^bits bins up to tau, and in each octave above
+  int log_tau;  // to base 2
+  float tau;
+  float scale;  // from an error below tau to its code
+  uint32_t tau_bits;
+  int right, left;  // shift a float's bits to codes
+  bool two_sided;
+
+  Bins() = default;
+  Bins(Activation activation, int octaves, int bits) : bits(bits) {
+    two_sided = activation != Activation::kHinge;
+    count = 2 * octaves << bits;
+    reach = two_sided ? count / 2 : count;
+    log_tau = two_sided ? -octaves : 17 - 2 * octaves;  // up to 1 / 2, or 2^16
+    tau = std::ldexp(1.f, log_tau);
+    scale = std::ldexp(1.f, bits + 16 - log_tau);
+    tau_bits = uint32_t(127 + log_tau) << 23;
+    right = bits < 7 ? 7 - bits : 0;
+    left = bits > 7 ? bits - 7 : 0;
+  }
+};
+
+// What blocks leave behind about their chunks, [chunk][class] and [chunk].
+struct Partial {
+  double* cross_entropy;
+  double* flagged;   // voxels whose error has no bin
+  double2* invalid;  // the number of invalid labels and the first
+};
+
+// Counts by bin, or writes the keys to be sorted, of a part of each image: tiles [slab_begin,
+// slab_end) of it.
+struct CountLaunch {
+  Problem problem;
+  Bins bins;
+  int groups;  // of classes; a block counts one of them
+  int64_t slab_begin;
+  int64_t slab_end;
+  int64_t chunk_tiles;
+  int64_t chunks;              // of an image in the slab
+  int64_t first_chunk;         // of the slab, among all
+  const void* statistics;      // of the slab's softmax, null where a block finds them itself
+  bool shared;                 // whether the counters lie in shared memory
+  unsigned long long* packed;  // [image][class][2][bin], see counters.cuh
+  unsigned long long* keys;    // [image][class][voxel]
+  uint32_t* values;
+  Partial partial;
+};
+
+// The statistics of each voxel's softmax, tile by tile of the slab.
+struct StatisticsLaunch {
+  Problem problem;
+  int64_t slab_begin;
+  int64_t slab_end;
+  void* statistics;
+};
+
+// Of the derivatives by the errors: a table of [image][class][2][bin], or [image][class] times one
+// for each voxel.
+struct BackwardLaunch {
+  Problem problem;
+  Bins bins;
+  const void* coefficients;
+  const void* slopes;
+  const double* grad_loss;
+  const double* grad_ce;  // [image][class], or null
+};
+
+}  // namespace segloss::lovasz::cuda

@@ -1,0 +1,144 @@
+// From counts to losses and increments: a block is an image and class, and each of its threads has
+// neighbouring bins, in descending order.
+#include "cuda.cuh"
+#include "lovasz/cuda/increments.cuh"
+#include "lovasz/cuda/scan.h"
+
+namespace segloss::lovasz::cuda {
+namespace {
+
+constexpr int kScanThreads = 512;
+constexpr int kScanWarps = kScanThreads / 32;
+constexpr unsigned kAll = 0xffffffffu;
+
+struct ScanShared {
+  int64_t foreground[kScanWarps], background[kScanWarps];
+  double loss[kScanWarps];
+  int highest[kScanWarps];
+};
+
+SL_DEVICE int64_t inclusive_of_warp(int64_t value) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int64_t other = __shfl_up_sync(kAll, value, unsigned(step));
+    value += int(threadIdx.x) % 32 >= step ? other : 0;
+  }
+  return value;
+}
+
+// The counters of an image and class.
+struct BinCounts {
+  const int64_t* counts;
+  const int64_t* offsets;
+  int bins;
+  SL_DEVICE BinCounts(const ScanLaunch& launch, int64_t row) : bins(launch.bins.count) {
+    counts = launch.counts + row * 2 * bins;
+    offsets = counts + launch.rows * 2 * bins;
+  }
+  SL_DEVICE int64_t background(int k) const { return counts[k]; }
+  SL_DEVICE int64_t foreground(int k) const { return counts[bins + k]; }
+};
+
+// The sum of the errors of n voxels in bin k.
+SL_DEVICE double sum_of_errors(const Bins& bins, int k, int64_t n, int64_t offsets) {
+  const bool low = k < bins.reach;
+  const int from_end = low ? k : bins.count - 1 - k;
+  const int above = (from_end >> bins.bits) - 1;  // the octave, -1 below tau
+  const int octave = above < 0 ? 0 : above, within = from_end & ((1 << bins.bits) - 1);
+  const double width = ldexp(1., bins.log_tau + octave - bins.bits);
+  const double lower = width * double(above < 0 ? within : within + (1 << bins.bits));
+  const double sum = double(n) * lower + (double(offsets) + 0.5 * double(n)) * (width / 65536);
+  return low ? sum : double(n) - sum;
+}
+
+// The voxels before the thread's first bin, all foreground, and the highest bin with a background
+// voxel that is an error.
+struct Before {
+  int64_t foreground, background, total;
+  int highest;
+};
+
+SL_DEVICE Before scan_block(const BinCounts& of, int first, int last, int lowest, ScanShared& s) {
+  const int warp = int(threadIdx.x) / 32;
+  int64_t foreground = 0, background = 0;
+  int highest = -1;
+  for (int i = first; i < last; ++i) {
+    const int k = of.bins - 1 - i;
+    foreground += of.foreground(k);
+    background += of.background(k);
+    if (highest < 0 && k >= lowest && of.background(k) > 0) highest = k;
+  }
+  const int64_t foregrounds = inclusive_of_warp(foreground);
+  const int64_t backgrounds = inclusive_of_warp(background);
+  highest = __reduce_max_sync(kAll, highest);
+  if (threadIdx.x % 32 == 31) {
+    s.foreground[warp] = foregrounds;
+    s.background[warp] = backgrounds;
+    s.highest[warp] = highest;
+  }
+  __syncthreads();
+  Before before{foregrounds - foreground, backgrounds - background, 0, -1};
+  for (int i = 0; i < kScanWarps; ++i) {
+    before.foreground += i < warp ? s.foreground[i] : 0;
+    before.background += i < warp ? s.background[i] : 0;
+    before.total += s.foreground[i];
+    before.highest = s.highest[i] > before.highest ? s.highest[i] : before.highest;
+  }
+  return before;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kScanThreads)
+    scan_kernel(const __grid_constant__ ScanLaunch launch) {
+  auto& s = *reinterpret_cast<ScanShared*>(dynamic_shared());
+  const int64_t row = blockIdx.x;
+  const Bins& bins = launch.bins;
+  const BinCounts of(launch, row);
+  T* const table = static_cast<T*>(launch.table) + row * 2 * bins.count;
+  const int each = (bins.count + kScanThreads - 1) / kScanThreads;
+  const int start = int(threadIdx.x) * each;
+  const int first = start < bins.count ? start : bins.count;
+  const int last = first + each < bins.count ? first + each : bins.count;
+  const int lowest = bins.two_sided ? 0 : 1;  // of the bins that hold errors
+  Before before = scan_block(of, first, last, lowest, s);
+  const bool valid = launch.flagged[row] == 0;
+  double loss = 0;
+  for (int i = first; i < last; ++i) {
+    const int k = bins.count - 1 - i;
+    const bool holds = k >= lowest;
+    const int64_t foreground = holds ? of.foreground(k) : 0;
+    const int64_t background = holds ? of.background(k) : 0;
+    Increments g{0, 0};
+    if (before.total == 0) {
+      // The largest error alone counts, which the voxels of its bin share.
+      g.background = k == before.highest ? 1 / double(background) : 0;
+    } else {
+      g = increments(before.total, before.foreground, before.background, foreground, background);
+    }
+    if (holds) {
+      loss += g.background * sum_of_errors(bins, k, background, of.offsets[k]);
+      loss += g.foreground * sum_of_errors(bins, k, foreground, of.offsets[bins.count + k]);
+    }
+    before.foreground += foreground;
+    before.background += background;
+    table[k] = valid ? T(g.background) : Constants<T>::kNan;
+    table[bins.count + k] = valid ? T(g.foreground) : Constants<T>::kNan;
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) loss += __shfl_xor_sync(kAll, loss, step);
+  if (threadIdx.x % 32 == 0) s.loss[threadIdx.x / 32] = loss;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kScanWarps; ++i) loss += s.loss[i];
+  launch.loss[row] = valid ? loss : Constants<double>::kNan;
+}
+
+}  // namespace
+
+void launch_scan(const ScanLaunch& launch, bool double_table, cudaStream_t stream) {
+  const LaunchShape shape{static_cast<unsigned>(launch.rows), kScanThreads, sizeof(ScanShared),
+                          stream};
+  segloss::launch(shape, double_table ? scan_kernel<double> : scan_kernel<float>, launch);
+}
+
+}  // namespace segloss::lovasz::cuda

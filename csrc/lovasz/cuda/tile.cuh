@@ -1,0 +1,162 @@
+// A block's tile of voxels: which of them a thread takes, their labels, and the way to their
+// values. Where rows of voxels are aligned a thread's voxels are neighbours, moved together;
+// elsewhere neighbouring voxels belong to neighbouring threads.
+#pragma once
+
+#include "lovasz/cuda/problem.h"
+#include "voxels/cuda/labels.cuh"
+
+namespace segloss::lovasz::cuda {
+
+template <class Storage>
+using Computed = std::conditional_t<std::is_same_v<Storage, double>, double, float>;
+
+// A thread's voxels of a row.
+template <class Storage>
+using Quad = Pack<Storage, std::conditional_t<sizeof(Storage) == 2, uint2, uint4>>;
+template <class Storage>
+constexpr bool kHasQuad = Quad<Storage>::kSize == kVoxels;  // not of doubles
+
+template <class Storage>
+SL_DEVICE bool is_row(const View& view, const void* voxel) {
+  return kHasQuad<Storage> && view.dims == 1 && view.stride[0] == 1 &&
+         reinterpret_cast<uintptr_t>(voxel) % sizeof(Quad<Storage>) == 0 &&
+         view.channel_stride * int64_t(sizeof(Storage)) % int64_t(sizeof(Quad<Storage>)) == 0;
+}
+
+struct Tile {
+  int64_t item;
+  int64_t begin;  // its first voxel
+  int count;
+  bool wide;  // whether the thread's voxels are neighbours
+
+  // Tile `index` of an image.
+  SL_DEVICE Tile(const Problem& problem, int64_t image, int64_t index) {
+    item = image * problem.items + index / problem.item_tiles;
+    begin = index % problem.item_tiles * kTile;
+    const int64_t left = problem.voxels - begin;
+    count = left < kTile ? int(left) : kTile;
+    wide = false;
+  }
+
+  template <class Storage>
+  SL_DEVICE void align(const View& input) {
+    const Storage* const row =
+        static_cast<const Storage*>(input.data) + item * input.batch_stride + begin;
+    wide = count % kVoxels == 0 && is_row<Storage>(input, row);
+  }
+
+  // Of the thread's voxel i; it is not there where this reaches `count`.
+  SL_DEVICE int voxel(int i) const { return voxel(i, int(threadIdx.x)); }
+  SL_DEVICE int voxel(int i, int thread) const {
+    return wide ? thread * kVoxels + i : thread + i * kThreads;
+  }
+  SL_DEVICE bool has(int i) const { return voxel(i) < count; }
+};
+
+// The thread's voxels in a tensor.
+template <class Storage>
+struct Row {
+  Storage* item;
+  int64_t channel_stride;
+  int64_t offset[kVoxels];
+  bool wide;
+
+  SL_DEVICE Row(const View& view, const Tile& tile) : channel_stride(view.channel_stride) {
+    item = static_cast<Storage*>(view.data) + tile.item * view.batch_stride;
+    wide = tile.wide && is_row<Storage>(view, item + tile.begin);
+    const int thread = thread_again();  // each row anew: the offsets would take registers
+#pragma unroll
+    for (int i = 0; i < kVoxels; ++i) {
+      const int voxel = tile.voxel(i, thread);
+      offset[i] = voxel_offset(view, tile.begin + (voxel < tile.count ? voxel : 0));
+    }
+  }
+
+  // Anything at all for voxels that are not there.
+  template <class T>
+  SL_DEVICE void load(int64_t c, T (&x)[kVoxels]) const {
+    const Storage* const from = item + c * channel_stride;
+    if constexpr (kHasQuad<Storage>) {
+      if (wide) {
+        const Quad<Storage> quad = Quad<Storage>::load(from + offset[0]);
+#pragma unroll
+        for (int i = 0; i < kVoxels; ++i) x[i] = widen<T>(quad.value[i]);
+        return;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kVoxels; ++i) x[i] = widen<T>(from[offset[i]]);
+  }
+
+  template <class T>
+  SL_DEVICE void store(int64_t c, const Tile& tile, const T (&x)[kVoxels]) const {
+    Storage* const to = item + c * channel_stride;
+    if constexpr (kHasQuad<Storage>) {
+      if (wide) {
+        Quad<Storage> quad;
+#pragma unroll
+        for (int i = 0; i < kVoxels; ++i) quad.value[i] = narrow<Storage>(x[i]);
+        if (tile.has(0)) quad.store(to + offset[0]);
+        return;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kVoxels; ++i) {
+      if (tile.has(i)) to[offset[i]] = narrow<Storage>(x[i]);
+    }
+  }
+};
+
+// The classes of the thread's voxels; a dense target has none. Voxels that are not there are
+// ignored. Invalid labels are noted where `invalid` is not null; `position` is the tile's in the
+// block's chunk.
+SL_DEVICE void read_labels(const Problem& problem, const Tile& tile, int64_t position,
+                           InvalidLabels* invalid, int32_t (&label)[kVoxels]) {
+#pragma unroll
+  for (int i = 0; i < kVoxels; ++i) label[i] = tile.has(i) ? kNoClass : kIgnored;
+  if (problem.dense_target) return;
+  visit_dtype(problem.target.dtype, [&](auto type) {
+    using Storage = typename decltype(type)::type;
+    const Storage* const from = static_cast<const Storage*>(problem.target.data);
+#pragma unroll
+    for (int i = 0; i < kVoxels; ++i) {
+      if (!tile.has(i)) continue;
+      const int64_t at = item_offset(problem.target, tile.item, tile.begin + tile.voxel(i));
+      label[i] = code_of(problem, widen<typename LabelType<Storage>::type>(from[at]));
+    }
+  });
+  if (invalid == nullptr || problem.channels == 1) return;
+#pragma unroll
+  for (int i = 0; i < kVoxels; ++i) {
+    if (label[i] != kNoClass) continue;
+    atomicAdd(&invalid->count, 1ull);
+    atomicMin(&invalid->first, static_cast<unsigned long long>(position + tile.voxel(i)));
+  }
+}
+
+// Whether the voxel at `offset` of a dense target's item and class is foreground.
+SL_DEVICE bool is_foreground(const View& target, int64_t item, int64_t c, int64_t voxel) {
+  const int64_t at = item_offset(target, item, voxel) + c * target.channel_stride;
+  bool result = false;
+  visit_label(target, at, [&](auto value) { result = double(value) > 0.5; });
+  return result;
+}
+
+// Which of the thread's voxels are foreground of a class, a bit each.
+SL_DEVICE unsigned find_foreground(const Problem& problem, const Tile& tile, int c,
+                                   const int32_t (&label)[kVoxels]) {
+  unsigned foreground = 0;
+#pragma unroll
+  for (int i = 0; i < kVoxels; ++i) foreground |= label[i] == c ? 1u << i : 0;
+  if (!problem.dense_target) return foreground;
+#pragma unroll 1
+  for (int i = 0; i < kVoxels; ++i) {
+    if (!tile.has(i)) continue;
+    const int64_t voxel = tile.begin + tile.voxel(i);
+    foreground |= is_foreground(problem.target, tile.item, c, voxel) ? 1u << i : 0;
+  }
+  return foreground;
+}
+
+}  // namespace segloss::lovasz::cuda
