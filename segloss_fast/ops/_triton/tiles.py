@@ -10,10 +10,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# How the voxels of the tensors lie; triton_plan.layout() chooses.
+# How the voxels of the tensors lie; views.py chooses.
 PLANES = tl.constexpr(0)  # contiguous voxels in every class; any batch and class strides
 CHANNELS_LAST = tl.constexpr(1)  # contiguous classes in every voxel
 STRIDED = tl.constexpr(2)  # any strides, three dimensions
+
+# Sizes and strides must not make new kernels.
+INPUT_SIZES = ("x_bs", "x_cs", "x_s0", "x_s1", "x_s2")
+TARGET_SIZES = ("t_bs", "t_cs", "t_s0", "t_s1", "t_s2")
+GRADIENT_SIZES = ("g_bs", "g_cs", "g_s0", "g_s1", "g_s2")
+SIZES = (*INPUT_SIZES, *TARGET_SIZES, "voxels", "n1", "n2", "chunks", "ignore")
 
 NO_WEIGHT = tl.constexpr(0)
 SHARED_WEIGHT = tl.constexpr(1)
