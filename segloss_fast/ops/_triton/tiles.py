@@ -146,6 +146,19 @@ def load_input(
 
 
 @triton.jit
+def load_classes(
+    view, item, start, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
+    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Return the classes of a block, which of them exist ``[C, 1]``, and their input."""
+    c = start + tl.arange(0, BLOCK_C)
+    in_c = (c < C)[:, None]
+    mask = in_c & in_v[None, :]
+    x = load_input(view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE)
+    return c, in_c, x
+
+
+@triton.jit
 def load_target(
     view,
     code,

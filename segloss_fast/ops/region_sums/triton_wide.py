@@ -12,7 +12,7 @@ from segloss_fast.ops._triton.sums import store_flags, store_sums
 from segloss_fast.ops._triton.tiles import (
     NO_WEIGHT,
     class_pointers,
-    load_input,
+    load_classes,
     load_target,
     load_voxels,
     load_weight,
@@ -29,19 +29,6 @@ from segloss_fast.ops.region_sums.triton_activations import (
 from segloss_fast.ops.region_sums.triton_backward import SIZES as BACKWARD_SIZES
 from segloss_fast.ops.region_sums.triton_backward import class_sums, gradient, load_factors
 from segloss_fast.ops.region_sums.triton_forward import SIZES, term_sums
-
-
-@triton.jit
-def load_classes(
-    view, item, start, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """Return the classes of a block, which of them exist ``[C, 1]``, and their input."""
-    c = start + tl.arange(0, BLOCK_C)
-    in_c = (c < C)[:, None]
-    mask = in_c & in_v[None, :]
-    x = load_input(view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE)
-    return c, in_c, x
 
 
 @triton.jit

@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_sums import triton_launch
 from segloss_fast.ops.region_sums.options import TERMS, Options
 
@@ -121,7 +122,7 @@ def _accesses(sass: str, name: str) -> dict[int, int]:
     return dict(found)
 
 
-def compile_launch(launch: triton_launch.Launch, capability: int) -> Compiled:
+def compile_launch(launch: Launch, capability: int) -> Compiled:
     """Compile a launch's kernel for a GPU of this compute capability."""
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], Any] = {}
@@ -159,7 +160,7 @@ def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:
     return {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", usage)}, sass
 
 
-def launches(loss: str, classes: int, dtype: str, target: str) -> dict[str, triton_launch.Launch]:
+def launches(loss: str, classes: int, dtype: str, target: str) -> dict[str, Launch]:
     """Return the launches of two volumes of 128^3 voxels."""
     space = (128, 128, 128)
     kind = getattr(torch, dtype)
