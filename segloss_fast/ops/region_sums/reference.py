@@ -81,7 +81,7 @@ def _one_hot(
     index = torch.arange(classes, device=labels.device).view(1, -1, *[1] * (labels.dim() - 1))
     one_hot = (labels[:, None] == index) & counted[:, None]
     bad = counted & ~one_hot.any(1)
-    return one_hot.to(dtype), (counted & ~bad)[:, None], _count_invalid(labels, bad)
+    return one_hot.to(dtype), (counted & ~bad)[:, None], count_invalid(labels, bad)
 
 
 def can_hold(dtype: torch.dtype, value: int) -> bool:
@@ -91,7 +91,7 @@ def can_hold(dtype: torch.dtype, value: int) -> bool:
     return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
 
 
-def _count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
+def count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
     """Return ``[2]``: the number of bad labels, and the first (0 where there is none)."""
     values = labels.flatten().to(row_dtype(labels.device))
     end = values.new_zeros(1)

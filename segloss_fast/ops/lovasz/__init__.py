@@ -1,0 +1,1 @@
+"""Lovász losses of errors per voxel and class."""
