@@ -39,6 +39,7 @@ SUM_MASK = tl.constexpr((1 << 40) - 1)
 NUMBER_MASK = tl.constexpr((1 << 24) - 1)
 # Of bin 0 in a register: 8 bits for the number, at most BLOCK_TILES times FOLD, 24 for the sum.
 SMALL_BITS = tl.constexpr(24)
+SMALL_ONE = tl.constexpr(1 << 24)
 SMALL_MASK = tl.constexpr((1 << 24) - 1)
 
 
@@ -47,22 +48,20 @@ def _tally(
     counters, x, in_c, t, counts, stats, ACT: tl.constexpr, OCTAVES: tl.constexpr,
     BITS: tl.constexpr, ENTROPY: tl.constexpr, FOLD: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
-    """Count a tile; return what is left, ``[C, V / FOLD]`` each.
+    """Count a tile, in counters of background ``[C, 1]`` and, K further on, of foreground.
 
-    That is the number of flagged errors, the cross-entropy, and bin 0 of background and foreground.
-
-    Args:
-        counters: Addresses ``[C, 1]`` of the counters of background; those of foreground follow.
-    """  # noqa: D417
+    Returns what is left, ``[C, V / FOLD]`` each: the number of flagged errors, the cross-entropy,
+    and bin 0 of background and foreground.
+    """
     K: tl.constexpr = bin_count(OCTAVES, BITS)
     counted = in_c & counts[None, :]
     m, other = errors(x, in_c, stats, t, ACT)
     k, offset = find_bins(m, other, OCTAVES, BITS, ACT)
     place = k + tl.where(t, K, 0)
     tl.atomic_add(
-        counters + place, ONE + offset.to(tl.int64), mask=counted & (k != 0), sem="relaxed"
+        counters + place, offset.to(tl.int64) + ONE, mask=counted & (k != 0), sem="relaxed"
     )
-    small = tl.where(counted & (k == 0), (1 << SMALL_BITS) + offset, 0)
+    small = tl.where(counted & (k == 0), offset + SMALL_ONE, 0)
     flagged = tl.where(counted & is_flagged(m, ACT), 1.0, 0.0)
     left = fold(flagged, FOLD, NEAR)
     nll = tl.zeros_like(left)

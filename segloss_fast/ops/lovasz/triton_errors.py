@@ -39,6 +39,12 @@ def power_of_two(exponent):
     return 2.0**exponent
 
 
+@triton.constexpr_function
+def one_shifted(bits):
+    """Return 2^bits as an integer."""
+    return 1 << bits
+
+
 @triton.jit
 def load_foreground(
     view, code, x, item, c, first, lanes, mask, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
@@ -157,10 +163,11 @@ def _code(e, LOG_TAU: tl.constexpr, BITS: tl.constexpr):
     """
     TAU: tl.constexpr = power_of_two(LOG_TAU)
     SCALE: tl.constexpr = power_of_two(BITS + 16 - LOG_TAU)
+    FIRST: tl.constexpr = one_shifted(BITS + 16)
     linear = (tl.minimum(e, TAU) * SCALE).to(tl.int32)
     above = e.to(tl.int32, bitcast=True) - ((LOG_TAU + 127) << 23)
     above = above >> (7 - BITS) if BITS <= 7 else above << (BITS - 7)
-    code = tl.where(e < TAU, linear, above + (1 << (BITS + 16))).to(tl.uint32, bitcast=True)
+    code = tl.where(e < TAU, linear, above + FIRST).to(tl.uint32, bitcast=True)
     return (code >> 16).to(tl.int32), (code & OFFSET).to(tl.int32)
 
 

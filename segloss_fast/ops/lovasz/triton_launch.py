@@ -116,7 +116,7 @@ def count_launches(
     """
     counts, rows, invalid = out
     tensors = Tensors(input, target, ignore_index)
-    plan = triton_plan.plan(tensors, what[0] == SOFTMAX)
+    plan = triton_plan.count_plan(tensors, what[0] == SOFTMAX)
     size = counts[0].numel()
     replicas = triton_plan.replicas(tensors, plan, size)
     counters = counts.new_zeros(replicas * size)
@@ -161,7 +161,7 @@ def backward_launch(
 ) -> Launch:
     """Return the launch that writes grad; ``bins`` are activation, octaves and bits."""
     tensors = Tensors(input, target, ignore_index, {"g": grad})
-    plan = triton_plan.plan(tensors, bins[0] == SOFTMAX)
+    plan = triton_plan.backward_plan(tensors, bins[0] == SOFTMAX)
     coefficients = coefficients.contiguous()
     return Launch(
         triton_backward.input_gradient_wide if plan.wide else triton_backward.input_gradient,
