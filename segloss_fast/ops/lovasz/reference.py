@@ -74,18 +74,19 @@ def errors(x: Tensor, foreground: Tensor, activation: str) -> tuple[Tensor, Tens
     if activation == "hinge":
         m = torch.relu(1 - torch.where(foreground, x, -x))
         return m, m
+    # Of p and 1 - p the smaller is computed and the other derived from it: so both are accurate,
+    # and their derivatives too.
     if activation == "sigmoid":
-        p, q = x.sigmoid(), (-x).sigmoid()
+        small = torch.where(x > 0, -x, x).sigmoid()
+        p, q = torch.where(x > 0, 1 - small, small), torch.where(x > 0, small, 1 - small)
     else:
         e = (x - x.amax(1, keepdim=True).detach()).exp()
-        top = e == 1
+        top = e == 1  # no other class can have p > 1/2
         total = e.sum(1, keepdim=True)
-        p = e / total
-        # 1 - p cancels where p > 1/2, which only one class at its maximum can have: the others add
-        # up instead.
         tops = torch.where(top, e, 0).sum(1, keepdim=True)
         others = torch.where(top, 0, e).sum(1, keepdim=True) + (tops - e)
-        q = torch.where(top, others / total, 1 - p)
+        p, q = e / total, others / total
+        p, q = torch.where(top, 1 - q, p), torch.where(top, q, 1 - p)
     return torch.where(foreground, q, p), torch.where(foreground, p, q)
 
 
