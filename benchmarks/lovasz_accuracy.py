@@ -154,7 +154,8 @@ def main() -> None:
     if arguments.layouts:
         pairs = (name.split("x") for name in arguments.layouts.split(","))
         layouts = [(int(octaves), int(bits)) for octaves, bits in pairs]
-    found, worst = [], {}
+    found: list[dict[str, object]] = []
+    worst: dict[str, list[str]] = {}
     for kind, foreground, voxels in cells(arguments.largest):
         cell = {"logits": kind, "foreground": foreground, "voxels": voxels}
         errors = measure(

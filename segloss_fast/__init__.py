@@ -16,11 +16,15 @@ from segloss_fast.losses import (
     HausdorffERLoss,
     JaccardLoss,
     LogHausdorffDTLoss,
+    LovaszHingeLoss,
+    LovaszSigmoidLoss,
+    LovaszSoftmaxLoss,
     ShapeAwareLoss,
     TverskyLoss,
 )
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
 from segloss_fast.ops.distance_transform import distance_transform
+from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 __all__ = [
@@ -36,6 +40,10 @@ __all__ = [
     "HausdorffERLoss",
     "JaccardLoss",
     "LogHausdorffDTLoss",
+    "LovaszHingeLoss",
+    "LovaszSigmoidLoss",
+    "LovaszSoftmaxLoss",
+    "LovaszSums",
     "RegionSums",
     "ShapeAwareLoss",
     "TverskyLoss",
@@ -46,6 +54,8 @@ __all__ = [
     "distance_transform",
     "functional",
     "hausdorff_field",
+    "lovasz",
+    "lovasz_counts",
     "penalty_field",
     "region_sums",
     "region_sums_multi",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -9,11 +10,13 @@ import torch
 
 from segloss_fast._native import _C, CUDA_BUILD
 from segloss_fast.ops.distance_transform import kernels as distance_transform_kernels
+from segloss_fast.ops.lovasz import kernels as lovasz_kernels
 from segloss_fast.ops.region_masks import kernels as region_masks_kernels
 from segloss_fast.ops.region_sums import kernels as region_sums_kernels
 
-PRIMITIVES = {
+PRIMITIVES: dict[str, Callable[[str, torch.device], str | None]] = {
     "region_sums": region_sums_kernels.why_not,
+    "lovasz": lovasz_kernels.why_not,
     "distance_transform": distance_transform_kernels.why_not,
     "region_masks": region_masks_kernels.why_not,
 }

@@ -5,6 +5,11 @@ from segloss_fast.losses.boundary_ce import distance_penalized_ce_loss, shape_aw
 from segloss_fast.losses.compound import dice_ce_loss, dice_focal_loss
 from segloss_fast.losses.distribution import cross_entropy_loss, focal_loss
 from segloss_fast.losses.hausdorff_er import hausdorff_er_loss
+from segloss_fast.losses.lovasz import (
+    lovasz_hinge_loss,
+    lovasz_sigmoid_loss,
+    lovasz_softmax_loss,
+)
 from segloss_fast.losses.region import dice_loss, jaccard_loss, tversky_loss
 
 __all__ = [
@@ -19,6 +24,9 @@ __all__ = [
     "hausdorff_er_loss",
     "jaccard_loss",
     "log_hausdorff_dt_loss",
+    "lovasz_hinge_loss",
+    "lovasz_sigmoid_loss",
+    "lovasz_softmax_loss",
     "shape_aware_loss",
     "tversky_loss",
 ]

@@ -40,6 +40,21 @@ distance between neighbouring voxels: one number, or one per axis. Voxels that a
 outside of all masks. Where the target's field can be passed in, ``forward`` has a fourth argument,
 ``target_field``.
 
+Lovász losses (a Jaccard loss over errors in falling order) have no ``voxel_weight``, no ``batch``
+and no ``activation``, which their names say. Of the keywords above they have
+``include_background``, ``class_weight``, ``ignore_index``, ``reduction``, ``sync`` and ``impl``,
+and
+
+* ``classes``: ``"present"`` (those with a voxel in the target), ``"all"``, or a list of indices;
+* ``per_image``: whether the loss is formed for every item and then averaged (default False: the
+  batch is pooled). Rows of the reduction ``"none"`` are ``[B, C']`` with it, else ``[C']``; those
+  of classes that do not count are 0;
+* ``ce_weight``: adds so much times the cross-entropy, from the same pass (default 0). It is that
+  of all classes, also of a background that is left out, and ``class_weight`` weighs it too;
+* ``method``: ``"sort"`` is exact, ``"histogram"`` many times faster on volumes, ``"auto"``
+  (default) exact below 2^18 voxels per class; ``bins``: of the histogram
+  (:func:`segloss_fast.lovasz` has both).
+
 Where no voxel counts (all ignored, an empty batch) the loss is 0 with zero gradient. A NaN in a
 voxel that counts makes the loss NaN. Empty classes and perfect predictions have finite gradients.
 
@@ -54,6 +69,7 @@ from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareL
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
 from segloss_fast.losses.hausdorff_er import HausdorffERLoss
+from segloss_fast.losses.lovasz import LovaszHingeLoss, LovaszSigmoidLoss, LovaszSoftmaxLoss
 from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
 
 __all__ = [
@@ -68,6 +84,9 @@ __all__ = [
     "HausdorffERLoss",
     "JaccardLoss",
     "LogHausdorffDTLoss",
+    "LovaszHingeLoss",
+    "LovaszSigmoidLoss",
+    "LovaszSoftmaxLoss",
     "ShapeAwareLoss",
     "TverskyLoss",
 ]

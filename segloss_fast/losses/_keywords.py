@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, TypedDict
 
-import torch.distributed as dist
 from torch import Tensor
 
-from segloss_fast._check import check_ignore_index, check_number, check_option
+from segloss_fast._check import check_flag, check_ignore_index, check_number, check_option
 from segloss_fast._impl import check_impl
+from segloss_fast._sync import check_sync
 from segloss_fast.ops.region_sums import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -82,12 +82,6 @@ class Region(Voxel):
         check_option("absent", self.absent, ("keep", "skip"))
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise TypeError unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
 def check_weights(name: str, weights: object) -> None:
     """Raise unless ``weights`` is None, a row of numbers, or a tensor of one dimension."""
     if isinstance(weights, Tensor):
@@ -98,16 +92,6 @@ def check_weights(name: str, weights: object) -> None:
             check_number(name, weight)
     elif weights is not None:
         raise TypeError(f"{name} must hold a number per class, got {type(weights).__name__}")
-
-
-def check_sync(sync: object) -> None:
-    """Raise TypeError unless ``sync`` is a flag, a name, or a process group."""
-    if isinstance(sync, (bool, str)):
-        return
-    if not (dist.is_available() and isinstance(sync, dist.ProcessGroup)):
-        raise TypeError(
-            f"sync must be True, False, a process group or its name, got {type(sync).__name__}"
-        )
 
 
 def check_spacing(spacing: object) -> float | tuple[float, ...] | None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import check_input
+from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._keywords import Region, Voxel, Weights
-from segloss_fast.losses._sync import add_over_ranks
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 

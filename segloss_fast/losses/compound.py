@@ -7,8 +7,8 @@ from dataclasses import replace
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_number, check_option
-from segloss_fast.losses._keywords import Region, RegionKeywords, Weights, check_flag
+from segloss_fast._check import check_flag, check_number, check_option
+from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import evaluate
 from segloss_fast.losses.distribution import (

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast.losses._keywords import Spacing, check_flag, check_spacing
+from segloss_fast._check import check_flag
+from segloss_fast.losses._keywords import Spacing, check_spacing
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_input, check_number
-from segloss_fast.losses._keywords import Region, RegionKeywords, check_flag
+from segloss_fast._check import check_flag, check_input, check_number
+from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
 from segloss_fast.ops.region_sums import RegionSums

@@ -236,8 +236,17 @@ def _options(
     return Options(terms, activation, ce_activation, exponent, ignore_index)
 
 
-def check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
-    """Return class indices as ``[B, *S]``, values as ``[B, C, *S]``."""
+def check_target(
+    input: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    *,
+    instead: str = "; use voxel_weight instead",
+) -> Tensor:
+    """Return class indices as ``[B, *S]``, values as ``[B, C, *S]``.
+
+    ``instead`` ends the error where values come with an ignore_index.
+    """
     _check.check_dtype("target", target, _check.REAL)
     _check.check_device("target", target, input)
     index_shape = (input.shape[0], *input.shape[2:])
@@ -257,7 +266,7 @@ def check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Ten
     if ignore_index is not None:
         raise ValueError(
             "ignore_index goes with class indices, got a target that holds a value per class "
-            f"({target.dtype}, shape {list(target.shape)}); use voxel_weight instead"
+            f"({target.dtype}, shape {list(target.shape)}){instead}"
         )
     return target
 

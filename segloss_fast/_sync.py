@@ -10,6 +10,16 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 
+def check_sync(sync: object) -> None:
+    """Raise TypeError unless ``sync`` is a flag, a name, or a process group."""
+    if isinstance(sync, (bool, str)):
+        return
+    if not (dist.is_available() and isinstance(sync, dist.ProcessGroup)):
+        raise TypeError(
+            f"sync must be True, False, a process group or its name, got {type(sync).__name__}"
+        )
+
+
 class _AddOverRanks(torch.autograd.Function):
     """All-reduce in both directions.
 
@@ -32,20 +42,45 @@ class _AddOverRanks(torch.autograd.Function):
         return total, None
 
 
+class _GradientOverRanks(torch.autograd.Function):
+    """What every rank has alike; its gradient is all-reduced as that of :class:`_AddOverRanks`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: ANN401
+        ctx.group = group
+        return rows.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return _AddOverRanks.backward(ctx, *grads)
+
+
 def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
     """Return the rows added over the ranks of the group (True: the default one; or its name).
 
     Raises:
         RuntimeError: If torch.distributed is not initialised, or has no group of that name.
     """
+    return _AddOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def gradient_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
+    """Return rows that were computed from sums over the ranks, alike on every rank.
+
+    Their gradient on the way back to this rank's share is that of :func:`add_over_ranks`.
+
+    Raises:
+        RuntimeError: As :func:`add_over_ranks`.
+    """
+    return _GradientOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _group(sync: bool | str | dist.ProcessGroup) -> dist.ProcessGroup | None:
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
             f"sync={sync!r} adds the sums over ranks, but torch.distributed is not initialised; "
             "call torch.distributed.init_process_group first, or leave sync=False"
         )
-    group: dist.ProcessGroup | None
     if isinstance(sync, str):
-        group = distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
-    else:
-        group = None if isinstance(sync, bool) else sync
-    return _AddOverRanks.apply(rows, group)  # type: ignore[no-any-return,no-untyped-call]
+        return distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
+    return None if isinstance(sync, bool) else sync

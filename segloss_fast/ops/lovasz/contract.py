@@ -1,0 +1,256 @@
+"""lovasz as callers see it: the checks and the choice of method and implementation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from segloss_fast import _check
+from segloss_fast._impl import debug_enabled, resolve, transforms_active
+from segloss_fast._sync import add_over_ranks, check_sync, gradient_over_ranks
+from segloss_fast.ops.lovasz import bins as layouts
+from segloss_fast.ops.lovasz import kernels, op, reference
+from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
+from segloss_fast.ops.lovasz.record import LovaszSums
+from segloss_fast.ops.region_sums.contract import check_target
+from segloss_fast.ops.region_sums.kernels import check_labels_on_device
+from segloss_fast.ops.region_sums.reference import can_hold, row_dtype
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+SORT_BELOW = 2**18  # voxels per class, where a sort costs about as much as the bins
+
+
+def lovasz(
+    input: Tensor,
+    target: Tensor,
+    *,
+    activation: str = "softmax",
+    method: str = "auto",
+    bins: int | None = None,
+    per_image: bool = False,
+    ignore_index: int | None = None,
+    cross_entropy: bool = False,
+    sync: bool | str | ProcessGroup = False,
+    impl: str = "auto",
+) -> LovaszSums:
+    """Return the Lovász extension of the Jaccard loss, for every image and class.
+
+    The formulas stand in the docstring of :mod:`segloss_fast.ops.lovasz`.
+
+    Differentiable in ``input``. Double backward is an error except in the reference.
+
+    Args:
+        input: Logits ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16,
+            float32 or float64.
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), any integer or floating dtype
+            (for C = 1, foreground is what is not 0); or values ``[B, C, *S]`` of any real dtype,
+            foreground above one half. For C = 1 a floating-point ``[B, 1, *S]`` target is read as
+            values.
+        activation: What the errors are of: ``"softmax"`` over the classes, ``"sigmoid"``, or
+            ``"hinge"``, where each class is a problem of its own.
+        method: ``"sort"`` (exact), ``"histogram"`` (by bins, in a fraction of the time and without
+            memory of the input's size), or ``"auto"``: exact below 2^18 voxels per class, where the
+            kernels have a sort and ranks need not be synchronised.
+        bins: Number of bins of the histogram, 9 to 16 times a power of two; None for the default.
+        per_image: Whether each item of the batch has a loss of its own; else they are pooled.
+        ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
+        cross_entropy: Whether to sum the cross-entropy too, in the same pass.
+        sync: True, a process group or its name: the counts are added over its ranks, and the
+            gradient is scaled so that the mean over the ranks is that of the whole. Every rank
+            returns the same.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+
+    Returns:
+        The record, of tensors ``[I, C]``, I = B with ``per_image``, else 1. The loss is float64
+        (float32 on devices without it).
+
+    Raises:
+        TypeError: If an argument's type or dtype is not one of those above.
+        ValueError: If a shape, device or option is not, if a sort is asked for with ``sync``, or if
+            class indices lie outside [0, C) and are not ``ignore_index`` (on a GPU, where looking
+            would need a synchronisation, the loss becomes NaN; under :class:`segloss_fast.debug` it
+            raises there too).
+        RuntimeError: If ``impl`` names kernels that are not available for this call, or ``sync``
+            needs a process group that is not there.
+    """
+    _check_input(input, activation)
+    check_method(method, sync)
+    _check.check_flag("per_image", per_image)
+    _check.check_flag("cross_entropy", cross_entropy)
+    octaves, bits = layouts.layout(bins)
+    target = _check_target(input, target, ignore_index)
+    impl, method = _choose(impl, method, input, per_image, synchronised=sync is not False)
+    options = Options(activation, method, octaves, bits, per_image, ignore_index, cross_entropy)
+    if method == "sort":
+        return _sort(input, target, options, impl)
+    return _histogram(input, target, options, impl, sync)
+
+
+def lovasz_counts(
+    input: Tensor,
+    target: Tensor,
+    *,
+    activation: str = "softmax",
+    bins: int | None = None,
+    per_image: bool = False,
+    ignore_index: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Return how many voxels have an error in each bin.
+
+    The counts of chunks and of ranks add up. Without derivative. The bins are those of
+    :mod:`segloss_fast.ops.lovasz.bins`, from small errors to large ones.
+
+    Args:
+        input: As for :func:`lovasz`, and so are the others.
+        target: See input.
+        activation: See input.
+        bins: See input.
+        per_image: See input.
+        ignore_index: See input.
+        impl: See input.
+
+    Returns:
+        int64 ``[I, C, 2, K]``: background and foreground in each of K bins.
+
+    Raises:
+        TypeError: As :func:`lovasz`.
+        ValueError: As :func:`lovasz`; on a GPU, labels out of range are background of all classes.
+        RuntimeError: As :func:`lovasz`.
+    """
+    _check_input(input, activation)
+    _check.check_flag("per_image", per_image)
+    octaves, bits = layouts.layout(bins)
+    target = _check_target(input, target, ignore_index)
+    impl, _ = _choose(impl, "histogram", input, per_image, synchronised=False)
+    options = Options(activation, "histogram", octaves, bits, per_image, ignore_index, False)
+    with torch.no_grad():
+        counts, _ = _count(input, target, options, impl)
+    return counts[0]
+
+
+def check_method(method: object, sync: object) -> None:
+    """Raise unless the method is one, and can be synchronised where that is asked for."""
+    _check.check_option("method", method, ("auto", *METHODS))
+    check_sync(sync)
+    if method == "sort" and sync is not False:
+        raise ValueError(
+            "method must be 'histogram' or 'auto' with sync, because only counts add up over ranks,"
+            " got 'sort'"
+        )
+
+
+def _check_input(input: Tensor, activation: str) -> None:
+    _check.check_input(input)
+    _check.check_option("activation", activation, ACTIVATIONS)
+    if input.shape[1] == 1 and activation == "softmax":
+        raise ValueError(
+            "the softmax of one class is 1 everywhere: input must have at least two classes with "
+            f"activation 'softmax', got shape {list(input.shape)}; use 'sigmoid' or 'hinge'"
+        )
+
+
+def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+    _check.check_ignore_index(ignore_index)
+    return check_target(input, target, ignore_index, instead="")
+
+
+def _choose(
+    impl: str, method: str, input: Tensor, per_image: bool, *, synchronised: bool
+) -> tuple[str, str]:
+    """Return the implementation that serves the call, and the method."""
+    only_reference = "the transforms of torch.func are served by the reference only"
+
+    def why_not(name: str, by: str) -> str | None:
+        return (
+            only_reference
+            if transforms_active()
+            else kernels.why_not(name, input.device, input.dtype, by)
+        )
+
+    by = "sort" if method == "sort" else "histogram"
+    impl = resolve(impl, kernels.preference(input.device), lambda name: why_not(name, by))
+    if method != "auto":
+        return impl, method
+    voxels = input[0, 0].numel() if input.shape[0] else 0
+    small = voxels * (1 if per_image else input.shape[0]) < SORT_BELOW
+    sorts = impl == "reference" or why_not(impl, "sort") is None
+    return impl, "sort" if small and sorts and not synchronised else "histogram"
+
+
+def _sort(input: Tensor, target: Tensor, options: Options, impl: str) -> LovaszSums:
+    if impl == "reference":
+        loss, rows, invalid, _ = reference.sort(input, target, options)
+        loss = _judge(loss, invalid, input, target)
+    else:
+        loss, rows = op.sort(input, target, options, impl)
+    ce = rows[1] if options.cross_entropy else None
+    foreground = rows[2].detach()
+    return LovaszSums(loss, foreground > 0, ce, foreground, _weight(input, target, options))
+
+
+def _histogram(
+    input: Tensor,
+    target: Tensor,
+    options: Options,
+    impl: str,
+    sync: bool | str | ProcessGroup,
+) -> LovaszSums:
+    counts, rows = _count(input, target, options, impl)
+    if sync is not False:
+        counts = add_over_ranks(counts, sync)
+        rows = add_over_ranks(rows, sync)
+    if impl == "reference":
+        _, table = reference.scan(counts, rows.detach(), options, row_dtype(input.device))
+        loss = reference.weigh(input, target, table, options)
+        loss, ce = (loss if sync is False else add_over_ranks(loss, sync)), rows[1]
+    else:
+        loss, ce = op.histogram(input, target, counts, rows, options, impl)
+        if sync is not False:
+            loss, ce = gradient_over_ranks(loss, sync), gradient_over_ranks(ce, sync)
+    number = counts[0].sum(-1).to(rows.dtype)
+    return LovaszSums(
+        loss,
+        number[:, :, 1] > 0,
+        ce if options.cross_entropy else None,
+        number[:, :, 1],
+        number.sum(-1),
+    )
+
+
+def _count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
+    """Return counts and rows, whose row 0 also marks labels out of range."""
+    if impl != "reference":
+        return op.count(input, target, options, impl)
+    counts, rows, invalid = reference.count(input, target, options)
+    return counts, torch.stack([_judge(rows[0], invalid, input, target), rows[1]])
+
+
+def _judge(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
+    """Raise if labels are out of range, or return NaN where finding out would cost too much."""
+    if target.dim() == input.dim():
+        return values
+    if input.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check.check_labels(invalid, input.shape[1])
+    elif debug_enabled():
+        check_labels_on_device(invalid, input.shape[1])
+    else:
+        return torch.where(invalid[0] > 0, torch.nan, values)
+    return values
+
+
+def _weight(input: Tensor, target: Tensor, options: Options) -> Tensor:
+    """Return the number of voxels that count, ``[I, C]``."""
+    ignored, per_image = options.ignore_index, options.per_image
+    dtype = row_dtype(input.device)
+    shape = (input.shape[0] if per_image else 1, input.shape[1])
+    if ignored is None or target.dim() == input.dim() or not can_hold(target.dtype, ignored):
+        voxels = input[0, 0].numel() if input.shape[0] else 0
+        voxels = voxels if per_image else voxels * input.shape[0]
+        return torch.full(shape, voxels, dtype=dtype, device=input.device)
+    counted = (target != ignored).flatten(1).sum(1) if per_image else (target != ignored).sum()
+    return counted.to(dtype).view(-1, 1).expand(shape)
