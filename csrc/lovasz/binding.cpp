@@ -1,0 +1,183 @@
+// The CPU operators of the histogram: count, scan, backward.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <tuple>
+
+#include "lovasz/chunks.h"
+#include "lovasz/describe.h"
+#include "lovasz/kernels.h"
+#include "lovasz/scan.h"
+
+namespace segloss::lovasz {
+namespace {
+
+// Counts [2, I, C, 2, K], which threads add to.
+struct Counts {
+  int64_t* number;
+  int64_t* offsets;
+  int64_t images;
+  int64_t channels;
+  int64_t row;  // 2 K
+};
+
+// One thread's counters, emptied into the counts when the image changes, before one may run over,
+// and at the end. Whole numbers: the order does not matter.
+class PrivateCounters {
+ public:
+  PrivateCounters(const Problem& problem, const Counts& counts)
+      : counts_(counts), counters_{nullptr, stride(problem)} {}
+  PrivateCounters(const PrivateCounters&) = delete;
+  PrivateCounters& operator=(const PrivateCounters&) = delete;
+  ~PrivateCounters() {
+    if (counters_.data != nullptr) flush();
+  }
+
+  // A slot for voxels that do not count, and no power of two apart, where the classes' counters
+  // would drive each other out of the cache.
+  static int64_t stride(const Problem& problem) { return 2 * problem.bins.count + 24; }
+  static size_t bytes(const Problem& problem) {
+    return size_t(problem.channels * stride(problem)) * sizeof(uint64_t);
+  }
+
+  const Counters& prepare(const Chunk& chunk, void* memory) {
+    const int64_t image = counts_.images == 1 ? 0 : chunk.item;
+    const int64_t voxels = chunk.end - chunk.begin;
+    if (counters_.data == nullptr) {
+      counters_.data = static_cast<uint64_t*>(memory);
+      std::fill_n(counters_.data, counts_.channels * counters_.stride, uint64_t(0));
+    } else if (image != image_ || voxels_ + voxels > Counters::kMaxVoxels) {
+      flush();
+    }
+    image_ = image;
+    voxels_ += voxels;
+    return counters_;
+  }
+
+ private:
+  const Counts& counts_;
+  Counters counters_;
+  int64_t image_ = 0;
+  int64_t voxels_ = 0;
+
+  void flush() {
+    constexpr uint64_t kOffsets = (uint64_t(1) << Counters::kShift) - 1;
+    for (int64_t c = 0; c < counts_.channels; ++c) {
+      uint64_t* const from = counters_.data + c * counters_.stride;
+      const int64_t to = (image_ * counts_.channels + c) * counts_.row;
+      for (int64_t i = 0; i < counts_.row; ++i) {
+        const uint64_t counter = from[i];
+        if (counter == 0) continue;
+        from[i] = 0;
+        add(counts_.number[to + i], int64_t(counter >> Counters::kShift));
+        add(counts_.offsets[to + i], int64_t(counter & kOffsets));
+      }
+    }
+    voxels_ = 0;
+  }
+
+  static void add(int64_t& to, int64_t value) {
+    std::atomic_ref<int64_t>(to).fetch_add(value, std::memory_order_relaxed);
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t activation,
+                                         int64_t octaves, int64_t bits, bool per_image,
+                                         std::optional<int64_t> ignore_index, bool cross_entropy) {
+  const Problem problem = describe(input, target, {activation, ignore_index, cross_entropy},
+                                   describe_bins(octaves, bits));
+  const int64_t images = images_of(problem, per_image), row = 2 * problem.bins.count;
+  Tensor counts =
+      torch::stable::empty({2, images, problem.channels, 2, problem.bins.count}, ScalarType::Long);
+  auto* const number = static_cast<int64_t*>(counts.mutable_data_ptr());
+  std::fill_n(number, counts.numel(), int64_t(0));
+  const Counts to{number, number + counts.numel() / 2, images, problem.channels, row};
+  const Kernels& run = kernels();
+  const Chunks chunks(problem);
+  Sums sums(problem, chunks);
+  const size_t counter_bytes = PrivateCounters::bytes(problem);
+  const size_t bytes = counter_bytes + run.scratch_bytes(problem, nullptr);
+  for_each_task(chunks.count(), chunks.threads(), bytes, [&] {
+    return [&, own = PrivateCounters(problem, to)](int64_t i, void* memory) mutable {
+      const Chunk chunk = chunks[i];
+      const Counters& counters = own.prepare(chunk, memory);
+      run.count(problem, chunk, static_cast<char*>(memory) + counter_bytes, counters, sums.of(i),
+                sums.invalid(i));
+    };
+  });
+  return {counts, sums.rows(2, images), sums.all_invalid()};
+}
+
+std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activation,
+                                       int64_t octaves, int64_t bits, bool double_table) {
+  const Bins bins = describe_bins(octaves, bits);
+  const Activation kind = describe_activation(activation);
+  STD_TORCH_CHECK(counts.dim() == 5 && counts.scalar_type() == ScalarType::Long &&
+                      counts.size(0) == 2 && counts.size(3) == 2 && counts.size(4) == bins.count,
+                  "lovasz: wrong counts");
+  const int64_t images = counts.size(1), classes = counts.size(2), groups = images * classes;
+  STD_TORCH_CHECK(rows.scalar_type() == ScalarType::Double && rows.numel() >= groups,
+                  "lovasz: wrong rows");
+  counts = torch::stable::contiguous(counts);
+  rows = torch::stable::contiguous(rows);
+  Tensor loss = torch::stable::empty({images, classes}, ScalarType::Double);
+  Tensor table = torch::stable::empty({images, classes, 2, bins.count},
+                                      double_table ? ScalarType::Double : ScalarType::Float);
+  const auto* const number = static_cast<const int64_t*>(counts.const_data_ptr());
+  const auto* const flagged = static_cast<const double*>(rows.const_data_ptr());
+  auto* const to = static_cast<double*>(loss.mutable_data_ptr());
+  auto* const g = static_cast<char*>(table.mutable_data_ptr());
+  const int64_t row = 2 * bins.count;
+  for_each_task(groups, groups, 0, [&] {
+    return [&](int64_t i, void*) {
+      to[i] = scan({number + i * row, number + (groups + i) * row, kind, bins, flagged[i] != 0,
+                    g + i * row * table.element_size(), double_table});
+    };
+  });
+  return {loss, table};
+}
+
+Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input, Tensor target,
+                int64_t activation, int64_t octaves, int64_t bits,
+                std::optional<int64_t> ignore_index) {
+  const Problem problem =
+      describe(input, target, {activation, ignore_index, false}, describe_bins(octaves, bits));
+  coefficients = torch::stable::contiguous(coefficients);
+  STD_TORCH_CHECK(
+      coefficients.dim() == 4 &&
+          (coefficients.size(0) == 1 || coefficients.size(0) == problem.batch) &&
+          coefficients.size(1) == problem.channels && coefficients.size(2) == 2 &&
+          coefficients.size(3) == problem.bins.count &&
+          coefficients.scalar_type() == (is_double(input) ? ScalarType::Double : ScalarType::Float),
+      "lovasz: wrong coefficients");
+  if (grad_ce) grad_ce = torch::stable::contiguous(*grad_ce);
+  const int64_t images = coefficients.size(0);
+  const Incoming incoming{coefficients.const_data_ptr(), nullptr, nullptr,
+                          cross_entropy_of(grad_ce, images * problem.channels), images};
+  return run_backward(problem, incoming, input);
+}
+
+}  // namespace
+}  // namespace segloss::lovasz
+
+STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
+  m.def(
+      "_lovasz_count_cpu(Tensor input, Tensor target, int activation, int octaves, int bits, "
+      "bool per_image, int? ignore_index, bool cross_entropy) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "_lovasz_scan_cpu(Tensor counts, Tensor rows, int activation, int octaves, int bits, "
+      "bool double_table) -> (Tensor, Tensor)");
+  m.def(
+      "_lovasz_backward_cpu(Tensor coefficients, Tensor? grad_ce, Tensor input, Tensor target, "
+      "int activation, int octaves, int bits, int? ignore_index) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
+  m.impl("_lovasz_count_cpu", TORCH_BOX(&segloss::lovasz::count));
+  m.impl("_lovasz_scan_cpu", TORCH_BOX(&segloss::lovasz::scan_counts));
+  m.impl("_lovasz_backward_cpu", TORCH_BOX(&segloss::lovasz::backward));
+}
