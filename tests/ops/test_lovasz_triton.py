@@ -20,7 +20,9 @@ pytestmark = pytest.mark.kernels
 
 
 @can_interpret
-@pytest.mark.parametrize("name", ["interpreted_lovasz", "interpreted_lovasz_limits"])
+@pytest.mark.parametrize(
+    "name", ["interpreted_lovasz", "interpreted_lovasz_limits", "interpreted_lovasz_op"]
+)
 def test_interpreted(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/{name}.py"],

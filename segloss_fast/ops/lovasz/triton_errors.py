@@ -130,7 +130,9 @@ def cross_entropy(x, stats, t, ACT: tl.constexpr):
     """Return the cross-entropy of every voxel and class; of a softmax, of its foreground."""
     if ACT == SOFTMAX:
         top_x, rest, ones = stats
-        log_p = (x - top_x[None, :]) - log_normal(rest + ones)[None, :]
+        # Of a nearly certain voxel all that counts is in the small sum.
+        log_total = tl.where((ones == 1) & (rest <= 1), log1p_unit(rest), log_normal(rest + ones))
+        log_p = (x - top_x[None, :]) - log_total[None, :]
         return tl.where(t, -log_p, 0.0)
     else:
         wrong = tl.where(t, -x, x)
