@@ -66,58 +66,60 @@ def published(x: Tensor, target: Tensor, activation: str) -> Tensor:
     return torch.dot(errors, torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]]))
 
 
-def gradient(loss: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient, in float64."""
-    (grad,) = torch.autograd.grad(loss.sum(), x)
-    return grad.double()
-
-
-def coarse(x: Tensor, target: Tensor, options: Options, counts: Tensor) -> Tensor:
-    """Return the counts with offsets of 8 bits, of which 128 is the middle."""
-    t = (target != 0)[:, None]
-    where, offset, _ = bins.locate(*reference.errors(x, t, options.activation), options)
-    offset = (offset >> 8 << 8) + 128
-    size = bins.number(options.octaves, options.bits)
-    sums = torch.zeros(2 * size, dtype=torch.int64)
-    sums.scatter_add_(0, (where + size * t).flatten(), offset.flatten())
-    return torch.stack([counts[0], sums.view(counts[0].shape)])
+def derivative(x: Tensor, target: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return m, 1 - m, and the derivative of m in the logits, in the dtype of the input."""
+    x = x.detach().requires_grad_()
+    m, complement = reference.errors(x, (target != 0)[:, None], activation)
+    (slope,) = torch.autograd.grad(m.sum(), x)
+    return m.detach(), complement.detach(), slope
 
 
 def measure(x: Tensor, target: Tensor, activation: str, layouts: list[tuple[int, int]]) -> Errors:
     """Return the errors of each column."""
     options = Options(activation, "sort", *bins.DEFAULT, False, None, False)
-    exact = x.double().requires_grad_()
-    loss, *_ = reference.sort(exact, target, options)
-    true_grad, true_loss = gradient(loss, exact), loss.item()
+    value, _, _, g = reference.sort(x.double(), target, options)
+    true_loss = value.item()
+    true_grad = g * derivative(x.double(), target, activation)[2]
+    norm = true_grad.norm()
 
     def compare(value: Tensor, grad: Tensor) -> dict[str, float]:
         error = abs(value.double().item() - true_loss) / max(true_loss, 1)
-        return {"grad": float((grad - true_grad).norm() / true_grad.norm()), "loss": error}
+        return {"grad": float((grad.double() - true_grad).norm() / norm), "loss": error}
 
-    x = x.requires_grad_()
-    eager = published(x, target, activation)
-    found = {"eager": compare(eager.detach(), gradient(eager, x))}
-    loss, *_ = reference.sort(x, target, options)
-    found["sort"] = compare(loss.detach(), gradient(loss, x))
+    leaf = x.clone().requires_grad_()
+    value = published(leaf, target, activation)
+    (grad,) = torch.autograd.grad(value, leaf)
+    found = {"eager": compare(value.detach(), grad)}
+    m, complement, slope = derivative(x, target, activation)
+    value, rows, _, g = reference.sort(x, target, options)
+    found["sort"] = compare(value, g * slope)
     for octaves, bits in layouts:
         options = replace(options, method="histogram", octaves=octaves, bits=bits)
-        counts, rows, _ = reference.count(x.detach(), target, options)
-        value, table = reference.scan(counts, rows, options, torch.float32)
-        grad = gradient(reference.weigh(x, target, table, options), x)
-        errors = compare(value, grad)
-        value, _ = reference.scan(
-            coarse(x.detach(), target, options, counts), rows, options, torch.float32
-        )
-        errors["loss8"] = compare(value, grad)["loss"]
+        size = bins.number(octaves, bits)
+        place, offset, _ = bins.locate(m, complement, options)
+        place += size * (target != 0)[:, None]
+        number = torch.bincount(place.flatten(), minlength=2 * size)
+
+        def scan(
+            offset: Tensor, place: Tensor = place, number: Tensor = number, o: Options = options
+        ) -> tuple[Tensor, Tensor]:
+            sums = torch.zeros_like(number).scatter_add_(0, place.flatten(), offset.flatten())
+            counts = torch.stack([number, sums]).view(2, 1, 1, 2, -1)
+            return reference.scan(counts, rows[:2], o, torch.float32)
+
+        value, table = scan(offset)
+        errors = compare(value, table.flatten()[place] * slope)
+        value, _ = scan((offset >> 8 << 8) + 128)
+        errors["loss8"] = abs(value.item() - true_loss) / max(true_loss, 1)
         found[f"{octaves}x{bits}"] = errors
     return found
 
 
 def cells(largest: int) -> Iterator[tuple[str, float, int]]:
     """Return the kind of logits, the share of foreground and the number of voxels of every cell."""
-    for kind in LOGITS:
-        for foreground in FOREGROUND:
-            for voxels in SIZES:
+    for voxels in SIZES:
+        for kind in LOGITS:
+            for foreground in FOREGROUND:
                 if voxels <= largest:
                     yield kind, foreground, voxels
 

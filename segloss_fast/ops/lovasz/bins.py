@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segloss_fast.ops.lovasz.options import Options
 
-DEFAULT = (12, 8)  # E and b; benchmarks/lovasz_accuracy.py has the measurement
+DEFAULT = (16, 8)  # E and b; benchmarks/lovasz_accuracy.py has the measurement
 OCTAVES = range(9, 17)  # of the numbers that bins can be: exactly one E for each
 BITS = range(12)
 OFFSET_BITS = 16

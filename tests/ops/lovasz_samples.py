@@ -1,0 +1,81 @@
+"""Problems of lovasz for its tests on every device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segloss_fast.ops.lovasz import bins
+from tests.helpers import impls
+from tests.ops import lovasz_definition as definition
+
+ACTIVATIONS = ("softmax", "sigmoid", "hinge")
+IMPLS = impls("lovasz")
+OCTAVES, BITS = bins.DEFAULT
+KINDS = ("labels", "ignore", "dense", "rare")
+
+
+def foreground_of(target: Tensor, classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Return t, bool ``[B, C, *S]``, and which voxels count ``[B, *S]``."""
+    if target.dim() > 2 and target.shape[1] == classes and target.is_floating_point():
+        return target > 0.5, torch.ones_like(target[:, 0], dtype=torch.bool)
+    counted = torch.ones_like(target, dtype=torch.bool)
+    if ignore_index is not None:
+        counted = target != ignore_index
+    if classes == 1:
+        return ((target != 0) & counted)[:, None], counted
+    return torch.stack([(target == c) & counted for c in range(classes)], 1), counted
+
+
+def sample(
+    shape: tuple[int, ...],
+    kind: str,
+    activation: str = "softmax",
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, int | None]:
+    """Return logits, whose errors keep away from the edges of the bins, target and ignore_index.
+
+    So implementations that round differently must count the same.
+
+    Args:
+        shape: ``[B, C, *S]``.
+        kind: "labels"; "ignore" (labels with ignored voxels); "dense" (values, several classes may
+            overlap); "rare" (the last class has no voxel, the one before it one).
+        activation: For which errors.
+        dtype: Of the logits.
+        seed: Of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    space = (shape[0], *shape[2:])
+    classes = shape[1]
+    target = torch.randint(0, max(classes, 2), space, generator=generator)
+    ignore_index = None
+    if kind == "dense":
+        target = torch.rand(shape, generator=generator)
+    elif kind == "ignore":
+        target[torch.rand(space, generator=generator) < 0.3] = 255
+        ignore_index = 255
+    elif kind == "rare":
+        target = torch.zeros(space, dtype=torch.int64)
+        target.view(-1)[:1] = max(classes - 2, 1)
+    t, _ = foreground_of(target, classes, ignore_index)
+    x = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    while True:
+        x = x.to(dtype).double()
+        near = near_an_edge(definition.errors(x, t, activation), activation).any(1, keepdim=True)
+        if not near.any():
+            return x.to(dtype), target, ignore_index
+        x = torch.where(near, 3 * torch.randn(shape, generator=generator, dtype=torch.float64), x)
+
+
+def near_an_edge(m: Tensor, activation: str) -> Tensor:
+    """Whether an error is so near the edge of a bin that rounding could move it across."""
+    lower = definition.edges(OCTAVES, BITS, activation)
+    e = m if activation == "hinge" else torch.minimum(m, 1 - m)
+    k = torch.searchsorted(lower, e, right=True)
+    below = lower[(k - 1).clamp_min(0)]
+    above = torch.cat([lower, 2 * lower[-1:]])[k]
+    slack = 1e-5 * e.clamp_min(1e-2 if activation == "hinge" else 1e-9)
+    near = (e - below < slack) | (above - e < slack)
+    return near & (e > 0) if activation == "hinge" else near | ((0.5 - e).abs() < 1e-5)
