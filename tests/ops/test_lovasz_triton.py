@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kernels
 )
 def test_interpreted(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/{name}.py"],
+        [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/interpreted_{name}.py"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         check=False,
