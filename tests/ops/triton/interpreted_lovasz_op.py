@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.ops.triton.lovasz_problems import options, sample
 def test_losses_equal_the_reference(activation: str, per_image: bool) -> None:
     x, labels = sample((2, 3, 6, 7), "labels", options(activation))
     name = f"Lovasz{activation.capitalize()}Loss"
-    shared = {"per_image": per_image, "ce_weight": 0.5, "method": "histogram"}
+    shared: dict[str, Any] = {"per_image": per_image, "ce_weight": 0.5, "method": "histogram"}
     target = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
     found = []
     for impl, dtype in (("triton", torch.float32), ("reference", torch.float64)):
@@ -34,7 +35,7 @@ def test_losses_equal_the_reference(activation: str, per_image: bool) -> None:
 
 def test_counts_equal_the_reference() -> None:
     x, labels = sample((2, 3, 6, 7), "labels", options())
-    arguments = {"activation": "softmax", "per_image": True}
+    arguments: dict[str, Any] = {"activation": "softmax", "per_image": True}
     ours = lovasz_counts(x, labels, impl="triton", **arguments)
     assert torch.equal(ours, lovasz_counts(x.double(), labels, impl="reference", **arguments))
 

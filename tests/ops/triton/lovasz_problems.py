@@ -78,8 +78,8 @@ def count(x: Tensor, target: Tensor, o: Options) -> tuple[Tensor, Tensor, Tensor
 def factors_of(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return gradients of the loss and the cross-entropy, ``[I, C]``."""
     generator = torch.Generator().manual_seed(3)
-    first = torch.randn(rows.shape[1:], generator=generator, dtype=torch.float64)
-    return first, torch.randn(rows.shape[1:], generator=generator, dtype=torch.float64)
+    of_loss, of_ce = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+    return of_loss.to(rows.device), of_ce.to(rows.device)
 
 
 def gradient(x: Tensor, target: Tensor, o: Options, counts: Tensor, rows: Tensor) -> Tensor:
