@@ -53,51 +53,78 @@ def make_inputs(case: Case) -> tuple[Tensors, Tensors]:
     )
 
 
-@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
-def measure(case: Case, effort: Effort) -> Measured:
-    """Compare the contenders of a case, interleaved."""
-    inputs, targets = make_inputs(case)
-    scale = 2.0**16 if case.dtype in HALF else 1.0
+def compare(steps: dict[str, Step], truth: Step, effort: Effort) -> Measured:
+    """Compare the contenders of a case, interleaved, and their answers with the truth."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch.compile and MONAI
-        steps = {
-            name: Step(contender(case, name), inputs, targets, scale) for name in contenders(case)
-        }
+        warnings.simplefilter("ignore")  # of torch.compile and the peers
         times = interleave(steps, effort)
         memory = {name: measure_memory(step) for name, step in steps.items()}
-        exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-        right = solve(Step(truth(case), exact, targets))
+        right = solve(truth)
         accuracy = {name: measure_accuracy(step, right) for name, step in steps.items()}
-    return Measured(steps, times, memory, accuracy, cuda.floor_bytes(inputs, targets))
+    one = next(iter(steps.values()))
+    return Measured(steps, times, memory, accuracy, cuda.floor_bytes(one.inputs, one.targets))
+
+
+@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
+def measure(case: Case, effort: Effort) -> Measured:
+    """Compare the contenders of a case."""
+    inputs, targets = make_inputs(case)
+    scale = 2.0**16 if case.dtype in HALF else 1.0
+    steps = {name: Step(contender(case, name), inputs, targets, scale) for name in contenders(case)}
+    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+    return compare(steps, Step(truth(case), exact, targets), effort)
+
+
+def record(
+    benchmark: BenchmarkFixture,
+    measured: Measured,
+    contender: str,
+    mode: str,
+    effort: Effort,
+    about: dict[str, object],
+) -> Accuracy:
+    """Be the test of one case, contender and mode; return how accurate the contender is.
+
+    Args:
+        benchmark: The fixture.
+        measured: Of the case.
+        contender: Its name.
+        mode: One of harness.MODES.
+        effort: How long to measure.
+        about: What the results say of the case (results.SAME), and its name as ``case``.
+    """
+    times = measured.times[contender]
+    benchmark.group = f"{about['case']} {mode}"
+    benchmark.extra_info.update(
+        **about,
+        contender=contender,
+        mode=mode,
+        interleaved_ms={key: time.median for key, time in times.items()},
+        interleaved_iqr_ms={key: time.iqr for key, time in times.items()},
+        interleaved_rounds=times[mode].rounds,
+        memory=asdict(measured.memory[contender]),
+        accuracy=asdict(measured.accuracy[contender]),
+        floor_bytes=measured.floor,
+    )
+    rounds = effort.count(times[mode].median / 1e3, effort.single, most=50)
+    run_alone(benchmark, measured.steps[contender], mode, rounds)
+    return measured.accuracy[contender]
 
 
 def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
     """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
     measured = measure(case, effort)
-    times = measured.times[name]
-    accuracy = measured.accuracy[name]
-    step = measured.steps[name]
-    benchmark.group = f"{case.name} {mode}"
-    benchmark.extra_info.update(
-        case=case.name,
-        loss=case.loss,
-        shape=list(case.shape),
-        dtype=str(case.dtype)[6:],
-        logits=case.logits,
-        peer="torch" if case.loss == "CE" else "MONAI",
-        device=case.device,
-        ours=kernels.preference(step.inputs)[0],
-        contender=name,
-        mode=mode,
-        interleaved_ms={key: time.median for key, time in times.items()},
-        interleaved_iqr_ms={key: time.iqr for key, time in times.items()},
-        interleaved_rounds=times[mode].rounds,
-        memory=asdict(measured.memory[name]),
-        accuracy=asdict(accuracy),
-        floor_bytes=measured.floor,
-    )
-    rounds = effort.count(times[mode].median / 1e3, effort.single, most=50)
-    run_alone(benchmark, step, mode, rounds)
+    about: dict[str, object] = {
+        "case": case.name,
+        "loss": case.loss,
+        "shape": list(case.shape),
+        "dtype": str(case.dtype)[6:],
+        "logits": case.logits,
+        "peer": "torch" if case.loss == "CE" else "MONAI",
+        "device": case.device,
+        "ours": kernels.preference(measured.steps[name].inputs)[0],
+    }
+    accuracy = record(benchmark, measured, name, mode, effort, about)
     if name in OURS and name != "reference":
         worst = max(asdict(accuracy).values())
         # The gradient is rounded to the input's dtype once, at most by half of eps.

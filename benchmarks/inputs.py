@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 
-def blob_labels(shape: Sequence[int], seed: int = 0) -> Tensor:
-    """Return label fields that look like segmentations: half background, the rest smooth blobs.
+def blob_labels(shape: Sequence[int], seed: int = 0, foreground: float = 0.5) -> Tensor:
+    """Return label fields that look like segmentations: smooth blobs, the rest background.
 
     Args:
         shape: ``[B, C, *S]`` of the input that the labels are for, S of two or three dimensions.
         seed: Of the random numbers.
+        foreground: Share of the voxels with labels above 0.
 
     Returns:
         ``[B, 1, *S]`` int64 in [0, C); in [0, 2) for C = 1.
@@ -30,7 +31,8 @@ def blob_labels(shape: Sequence[int], seed: int = 0) -> Tensor:
         field = torch.nn.functional.interpolate(noise, size=size, mode=mode)
         labels.masked_fill_(field > highest, label)
         highest = torch.maximum(highest, field)
-    return labels.masked_fill_(highest < highest.median(), 0)
+    background = int((1 - foreground) * (highest.numel() - 1)) + 1
+    return labels.masked_fill_(highest < highest.flatten().kthvalue(background).values, 0)
 
 
 def logits(labels: Tensor, classes: int, kind: str, seed: int = 1) -> Tensor:

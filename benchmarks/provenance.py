@@ -17,7 +17,7 @@ from benchmarks import cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 2
-PACKAGES = ("torch", "monai", "scipy", "edt")
+PACKAGES = ("torch", "monai", "scipy", "edt", "kornia", "segmentation-models-pytorch")
 
 
 def machine() -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Makes tables and a plot of the committed results: ``python -m benchmarks.report``.
+"""Makes tables and plots of the committed results: ``python -m benchmarks.report``.
 
 ``--readme`` writes the README's tables between two markers, ``--plot FILE`` draws a bar chart,
-``--results`` and ``--machine`` choose other results than all that are committed.
+``--plot-lovasz FILE`` a Lovász loss's error and time by the number of voxels; ``--results`` and
+``--machine`` choose other results than all that are committed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import distance_tables, tables
+from benchmarks import distance_tables, lovasz_tables, tables
 from benchmarks.results import RESULTS, Case, Result, load
 
 if TYPE_CHECKING:
@@ -52,8 +53,15 @@ def heading(result: Result) -> str:
 
 def _peers(p: dict[str, str]) -> str:
     """Return the versions of the peers that were there."""
-    names = {"monai": "MONAI", "scipy": "scipy", "edt": "edt"}
-    return ", ".join(f"{names[key]} {p[key]}" for key in names if key in p)
+    names = {"monai": "MONAI", "scipy": "scipy", "edt": "edt", "kornia": "kornia"}
+    names["segmentation-models-pytorch"] = "segmentation-models-pytorch"
+    there = (key for key in names if p.get(key, "not installed") != "not installed")
+    return ", ".join(f"{names[key]} {p[key]}" for key in there)
+
+
+def _own_block(result: Result) -> list[str] | None:
+    """Return the paragraphs of a benchmark with tables of its own, None of another."""
+    return distance_tables.block(result) or lovasz_tables.block(result)
 
 
 def full(results: Sequence[Result]) -> str:
@@ -61,9 +69,9 @@ def full(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         cases = result.cases
-        distances = distance_tables.block(result)
-        if distances is not None:
-            parts += [f"**{result.benchmark}**", heading(result), *distances]
+        own = _own_block(result)
+        if own is not None:
+            parts += [f"**{result.benchmark}**", heading(result), *own]
             continue
         parts += [
             f"**{result.benchmark}**",
@@ -104,9 +112,9 @@ def readme_block(results: Sequence[Result]) -> str:
     """Return what stands between the README's markers: headlines, then everything, folded."""
     parts = []
     for result in results:
-        distances = distance_tables.block(result)
-        if distances is not None:
-            parts += [f"`{result.benchmark}`: {heading(result)}", *distances]
+        own = _own_block(result)
+        if own is not None:
+            parts += [f"`{result.benchmark}`: {heading(result)}", *own]
             continue
         shown = [case for case in result.cases if is_headline(case)]
         parts += [
@@ -114,7 +122,7 @@ def readme_block(results: Sequence[Result]) -> str:
             tables.summary(shown),
             *tables.remarks(shown),
         ]
-    losses = [result for result in results if distance_tables.block(result) is None]
+    losses = [result for result in results if _own_block(result) is None]
     folded = f"<details><summary>All cases</summary>\n\n{full(losses)}\n\n</details>"
     return "\n\n".join([*parts, folded])
 
@@ -183,6 +191,14 @@ def _draw(axis: Axes, cases: Sequence[Case]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
+def _of(results: Sequence[Result], benchmark: str) -> Result:
+    """Return the result of one benchmark, of the first machine."""
+    found = next((result for result in results if result.benchmark == benchmark), None)
+    if found is None:
+        raise ValueError(f"there are no results of {benchmark}")
+    return found
+
+
 def main() -> int:
     """Do what the command line says; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -190,6 +206,7 @@ def main() -> int:
     parser.add_argument("--machine", action="append", default=[], help="only this machine's")
     parser.add_argument("--readme", action="store_true", help="write the README's tables")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG)")
+    parser.add_argument("--plot-lovasz", type=Path, metavar="FILE", help="write its plot (PNG)")
     options = parser.parse_args()
     results = load(options.results, options.machine)
     if not results:
@@ -198,8 +215,10 @@ def main() -> int:
     if options.readme:
         update_readme(README, readme_block(results))
     if options.plot:
-        plot(results, options.plot)
-    if not options.readme and not options.plot:
+        plot([r for r in results if lovasz_tables.block(r) is None], options.plot)
+    if options.plot_lovasz:
+        lovasz_tables.plot(_of(results, lovasz_tables.SCALING), options.plot_lovasz)
+    if not (options.readme or options.plot or options.plot_lovasz):
         print(full(results))
     return 0
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.distance_transform import triton_launch
 from tests.ops.distance_transform_cases import SIDES
 

@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_masks import triton_launch
 from segloss_fast.ops.region_masks.kernels import MODES
 from tests.ops.triton.aot import compile_launch

@@ -24,10 +24,13 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 
 
-@pytest.mark.skipif(
+can_interpret = pytest.mark.skipif(
     version(triton.__version__) < (3, 7) and version(np.__version__) >= (2, 4),
     reason="this Triton's interpreter takes the int of arrays of one value, which NumPy refuses",
 )
+
+
+@can_interpret
 @pytest.mark.parametrize("name", ["interpreted", "interpreted_limits", "interpreted_op"])
 def test_interpreted(name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/{name}.py"]

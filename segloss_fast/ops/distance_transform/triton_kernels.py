@@ -7,7 +7,6 @@ positive inside, negative outside, so that one array serves both sides.
 """
 
 # Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations

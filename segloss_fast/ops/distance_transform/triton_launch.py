@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.distance_transform import triton_kernels
 
 SIDES = ("inside", "outside", "both", "signed")  # as numbered in csrc/distance_transform

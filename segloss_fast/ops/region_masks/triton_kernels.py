@@ -6,7 +6,6 @@ larger x turns s into s e^(m - x) + 1.
 """
 
 # Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_masks import triton_kernels
 from segloss_fast.ops.region_masks.kernels import MODES
 from segloss_fast.ops.region_sums.reference import can_hold

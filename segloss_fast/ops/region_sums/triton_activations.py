@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from segloss_fast.ops.region_sums.triton_math import (
+from segloss_fast.ops._triton.elementary import (
     PROBABILITY_MIN,
     at_least,
     exp,

@@ -3,6 +3,15 @@
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.tiles import (
+    GRADIENT_SIZES,
+    NO_WEIGHT,
+    class_pointers,
+    load_input,
+    load_target,
+    load_voxels,
+    load_weight,
+)
 from segloss_fast.ops.region_sums.triton_activations import (
     PROBABILITIES,
     SIGMOID,
@@ -25,16 +34,8 @@ from segloss_fast.ops.region_sums.triton_terms import (
     has,
     plus,
 )
-from segloss_fast.ops.region_sums.triton_tiles import (
-    NO_WEIGHT,
-    class_pointers,
-    load_input,
-    load_target,
-    load_voxels,
-    load_weight,
-)
 
-SIZES = (*SIZES, "g_bs", "g_cs", "g_s0", "g_s1", "g_s2", "r_ks", "r_bs", "r_cs", "order")
+SIZES = (*SIZES, *GRADIENT_SIZES, "r_ks", "r_bs", "r_cs", "order")
 
 
 @triton.jit

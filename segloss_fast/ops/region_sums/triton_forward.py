@@ -9,6 +9,17 @@ the rows in a fixed order. There are no atomics, so that equal inputs give equal
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.sums import store_flags, store_sums
+from segloss_fast.ops._triton.tiles import (
+    NO_WEIGHT,
+    PLANES,
+    SIZES,
+    fold,
+    load_input,
+    load_target,
+    load_voxels,
+    load_weight,
+)
 from segloss_fast.ops.region_sums.triton_activations import (
     SOFTMAX,
     activate,
@@ -25,21 +36,9 @@ from segloss_fast.ops.region_sums.triton_terms import (
     has,
     term_value,
 )
-from segloss_fast.ops.region_sums.triton_tiles import (
-    NO_WEIGHT,
-    PLANES,
-    fold,
-    load_input,
-    load_target,
-    load_voxels,
-    load_weight,
-    voxel_pointers,
-)
 
 # Their values must not make new kernels.
-SIZES = ("x_bs", "x_cs", "x_s0", "x_s1", "x_s2", "t_bs", "t_cs", "t_s0", "t_s1", "t_s2")
 SIZES = (*SIZES, "w_bs", "w_cs", "w_s0", "w_s1", "w_s2")
-SIZES = (*SIZES, "voxels", "n1", "n2", "chunks", "ignore")
 
 
 @triton.jit
@@ -65,16 +64,6 @@ def term_sums(
             # Classes that are only padding stay the constant 0, and vanish.
             out = out + (tl.where(in_c, value, 0.0),)  # noqa: RUF005
     return out
-
-
-@triton.jit
-def store_sums(partials, program, sums, c, in_c, fresh, TERMS: tl.constexpr, C: tl.constexpr):
-    """Add sums ``[C, lanes]`` to the program's row of partials ``[K, C]``, or begin a fresh one."""
-    for k in tl.static_range(count(TERMS)):
-        pointers = partials + (program * count(TERMS) + k) * C + c
-        before = tl.where(fresh, 0.0, tl.load(pointers, mask=in_c, other=0.0))
-        tl.store(pointers, before + tl.sum(sums[k], 1).to(tl.float64), mask=in_c)
-    tl.debug_barrier()  # the next load may be another thread's
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -155,88 +144,6 @@ def partial_sums(
             if not DENSE:
                 bad_count += bad.to(tl.int32)
                 bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
-        store_sums(partials, program.to(tl.int64), sums, c, in_c, start == chunk, TERMS, C)
+        store_sums(partials, program.to(tl.int64), sums, c, in_c, start == chunk, C)
     if not DENSE:
         store_flags(flags, program.to(tl.int64), item * n, lanes, bad_count, bad_tile, BLOCK_V)
-
-
-@triton.jit
-def store_flags(flags, program, origin, lanes, bad_count, bad_tile, BLOCK_V: tl.constexpr):
-    """Write how many labels are invalid, and where the first is, counted over the whole batch."""
-    at = origin + bad_tile.to(tl.int64) * BLOCK_V + lanes
-    at = tl.where(bad_count > 0, at.to(tl.float64), float("inf"))
-    tl.store(flags + 2 * program, tl.sum(bad_count, 0).to(tl.float64))
-    tl.store(flags + 2 * program + 1, tl.min(at, 0))
-
-
-@triton.jit
-def _read_flags(flags, programs, LANES: tl.constexpr):
-    """Return the number of invalid labels of the batch, and the index of the first."""
-    lanes = tl.arange(0, LANES)
-    total = tl.zeros([LANES], tl.float64)
-    first = tl.full([LANES], float("inf"), tl.float64)
-    for start in range(0, programs, LANES):
-        inside = start + lanes < programs
-        total += tl.load(flags + 2 * (start + lanes), mask=inside, other=0.0)
-        at = tl.load(flags + 2 * (start + lanes) + 1, mask=inside, other=float("inf"))
-        first = tl.minimum(first, at)
-    return tl.sum(total, 0), tl.min(first, 0)
-
-
-@triton.jit(do_not_specialize=("batch", "chunks", "order", *SIZES[5:10], "voxels", "n1", "n2"))
-def total_sums(
-    rows,
-    invalid,
-    partials,
-    flags,
-    t,
-    t_bs: tl.int64,
-    t_cs: tl.int64,
-    t_s0: tl.int64,
-    t_s1: tl.int64,
-    t_s2: tl.int64,
-    voxels: tl.int64,
-    n1: tl.int64,
-    n2: tl.int64,
-    batch: tl.int32,
-    chunks: tl.int32,
-    order: tl.int64,
-    K: tl.constexpr,
-    C: tl.constexpr,
-    DENSE: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Add the partials of an item: rows ``[K, B, C]``, and invalid ``[2]``: number, first value.
-
-    The rows leave in the order of ``order``: four bits per row, where it goes. All are NaN if a
-    label anywhere in the batch is invalid.
-    """
-    item = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = column < K * C
-    total = tl.zeros([ROWS, COLUMNS], tl.float64)
-    for start in range(0, chunks, ROWS):
-        chunk = start + tl.arange(0, ROWS)
-        pointers = partials + ((item * chunks + chunk) * (K * C))[:, None] + column[None, :]
-        mask = (chunk < chunks)[:, None] & inside[None, :]
-        total += tl.load(pointers, mask=mask, other=0.0)
-    sums = tl.sum(total, 0)
-    count = 0.0
-    value = 0.0
-    if not DENSE:
-        count, first = _read_flags(flags, batch * chunks, ROWS)
-        sums = tl.where(count > 0, float("nan"), sums)
-        at = tl.where(count > 0, first, 0.0).to(tl.int64)
-        n = voxels.to(tl.int64) * UNIT
-        view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
-        label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
-        label = tl.load(label, mask=count > 0, other=0)
-        value = label.to(tl.float64)
-    row = (order >> (4 * (column // C)).to(tl.int64)) & 15
-    tl.store(rows + (row * batch + item) * C + column % C, sums, mask=inside)
-    if (item == 0) & (tl.program_id(1) == 0):
-        tl.store(invalid, count)
-        tl.store(invalid + 1, value)

@@ -8,15 +8,13 @@ target or weight, or alignment.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch, device_of, scratch, total
 from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_plan, triton_wide
 from segloss_fast.ops.region_sums.options import Options
-from segloss_fast.ops.region_sums.triton_plan import Plan
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
 from segloss_fast.ops.region_sums.triton_views import Call
 
@@ -38,7 +36,7 @@ def forward(
         return zeros[:-2].view(shape), zeros[-2:]
     rows = input.new_empty(shape, dtype=torch.float64)
     invalid = input.new_empty(2, dtype=torch.float64)
-    with _device(input):
+    with device_of(input):
         for launch in forward_launches(input, target, voxel_weight, options, rows, invalid):
             launch()
     return rows, invalid
@@ -57,14 +55,9 @@ def backward(
         return torch.zeros_like(input)
     grad = torch.empty_like(input)
     if input.numel() > 0:
-        with _device(input):
+        with device_of(input):
             backward_launch(grad, grad_rows, input, target, voxel_weight, options)()
     return grad
-
-
-def _device(tensor: Tensor) -> Any:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device_of(tensor)
 
 
 def forward_launches(
@@ -78,55 +71,19 @@ def forward_launches(
     """Return the launches that write rows and invalid."""
     call = Call(input, target, voxel_weight, options)
     plan = triton_plan.forward_plan(call.problem)
-    programs = call.problem.batch * plan.chunks
-    size = programs * call.rows * call.problem.classes
-    scratch = input.new_empty(size + 2 * programs, dtype=torch.float64)
-    # In this order both are aligned to 16 bytes, whatever the size.
-    flags, partials = scratch[: 2 * programs], scratch[2 * programs :]
+    partials, flags = scratch(call.tensors, plan, len(options.terms))
     constants = call.constants(plan)
     if not plan.wide:
         constants |= {"FOLD": plan.fold, "BLOCK_TILES": triton_plan.BLOCK_TILES}
     first = Launch(
         triton_wide.partial_sums if plan.wide else triton_forward.partial_sums,
-        (programs * plan.class_blocks,),
-        {
-            "partials": partials,
-            "flags": flags,
-            **call.views(plan),
-            **call.sizes(plan),
-            **call.numbers(),
-        },
+        (call.problem.batch * plan.chunks * plan.class_blocks,),
+        {"partials": partials, "flags": flags, **call.arguments(plan)},
         constants,
         plan.warps,
     )
-    return first, _total(call, plan, rows, invalid, partials, flags)
-
-
-def _total(
-    call: Call, plan: Plan, rows: Tensor, invalid: Tensor, partials: Tensor, flags: Tensor
-) -> Launch:
-    columns = min(64, max(4, 1 << (call.rows * call.problem.classes - 1).bit_length()))
-    blocks = -(-call.rows * call.problem.classes // columns)
-    order = triton_plan.row_order(call.options.terms)
-    constants = {"K": call.rows, "C": call.problem.classes, "DENSE": call.unlabelled}
-    constants |= {"LAYOUT": call.problem.layout, "UNIT": plan.unit}
-    constants |= {"ROWS": 1024 // columns, "COLUMNS": columns}
-    return Launch(
-        triton_forward.total_sums,
-        (call.problem.batch, blocks),
-        {
-            "rows": rows,
-            "invalid": invalid,
-            "partials": partials,
-            "flags": flags,
-            **call.view("t", plan),
-            **call.sizes(plan),
-            "batch": call.problem.batch,
-            "order": order,
-        },
-        constants,
-        4,
-    )
+    order = triton_plan.row_order(options.terms)
+    return first, total(call.tensors, plan, order, rows, invalid, partials, flags)
 
 
 def backward_launch(
@@ -145,12 +102,10 @@ def backward_launch(
         triton_wide.input_gradient if plan.wide else triton_backward.input_gradient,
         (call.problem.batch * plan.chunks * plan.class_blocks,),
         {
-            **call.view("g", plan),
+            **call.tensors.view("g", plan),
             "r": grad_rows,
             **strides,
-            **call.views(plan),
-            **call.sizes(plan),
-            **call.numbers(),
+            **call.arguments(plan),
             "order": triton_plan.row_order(options.terms),
         },
         call.constants(plan),

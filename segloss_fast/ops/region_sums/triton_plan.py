@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops.region_sums.options import TERMS
 
-PLANES, CHANNELS_LAST, STRIDED = range(3)
 BLOCK_TILES = 16  # tiles that are added in float32
 PARTIALS = 96 * 1024  # float64 values: 768 KB
 MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
@@ -62,31 +62,6 @@ class Problem:
     coupled: bool
     layout: int
     unit: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The tiles of one launch.
-
-    Attributes:
-        block_c: Classes per tile, a power of two.
-        block_v: Voxels per tile.
-        fold: Voxels of a tile that one thread holds, per class.
-        warps: Warps per program.
-        class_blocks: Programs that share the classes of an item.
-        chunks: Programs that share the voxels of an item.
-        unit: What the strides are passed in units of: the length of the vectors to load.
-        wide: Whether the wide kernels run.
-    """
-
-    block_c: int
-    block_v: int
-    fold: int
-    warps: int
-    class_blocks: int
-    chunks: int
-    unit: int
-    wide: bool
 
 
 def term_set(terms: tuple[str, ...]) -> int:

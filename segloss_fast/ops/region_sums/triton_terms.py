@@ -14,8 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.elementary import power, power_derivative
 from segloss_fast.ops.region_sums.options import TERMS as NAMES
-from segloss_fast.ops.region_sums.triton_math import power, power_derivative
 
 TP = tl.constexpr(NAMES.index("tp"))
 PRED = tl.constexpr(NAMES.index("pred"))

@@ -8,6 +8,15 @@ the chain rule needs. The reads after the first should come from a cache.
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.sums import store_flags, store_sums
+from segloss_fast.ops._triton.tiles import (
+    NO_WEIGHT,
+    class_pointers,
+    load_classes,
+    load_target,
+    load_voxels,
+    load_weight,
+)
 from segloss_fast.ops.region_sums.triton_activations import (
     NO_CLASS,
     activate,
@@ -19,28 +28,7 @@ from segloss_fast.ops.region_sums.triton_activations import (
 )
 from segloss_fast.ops.region_sums.triton_backward import SIZES as BACKWARD_SIZES
 from segloss_fast.ops.region_sums.triton_backward import class_sums, gradient, load_factors
-from segloss_fast.ops.region_sums.triton_forward import SIZES, store_flags, store_sums, term_sums
-from segloss_fast.ops.region_sums.triton_tiles import (
-    NO_WEIGHT,
-    class_pointers,
-    load_input,
-    load_target,
-    load_voxels,
-    load_weight,
-)
-
-
-@triton.jit
-def _load(
-    view, item, start, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """Return the classes of a block, which of them exist ``[C, 1]``, and their input."""
-    c = start + tl.arange(0, BLOCK_C)
-    in_c = (c < C)[:, None]
-    mask = in_c & in_v[None, :]
-    x = load_input(view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE)
-    return c, in_c, x
+from segloss_fast.ops.region_sums.triton_forward import SIZES, term_sums
 
 
 @triton.jit
@@ -53,7 +41,7 @@ def _stats(
     second = top_x
     top = tl.full(lanes.shape, NO_CLASS, tl.int32)
     for start in range(0, C, BLOCK_C):
-        c, in_c, x = _load(
+        c, in_c, x = load_classes(
             view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
         )
         inside = tl.where(in_c, x, float("-inf"))
@@ -68,7 +56,7 @@ def _stats(
         top_x = tl.maximum(top_x, block_x)
     total = tl.zeros(lanes.shape, tl.float32)
     for start in range(0, C, BLOCK_C):
-        c, in_c, x = _load(
+        c, in_c, x = load_classes(
             view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
         )
         if OTHERS:
@@ -114,7 +102,7 @@ def partial_sums(
             LAYOUT, UNIT, IGNORE, BLOCK_C,
         )  # fmt: skip
         for start in range(0, C, BLOCK_C):
-            c, in_c, logits = _load(
+            c, in_c, logits = load_classes(
                 x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE,
                 BLOCK_C,
             )  # fmt: skip
@@ -136,7 +124,7 @@ def partial_sums(
                 None, TERMS, in_c, p[0], ce, at, target, weight, counts[None, :], gamma, SQUARE,
                 not DENSE, 1, True,
             )  # fmt: skip
-            store_sums(partials, program, sums, c, c < C, tile == chunk, TERMS, C)
+            store_sums(partials, program, sums, c, c < C, tile == chunk, C)
         if not DENSE:
             bad_count += bad.to(tl.int32)
             bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
@@ -179,7 +167,7 @@ def input_gradient(
         # The first time for the sums over the classes, the second for the gradient.
         for write in tl.static_range(2):
             for start in range(0, C, BLOCK_C):
-                c, in_c, logits = _load(
+                c, in_c, logits = load_classes(
                     x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT,
                     IGNORE, BLOCK_C,
                 )  # fmt: skip

@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from segloss_fast._triton import Launch
+from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_sums import triton_launch
 from segloss_fast.ops.region_sums.options import TERMS, Options
 
@@ -74,11 +74,13 @@ class Compiled:
         registers: Per thread.
         stack: Bytes per thread; above 0 where registers spill.
         sass: The machine code.
+        ttgir: The code before, with the places of tiles in registers, lanes and warps.
     """
 
     registers: int
     stack: int
     sass: str
+    ttgir: str
 
     def report(self) -> dict[str, Any]:
         """Return what the tests look at; the loop is the innermost one that loads."""
@@ -144,7 +146,7 @@ def compile_launch(launch: Launch, capability: int) -> Compiled:
         source, target=GPUTarget("cuda", capability, 32), options=launch.options
     )
     usage, sass = _disassemble(kernel.asm["cubin"])
-    return Compiled(usage["REG"], usage["STACK"], sass)
+    return Compiled(usage["REG"], usage["STACK"], sass, kernel.asm["ttgir"])
 
 
 def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:

@@ -10,10 +10,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# How the voxels of the tensors lie; triton_plan.layout() chooses.
+# How the voxels of the tensors lie; views.py chooses.
 PLANES = tl.constexpr(0)  # contiguous voxels in every class; any batch and class strides
 CHANNELS_LAST = tl.constexpr(1)  # contiguous classes in every voxel
 STRIDED = tl.constexpr(2)  # any strides, three dimensions
+
+# Sizes and strides must not make new kernels.
+INPUT_SIZES = ("x_bs", "x_cs", "x_s0", "x_s1", "x_s2")
+TARGET_SIZES = ("t_bs", "t_cs", "t_s0", "t_s1", "t_s2")
+GRADIENT_SIZES = ("g_bs", "g_cs", "g_s0", "g_s1", "g_s2")
+SIZES = (*INPUT_SIZES, *TARGET_SIZES, "voxels", "n1", "n2", "chunks", "ignore")
 
 NO_WEIGHT = tl.constexpr(0)
 SHARED_WEIGHT = tl.constexpr(1)
@@ -137,6 +143,19 @@ def load_input(
     x = tl.load(pointers, mask=mask, other=0).to(tl.float32)
     # The load does not wait for the labels, so that both are under way at once.
     return tl.where(counts[None, :], x, 0.0) if IGNORE else x
+
+
+@triton.jit
+def load_classes(
+    view, item, start, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
+    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Return the classes of a block, which of them exist ``[C, 1]``, and their input."""
+    c = start + tl.arange(0, BLOCK_C)
+    in_c = (c < C)[:, None]
+    mask = in_c & in_v[None, :]
+    x = load_input(view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE)
+    return c, in_c, x
 
 
 @triton.jit

@@ -1,0 +1,33 @@
+"""One class's Lovász loss of more and more voxels: time and gradient error, for the plot.
+
+    python -m pytest benchmarks/bench_lovasz_voxels.py --benchmark-only -o addopts=
+
+As bench_lovasz.py: one sigmoid, random logits, 1 % foreground. The published algorithm's float32
+gradient is a difference of nearly equal numbers, the more so the more voxels there are.
+"""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import lovasz
+from benchmarks.harness import Effort
+from benchmarks.lovasz import Case, cube
+
+SIDES = (24, 32, 48, 64, 96, 128, 192, 256)
+QUICK_SIDES = (24, 32, 48, 64)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    sides = QUICK_SIDES if metafunc.config.getoption("quick") else SIDES
+    contenders = ("histogram", "sort", "eager")
+    cases = [cube("LovaszSigmoid", 1, side, "random", 0.01, *contenders) for side in sides]
+    tests, ids = lovasz.pairs(cases, ("both",))
+    metafunc.parametrize(("case", "contender", "mode"), tests, ids=ids)
+
+
+def test_lovasz_voxels(
+    benchmark: BenchmarkFixture, case: Case, contender: str, mode: str, effort: Effort
+) -> None:
+    lovasz.run(benchmark, case, contender, mode, effort)

@@ -1,0 +1,236 @@
+"""What the benchmarks of lovasz compare: cases, our losses, the published algorithm, its copies.
+
+The contenders:
+
+* ``histogram``, ``sort``: ours, by ``method``, with the native kernels; ``triton``: ours, the
+  histogram's Triton kernels;
+* ``eager``: the algorithm of Berman et al. 2018 in plain PyTorch, written for this benchmark: class
+  by class a sort, cumulative sums, differences of neighbouring Jaccard values, a dot product;
+* ``compiled``: the same under torch.compile, which breaks the graph where it asks for the classes
+  that are present;
+* ``kornia``, ``smp``: kornia's and segmentation-models-pytorch's losses, where they are installed
+  and have the loss: Lovász-softmax and, of one class, Lovász-hinge.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+import segloss_fast
+from benchmarks import compare
+from benchmarks.contenders import HALF, on_one
+from benchmarks.harness import Effort, LossFunction, Step
+from benchmarks.inputs import blob_labels, logits
+from segloss_fast.ops.lovasz import kernels
+from segloss_fast.ops.lovasz.contract import SORT_BELOW
+
+LOSSES = {
+    "LovaszSoftmax": segloss_fast.LovaszSoftmaxLoss,
+    "LovaszSigmoid": segloss_fast.LovaszSigmoidLoss,
+    "LovaszHinge": segloss_fast.LovaszHingeLoss,
+}
+# method and impl of ours
+OURS = {
+    "histogram": ("histogram", "native"),
+    "sort": ("sort", "native"),
+    "triton": ("histogram", "triton"),
+}
+PACKAGES = {"kornia": "kornia", "smp": "segmentation_models_pytorch"}
+PEERS = ("eager", "compiled", *PACKAGES)
+# What ours may be off by: the sort's gradient is that of float32 errors, of which many are equal.
+VALUE_ERROR, GRADIENT_ERROR = 1e-5, 1e-2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        loss: One of LOSSES.
+        shape: ``[1, C, *S]``.
+        foreground: Share of the voxels that are not background.
+        logits: ``"random"`` or ``"saturated"``.
+        contenders: Those to compare.
+        dtype: Of the input.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    loss: str
+    shape: tuple[int, ...]
+    foreground: float
+    logits: str
+    contenders: tuple[str, ...]
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+    @property
+    def kind(self) -> str:
+        """Logits and foreground, like ``random, 30 %``."""
+        return f"{self.logits}, {100 * self.foreground:g} %"
+
+    @property
+    def name(self) -> str:
+        """The case as an identifier."""
+        size, dtype = "x".join(map(str, self.shape)), str(self.dtype)[6:]
+        return f"{self.loss}-{size}-{dtype}-{self.logits}-{100 * self.foreground:g}%"
+
+
+def cube(
+    loss: str,
+    classes: int,
+    side: int,
+    logits: str,
+    foreground: float,
+    *contenders: str,
+    **options: object,
+) -> Case:
+    """Return a case of one cubic volume."""
+    shape = (1, classes, side, side, side)
+    return Case(loss, shape, foreground, logits, contenders, **options)  # type: ignore[arg-type]
+
+
+def extension(errors: Tensor, foreground: Tensor) -> Tensor:
+    """Return the Lovász extension of one class's Jaccard loss, as published.
+
+    Args:
+        errors: ``[N]``.
+        foreground: 0 or 1, ``[N]``, of the same dtype.
+    """
+    errors, order = torch.sort(errors, descending=True)
+    foreground = foreground[order]
+    total = foreground.sum()
+    intersection = total - foreground.cumsum(0)
+    union = total + (1 - foreground).cumsum(0)
+    jaccard = 1 - intersection / union
+    increments = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    return torch.dot(errors, increments)
+
+
+def published(loss: str, input: Tensor, target: Tensor) -> Tensor:
+    """Return the loss by the published algorithm: pooled over the batch.
+
+    Args:
+        loss: One of LOSSES.
+        input: ``[B, C, *S]``.
+        target: ``[B, 1, *S]``.
+    """
+    labels = target.flatten()
+    x = input.movedim(1, 0).flatten(1)  # [C, N]
+    if loss == "LovaszHinge":
+        t = (labels != 0).to(x.dtype)
+        return extension(torch.relu(1 - x[0] * (2 * t - 1)), t)
+    if loss == "LovaszSigmoid":
+        t = (labels != 0).to(x.dtype)
+        return extension((t - x[0].sigmoid()).abs(), t)
+    p = x.softmax(0)
+    losses = []
+    for c in range(len(p)):
+        t = (labels == c).to(p.dtype)
+        if t.sum() > 0:
+            losses.append(extension((t - p[c]).abs(), t))
+    return torch.stack(losses).mean()
+
+
+def _kornia(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
+    losses = import_module("kornia.losses")
+    hinge = case.loss == "LovaszHinge"
+    loss = losses.lovasz_hinge_loss if hinge else losses.lovasz_softmax_loss
+    # It takes images only; one row of voxels is as good as any image.
+    return lambda x, t: loss(x.flatten(2)[:, :, None], t.flatten(1)[:, None])
+
+
+def _smp(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
+    losses = import_module("segmentation_models_pytorch.losses")
+    mode = "binary" if case.loss == "LovaszHinge" else "multiclass"
+    loss = losses.LovaszLoss(mode=mode)
+    return lambda x, t: loss(x, t[:, 0])
+
+
+def contender(case: Case, name: str) -> LossFunction:
+    """Return the loss of a contender."""
+    if name in OURS:
+        method, impl = OURS[name]
+        return on_one(LOSSES[case.loss](method=method, impl=impl))
+    if name in PACKAGES:
+        peer = _kornia(case) if name == "kornia" else _smp(case)
+    else:
+        peer = functools.partial(published, case.loss)
+    if case.dtype in HALF:  # as under autocast
+        inner = peer
+        peer = lambda x, t: inner(x.float(), t)  # noqa: E731
+    if name == "compiled":
+        torch.compiler.reset()
+        peer = torch.compile(peer, dynamic=False)
+    return on_one(peer)
+
+
+def truth(case: Case) -> LossFunction:
+    """Return what answers are judged by, on the same input in float64: the exact sort."""
+    return on_one(LOSSES[case.loss](method="sort", impl="reference"))
+
+
+def contenders(case: Case) -> list[str]:
+    """Return the contenders of the case that run here."""
+    device = torch.device(case.device)
+    compiler = shutil.which("g++") or shutil.which("clang++")
+
+    def runs(name: str) -> bool:
+        if name in OURS:
+            method, impl = OURS[name]
+            return kernels.why_not(impl, device, case.dtype, method) is None
+        if name in PACKAGES:
+            return case.loss != "LovaszSigmoid" and find_spec(PACKAGES[name]) is not None
+        return name == "eager" or compiler is not None
+
+    return [name for name in case.contenders if runs(name)]
+
+
+def pairs(
+    cases: Sequence[Case], modes: Sequence[str]
+) -> tuple[list[tuple[Case, str, str]], list[str]]:
+    """Return (case, contender, mode) of each test, and its identifier."""
+    tests = [(case, name, mode) for case in cases for mode in modes for name in contenders(case)]
+    return tests, [f"{case.name}-{mode}-{name}" for case, name, mode in tests]
+
+
+@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
+def measure(case: Case, effort: Effort) -> compare.Measured:
+    """Compare the contenders of a case."""
+    target = blob_labels(case.shape, foreground=case.foreground)
+    # kornia counts absent classes, the others leave them out: only where all are there it compares.
+    assert "kornia" not in case.contenders or len(target.unique()) == max(case.shape[1], 2)
+    x = logits(target, case.shape[1], case.logits).to(case.device, case.dtype).requires_grad_()
+    target = target.to(case.device)
+    scale = 2.0**16 if case.dtype in HALF else 1.0
+    steps = {name: Step(contender(case, name), (x,), (target,), scale) for name in contenders(case)}
+    exact = x.detach().double().requires_grad_()
+    return compare.compare(steps, Step(truth(case), (exact,), (target,)), effort)
+
+
+def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
+    """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
+    voxels = case.shape[0] * torch.Size(case.shape[2:]).numel()
+    about: dict[str, object] = {
+        "case": case.name,
+        "loss": case.loss,
+        "shape": list(case.shape),
+        "dtype": str(case.dtype)[6:],
+        "logits": case.kind,
+        "peer": "Berman et al.",
+        "device": case.device,
+        "ours": "sort" if voxels < SORT_BELOW else "histogram",
+    }
+    accuracy = compare.record(benchmark, measure(case, effort), name, mode, effort, about)
+    if name in OURS:
+        rounding = torch.finfo(case.dtype).eps  # of the gradient, to the input's dtype
+        assert accuracy.value < VALUE_ERROR, f"{case.name}: {accuracy}"
+        assert accuracy.grad_l2 < max(GRADIENT_ERROR, rounding), f"{case.name}: {accuracy}"

@@ -1,0 +1,237 @@
+"""The tables and the plot of lovasz's benchmarks for report.py: ratios, targets, errors, memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.results import Case, Result
+from benchmarks.tables import BYTES, LARGE, number, table
+
+COLUMNS = {
+    "histogram": "histogram",
+    "sort": "sort",
+    "triton": "histogram, Triton",
+    "eager": "published",
+    "compiled": "published, compiled",
+    "kornia": "kornia",
+    "smp": "SMP",
+}
+OURS = ("histogram", "triton", "sort")
+COLORS = {"histogram": "#0b6e4f", "sort": "#2f9e7a", "eager": "#b0532b"}
+# The speed-ups over the published algorithm that ours must reach, and aims at, by the beginning of
+# a case's name and by contender.
+TARGETS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
+    "cpu": {"LovaszSoftmax-1x4x128x128x128-float32": {"histogram": (30, 60), "sort": (10, 20)}},
+    "cuda": {
+        "LovaszSoftmax-1x4x256x256x256-float32": {"histogram": (20, 35)},
+        "LovaszSoftmax-1x14x256x256x256-float32": {"histogram": (35, 55)},
+    },
+}
+SCALING = "lovasz_voxels"
+
+
+def block(result: Result) -> list[str] | None:
+    """Return the paragraphs of a result, None if it is of another benchmark."""
+    if not result.benchmark.startswith("lovasz"):
+        return None
+    cases = result.cases
+    if result.benchmark == SCALING:
+        return ["Milliseconds of both passes, and the gradient's error:", _scaling(cases)]
+    blocks = [
+        "Milliseconds, forward / backward / both: medians of interleaved repeats. The published "
+        "algorithm is Berman et al.'s, class by class in PyTorch; ratios and targets are of both "
+        "passes, of it over ours.",
+        _times(cases),
+        "Errors against the exact sort in float64: of the loss / of the gradient, relative L2. "
+        "Half precision rounds the gradient.",
+        _accuracy(cases),
+        "MB above inputs and gradient, kept for backward / peak:",
+        _memory(cases),
+    ]
+    if any(case.device == "cuda" for case in cases):
+        copy = 1e9 * float(result.provenance["copy_gb_s"])
+        blocks += [
+            "Bandwidth, forward / backward, as a part of that of a copy, on the bytes that no "
+            "kernel can avoid:",
+            _bandwidth(cases, copy),
+        ]
+    return blocks
+
+
+def _names(cases: Sequence[Case]) -> list[str]:
+    """Return the contenders that any case has, in the order of the columns."""
+    found = {name for case in cases for name in case.rows}
+    return [name for name in COLUMNS if name in found]
+
+
+def _describe(case: Case) -> str:
+    _, classes, *size = case.shape
+    cube = len(size) == 3 and len(set(size)) == 1
+    space = f"{size[0]}³" if cube else "x".join(map(str, size))
+    half = [] if case.dtype == "float32" else [case.dtype]
+    return " ".join([case.loss, f"C={classes}", space, *half, case.logits])
+
+
+def ratio(case: Case, ours: str) -> float | None:
+    """Return how many times faster one of ours is than the published algorithm."""
+    if ours not in case.rows or "eager" not in case.rows:
+        return None
+    return case.rows["eager"].ms["both"] / case.rows[ours].ms["both"]
+
+
+def _speed(case: Case, ours: str) -> str:
+    times = ratio(case, ours)
+    if times is None:
+        return "-"
+    return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
+
+
+def _verdict(case: Case) -> str:
+    targets = TARGETS[case.device]
+    wanted = next((own for name, own in targets.items() if case.name.startswith(name)), {})
+    cells = []
+    for name, (must, aim) in wanted.items():
+        times = ratio(case, name)
+        if times is not None:
+            state = "**missed**" if times < must else "aim met" if times >= aim else "met"
+            cells.append(f"{name} {must:g}x (aim {aim:g}x): {state}")
+    return "; ".join(cells)
+
+
+def _milliseconds(case: Case, name: str) -> str:
+    row = case.rows.get(name)
+    return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
+
+
+def _times(cases: Sequence[Case]) -> str:
+    names = _names(cases)
+    ours = [name for name in OURS if name in names]
+    head = ["case", *(COLUMNS[name] for name in names)]
+    head += [f"{COLUMNS[name]} vs published" for name in ours] + ["target"]
+    rows = [
+        [
+            _describe(case),
+            *(_milliseconds(case, name) for name in names),
+            *(_speed(case, name) for name in ours),
+            _verdict(case),
+        ]
+        for case in cases
+    ]
+    return table(head, rows)
+
+
+def _errors(case: Case, name: str) -> str:
+    row = case.rows.get(name)
+    if row is None:
+        return "-"
+    return " / ".join(f"{row.accuracy[kind]:.0e}" for kind in ("value", "grad_l2"))
+
+
+def _accuracy(cases: Sequence[Case]) -> str:
+    names = _names(cases)
+    rows = [[_describe(case), *(_errors(case, name) for name in names)] for case in cases]
+    return table(["case", *(COLUMNS[name] for name in names)], rows)
+
+
+def _megabytes(case: Case, name: str) -> str:
+    row = case.rows.get(name)
+    if row is None:
+        return "-"
+    return " / ".join(f"{row.memory[kind] / 1e6:.2f}" for kind in ("saved", "peak"))
+
+
+def _memory_verdict(case: Case) -> str:
+    """Say whether the histogram needs counters only."""
+    row = case.rows.get("histogram")
+    if row is None:
+        return "-"
+    limit = 1e6 + 0.01 * BYTES[case.dtype] * math.prod(case.shape)
+    state = "met" if row.memory["peak"] <= limit else "**missed**"
+    return f"{limit / 1e6:.2f}: {state}"
+
+
+def _memory(cases: Sequence[Case]) -> str:
+    names = _names(cases)
+    rows = [
+        [_describe(case), *(_megabytes(case, name) for name in names), _memory_verdict(case)]
+        for case in cases
+    ]
+    return table(["case", *(COLUMNS[name] for name in names), "histogram's target (peak)"], rows)
+
+
+def _bandwidth(cases: Sequence[Case], copy: float) -> str:
+    names = [name for name in OURS if name in _names(cases)]
+    rows = []
+    for case in cases:
+        if math.prod(case.shape) < LARGE:
+            continue
+        cells = []
+        for name in names:
+            row = case.rows.get(name)
+            parts = [] if row is None else _parts(case, row.ms, copy)
+            cells.append(" / ".join(f"{part:.0%}" for part in parts) or "-")
+        rows.append([_describe(case), *cells])
+    return table(["case", *(COLUMNS[name] for name in names)], rows)
+
+
+def _parts(case: Case, ms: dict[str, float], copy: float) -> list[float]:
+    modes = ("forward", "backward")
+    return [case.floor_bytes[mode] / (ms[mode] / 1e3) / copy for mode in modes]
+
+
+def _scaling(cases: Sequence[Case]) -> str:
+    names = _names(cases)
+    head = ["voxels", *(f"{COLUMNS[name]}, ms" for name in names)]
+    head += [f"error of {COLUMNS[name]}" for name in names]
+    rows = [
+        [
+            f"{math.prod(case.shape):,}",
+            *(number(case.rows[name].ms["both"]) for name in names),
+            *(f"{case.rows[name].accuracy['grad_l2']:.0e}" for name in names),
+        ]
+        for case in cases
+    ]
+    return table(head, rows)
+
+
+def plot(result: Result, path: Path) -> None:
+    """Draw the gradient's error and the time against the number of voxels.
+
+    Args:
+        result: Of bench_lovasz_voxels.py.
+        path: PNG to write.
+    """
+    import matplotlib  # nothing else needs it
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (errors, times) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    cases = sorted(result.cases, key=lambda case: math.prod(case.shape))
+    voxels = [math.prod(case.shape) for case in cases]
+    for name, color in COLORS.items():
+        label = COLUMNS[name] if name == "eager" else f"ours, {COLUMNS[name]}"
+        rows = [case.rows[name] for case in cases]
+        style = {"color": color, "marker": "o", "markersize": 3.5, "label": label}
+        errors.plot(voxels, [row.accuracy["grad_l2"] for row in rows], **style)
+        times.plot(voxels, [row.ms["both"] for row in rows], **style)
+    errors.set_ylabel("gradient error, relative L2")
+    times.set_ylabel("forward + backward, ms")
+    for axis in (errors, times):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("voxels")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    errors.legend(frameon=False, fontsize=8)
+    p = result.provenance
+    where = p.get("gpu") or f"{p['cpu']}, {p['threads']} threads"
+    figure.suptitle(
+        f"Lovász loss of one class, 1 % foreground, float32: {where}, torch {p['torch']}, "
+        f"commit {p['commit']}",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,91 @@
+"""A launch of a kernel, and the one that adds up partial sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss_fast.ops._triton import sums
+from segloss_fast.ops._triton.plan import Plan
+from segloss_fast.ops._triton.views import Tensors
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel, with everything that decides how it is compiled.
+
+    Attributes:
+        kernel: The jitted function.
+        grid: Number of programs.
+        arguments: By name, at run time.
+        constants: By name, at compile time.
+        warps: Warps per program.
+        fusion: Whether products and sums may become one rounding. Not where two kernels must round
+            alike.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    warps: int = 4
+    fusion: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told."""
+        return {"num_warps": self.warps, "num_stages": 1, "enable_fp_fusion": self.fusion}
+
+    def __call__(self) -> None:
+        """Enqueue the kernel on the current stream."""
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+
+
+def device_of(tensor: Tensor) -> Any:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device_of(tensor)
+
+
+def scratch(tensors: Tensors, plan: Plan, rows: int) -> tuple[Tensor, Tensor]:
+    """Return room for partials ``[B * chunks, rows, C]`` and flags ``[B * chunks, 2]``, flat."""
+    programs = tensors.batch * plan.chunks
+    size = programs * rows * tensors.classes
+    room = tensors.input.new_empty(size + 2 * programs, dtype=torch.float64)
+    # In this order both are aligned to 16 bytes, whatever the size.
+    return room[2 * programs :], room[: 2 * programs]
+
+
+def total(
+    tensors: Tensors,
+    plan: Plan,
+    order: int,
+    rows: Tensor,
+    invalid: Tensor,
+    partials: Tensor,
+    flags: Tensor,
+) -> Launch:
+    """Return the launch that adds the partials to rows ``[K, B, C]`` (see sums.total_sums)."""
+    width = rows.shape[0] * tensors.classes
+    columns = min(64, max(4, 1 << (width - 1).bit_length()))
+    constants = {"K": rows.shape[0], "C": tensors.classes, "DENSE": tensors.unlabelled}
+    constants |= {"LAYOUT": tensors.layout, "UNIT": plan.unit}
+    constants |= {"ROWS": 1024 // columns, "COLUMNS": columns}
+    return Launch(
+        sums.total_sums,
+        (tensors.batch, -(-width // columns)),
+        {
+            "rows": rows,
+            "invalid": invalid,
+            "partials": partials,
+            "flags": flags,
+            **tensors.view("t", plan),
+            **tensors.sizes(plan),
+            "batch": tensors.batch,
+            "order": order,
+        },
+        constants,
+        4,
+    )

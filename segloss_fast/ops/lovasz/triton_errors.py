@@ -1,0 +1,195 @@
+"""Errors of a tile ``[C, V]`` of logits, and the bins that they fall into.
+
+Forward and backward must find the same bin for a voxel, so both call these functions on the same
+tiles, and are compiled without the fusion of products and sums.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from segloss_fast.ops._triton.elementary import exp, log1p_unit, log_normal, reciprocal
+from segloss_fast.ops._triton.tiles import class_pointers, load_classes, one_hot
+
+# As numbered in csrc/lovasz.
+SOFTMAX = tl.constexpr(0)
+SIGMOID = tl.constexpr(1)
+HINGE = tl.constexpr(2)
+
+LARGEST = tl.constexpr(65536.0)  # from here on an error of the hinge is flagged
+OFFSET = tl.constexpr(0xFFFF)
+
+
+@triton.constexpr_function
+def log_tau(octaves, act):
+    """Return the exponent of tau, above which bins follow the exponent of the error."""
+    return 17 - 2 * octaves if act == HINGE.value else -octaves
+
+
+@triton.constexpr_function
+def bin_count(octaves, bits):
+    """Return K."""
+    return 2 * octaves << bits
+
+
+@triton.constexpr_function
+def power_of_two(exponent):
+    """Return 2^exponent."""
+    return 2.0**exponent
+
+
+@triton.constexpr_function
+def one_shifted(bits):
+    """Return 2^bits as an integer."""
+    return 1 << bits
+
+
+@triton.jit
+def load_foreground(
+    view, code, x, item, c, first, lanes, mask, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
+    UNIT: tl.constexpr, DENSE: tl.constexpr,
+):  # fmt: skip
+    """Return which ``[C, V]`` are foreground."""
+    if DENSE:
+        pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
+        value = tl.load(pointers, mask=mask, other=0)
+        # Compared in its own precision: 0.5 is exact in all of them.
+        return value > 0.5 if value.dtype.is_floating() else value > 0
+    else:
+        return one_hot(code, c, x, True)
+
+
+@triton.jit
+def _exponentials(x, in_c, top_x):
+    return tl.where(in_c, exp(x - top_x[None, :]), 0.0)
+
+
+@triton.jit
+def column_stats(x, in_c):
+    """Return of the softmax of every voxel ``[V]``, with e = e^(x - max):
+
+    max, the sum of the e below 1, the number of those equal to 1. Their distinction makes 1 - p
+    of the most probable class accurate. A NaN counts as below 1.
+    """  # noqa: D415
+    top_x = tl.max(tl.where(in_c, x, float("-inf")), 0)
+    rest, ones = _sums(_exponentials(x, in_c, top_x))
+    return top_x, rest, ones
+
+
+@triton.jit
+def _sums(e):
+    return tl.sum(tl.where(e == 1, 0.0, e), 0), tl.sum(tl.where(e == 1, 1.0, 0.0), 0)
+
+
+@triton.jit
+def wide_stats(
+    view, item, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
+    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Return column_stats() of all classes, in two reads."""
+    top_x = tl.full(lanes.shape, float("-inf"), tl.float32)
+    for start in range(0, C, BLOCK_C):
+        _, in_c, x = load_classes(
+            view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
+        )
+        top_x = tl.maximum(top_x, tl.max(tl.where(in_c, x, float("-inf")), 0))
+    rest = tl.zeros(lanes.shape, tl.float32)
+    ones = tl.zeros(lanes.shape, tl.float32)
+    for start in range(0, C, BLOCK_C):
+        _, in_c, x = load_classes(
+            view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
+        )
+        more = _sums(_exponentials(x, in_c, top_x))
+        rest += more[0]
+        ones += more[1]
+    return top_x, rest, ones
+
+
+@triton.jit
+def activate(x, in_c, stats, ACT: tl.constexpr):
+    """Return p, 1 - p, and whether the class is (one of) the most probable of a softmax."""
+    if ACT == SOFTMAX:
+        top_x, rest, ones = stats
+        inverse = reciprocal(rest + ones)[None, :]
+        e = _exponentials(x, in_c, top_x)
+        is_top = e == 1
+        p = e * inverse
+        q = tl.where(is_top, (rest + (ones - 1))[None, :] * inverse, 1 - p)
+        return p, q, is_top
+    else:
+        e = exp(-tl.abs(x))
+        large = reciprocal(1 + e)
+        small = e * large
+        p = tl.where(x >= 0, large, small)
+        return p, tl.where(x >= 0, small, large), x >= 0
+
+
+@triton.jit
+def cross_entropy(x, stats, t, ACT: tl.constexpr):
+    """Return the cross-entropy of every voxel and class; of a softmax, of its foreground."""
+    if ACT == SOFTMAX:
+        top_x, rest, ones = stats
+        # Of a nearly certain voxel all that counts is in the small sum.
+        log_total = tl.where((ones == 1) & (rest <= 1), log1p_unit(rest), log_normal(rest + ones))
+        log_p = (x - top_x[None, :]) - log_total[None, :]
+        return tl.where(t, -log_p, 0.0)
+    else:
+        wrong = tl.where(t, -x, x)
+        return tl.where(wrong > 0, wrong, 0.0) + log1p_unit(exp(-tl.abs(x)))
+
+
+@triton.jit
+def errors(x, in_c, stats, t, ACT: tl.constexpr):
+    """Return the errors, and 1 - error; of a hinge the error twice."""
+    if ACT == HINGE:
+        m = 1 - tl.where(t, x, -x)
+        m = tl.where(m <= 0, 0.0, m)  # a NaN stays
+        return m, m
+    else:
+        p, q, _ = activate(x, in_c, stats, ACT)
+        return tl.where(t, q, p), tl.where(t, p, q)
+
+
+@triton.jit
+def is_flagged(m, ACT: tl.constexpr):
+    """Return whether an error makes the loss NaN."""
+    return (m < LARGEST) == 0 if ACT == HINGE else m != m
+
+
+@triton.jit
+def _code(e, LOG_TAU: tl.constexpr, BITS: tl.constexpr):
+    """Return the bin, counted from 0, and the place in it: fixed point, 16 bits of fraction.
+
+    Below tau = 2^LOG_TAU there are 2^BITS equal bins, and as many in every octave above.
+    """
+    TAU: tl.constexpr = power_of_two(LOG_TAU)
+    SCALE: tl.constexpr = power_of_two(BITS + 16 - LOG_TAU)
+    FIRST: tl.constexpr = one_shifted(BITS + 16)
+    linear = (tl.minimum(e, TAU) * SCALE).to(tl.int32)
+    above = e.to(tl.int32, bitcast=True) - ((LOG_TAU + 127) << 23)
+    above = above >> (7 - BITS) if BITS <= 7 else above << (BITS - 7)
+    code = tl.where(e < TAU, linear, above + FIRST).to(tl.uint32, bitcast=True)
+    return (code >> 16).to(tl.int32), (code & OFFSET).to(tl.int32)
+
+
+@triton.jit
+def find_bins(m, other, OCTAVES: tl.constexpr, BITS: tl.constexpr, ACT: tl.constexpr):
+    """Return the bin of every error, in [0, K) whatever the error, and the offset in it."""
+    K: tl.constexpr = bin_count(OCTAVES, BITS)
+    LOG_TAU: tl.constexpr = log_tau(OCTAVES, ACT)
+    if ACT == HINGE:
+        inside = tl.where(m < LARGEST, m, 0.0)
+        k, offset = _code(inside, LOG_TAU, BITS)
+        # Bin 0 is for voxels without an error.
+        offset = tl.where(k == 0, 0, offset)
+        k = tl.where((inside > 0) & (k == 0), 1, k)
+        flagged = is_flagged(m, ACT)
+        return tl.where(flagged, K - 1, k), tl.where(flagged, 0, offset)
+    else:
+        e = tl.where(m < other, m, other)
+        k, offset = _code(tl.where(e == e, e, 0.0), LOG_TAU, BITS)
+        HALF: tl.constexpr = K // 2
+        over = k >= HALF
+        k = tl.where(over, HALF - 1, k)
+        return tl.where(m < other, k, K - 1 - k), tl.where(over, OFFSET, offset)

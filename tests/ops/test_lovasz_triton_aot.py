@@ -1,0 +1,98 @@
+"""lovasz's Triton kernels compiled for GPUs: registers, spills, loads, atomics, exchanges.
+
+The program that compiles them also asserts that sizes and ignore_index make no new kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytest.importorskip("triton")
+
+pytestmark = pytest.mark.kernels
+
+Report = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """What tests/ops/triton/aot_lovasz.py says, without the interpreter, with its own cache."""
+    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    path: Path = tmp_path_factory.mktemp("report") / "report.json"
+    command = [sys.executable, "-m", "tests.ops.triton.aot_lovasz", str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: Report = json.loads(path.read_text())
+    assert len(found) >= 60
+    return found
+
+
+def test_nothing_spills(report: Report) -> None:
+    for name, kernel in report.items():
+        assert kernel["loop_spills"] == 0, name
+        assert kernel["stack"] <= 16, name  # what the assembler keeps there around the loop
+        assert kernel["registers"] <= 208, name
+
+
+def test_few_classes_leave_registers_for_other_programs(report: Report) -> None:
+    """At least 512 threads per multiprocessor."""
+    for name, kernel in report.items():
+        if int(name.split()[1]) <= 8:
+            assert kernel["registers"] <= 128, name
+
+
+def test_counting_waits_for_no_atomic(report: Report) -> None:
+    """The atomics return nothing; there is one per element of a thread, and one for each bin 0."""
+    for name, kernel in report.items():
+        counts = name.endswith("count")
+        assert kernel["returning_atomics"] == 0, name
+        assert (kernel["atomics"] > 2) == counts, name
+
+
+def test_up_to_16_classes_threads_exchange_nothing(report: Report) -> None:
+    """In the loop over the tiles; 64-bit labels may change threads in the backward kernel."""
+    checked = 0
+    for name, kernel in report.items():
+        _, classes, _, target, last, _, direction = name.split()
+        if int(classes) > 16 or last == "True":
+            continue
+        assert kernel["loop_shuffles"] == 0, name
+        allowed = 4 if direction == "backward" and target == "int64" else 0
+        assert kernel["loop_barriers"] <= allowed, name
+        checked += 1
+    assert checked > 30
+
+
+def test_backward_writes_vectors(report: Report) -> None:
+    for name, kernel in report.items():
+        activation, number, dtype, _, last, _, direction = name.split()
+        classes, itemsize = int(number), 4 if dtype == "float32" else 2
+        if direction == "backward" and activation == "softmax" and classes <= 4 and last != "True":
+            per_thread = min(16 // itemsize, 16 // (1 << (classes - 1).bit_length()))
+            assert kernel["stores"] == {str(per_thread * itemsize): classes}, name
+
+
+def test_forward_and_backward_round_alike(report: Report) -> None:
+    """They find the same errors to the last bit.
+
+    Products and sums are not fused (but for the reciprocals of integers, which have none of them),
+    and exponentials are added up over the same registers, lanes and warps.
+    """
+    for name, kernel in report.items():
+        assert kernel["fused"] == 0, name
+        if name.endswith("count"):
+            other = report[name.removesuffix("count") + "backward"]
+            assert kernel["softmax_layouts"] == other["softmax_layouts"], name
+            assert bool(kernel["softmax_layouts"]) == name.startswith("softmax"), name

@@ -1,0 +1,144 @@
+"""Compiles lovasz's Triton kernels for GPUs that need not be there, and looks at them.
+
+As a program (without TRITON_INTERPRET) it writes what it saw as JSON, as aot.py does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+
+from segloss_fast.ops._triton.launch import Launch
+from segloss_fast.ops.lovasz import triton_launch
+from segloss_fast.ops.lovasz.bins import DEFAULT, number
+from segloss_fast.ops.lovasz.options import ACTIVATIONS
+from tests.ops.triton.aot import DTYPES, TARGETS, compile_launch
+
+CLASSES = (1, 2, 3, 4, 8, 14, 32, 64, 105, 200)
+DIRECTIONS = ("count", "backward")
+
+
+def launches(
+    activation: str,
+    classes: int,
+    dtype: str,
+    target: str,
+    channels_last: bool = False,
+    ignore_index: int | None = None,
+    space: tuple[int, ...] = (64, 64, 64),
+) -> dict[str, Launch]:
+    """Return the launches of two volumes."""
+    x = torch.empty((2, classes, *space), dtype=getattr(torch, dtype), device="meta")
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last_3d)
+    labels = torch.empty_like(x)
+    if target != "dense":
+        labels = x.new_empty((2, *space), dtype=getattr(torch, target))
+    size = number(*DEFAULT)
+    act = ACTIVATIONS.index(activation)
+    counts = x.new_empty((2, 1, classes, 2, size), dtype=torch.int64)
+    rows = x.new_empty((2, 2, classes), dtype=torch.float64)
+    out = (counts, rows, rows.new_empty(2))
+    first, replicas, total = triton_launch.count_launches(
+        x, labels, (act, *DEFAULT, True), ignore_index, out
+    )
+    table = x.new_empty((1, classes, 2, size), dtype=torch.float32)
+    back = triton_launch.backward_launch(
+        torch.empty_like(x), table, rows[0], x, labels, (act, *DEFAULT), ignore_index
+    )
+    return {"count": first, "replicas": replicas, "total": total, "backward": back}
+
+
+def sample() -> Iterator[tuple[str, int, str, str, bool, int]]:
+    """Yield activation, classes, dtype, target, channels-last, and compute capability.
+
+    Every activation with every number of classes, the others in turn.
+    """
+    turn = itertools.cycle(itertools.product(DTYPES, TARGETS))
+    for (activation, classes), (dtype, target), capability in zip(
+        itertools.product(ACTIVATIONS, CLASSES), turn, itertools.cycle((80, 90)), strict=False
+    ):
+        if activation == "hinge" and classes not in (1, 4, 32):
+            continue
+        yield activation, classes, dtype, target, False, capability
+    for dtype, target in itertools.product(DTYPES[:2], TARGETS):
+        yield "softmax", 4, dtype, target, False, 90
+    for classes in (4, 24):
+        yield "softmax", classes, "float32", "uint8", True, 90
+
+
+def examine(case: tuple[str, int, str, str, bool, int]) -> dict[str, Any]:
+    """Compile a case's kernels and return their reports by name."""
+    found = launches(*case[:-1])
+    reports = {}
+    for direction in DIRECTIONS:
+        compiled = compile_launch(found[direction], case[-1])
+        report = compiled.report()
+        report["atomics"] = len(re.findall(r"\bREDG?\.E\.ADD\.64", compiled.sass))
+        report["returning_atomics"] = len(re.findall(r"\bATOMG?\.E\.ADD", compiled.sass))
+        report["fused"] = len(re.findall(r"\bFFMA", compiled.sass))
+        report["softmax_layouts"] = sorted(_softmax_layouts(compiled.ttgir))
+        reports[" ".join(map(str, (*case, direction)))] = report
+    return reports
+
+
+def _softmax_layouts(ttgir: str) -> set[str]:
+    """Return how the classes lie over registers, lanes and warps in a softmax's sums.
+
+    They are the first three over classes: the maximum, and two sums of exponentials.
+    """
+    blocked = r"#ttg\.blocked<\{sizePerThread = \[(\d+), \d+\], threadsPerWarp = \[(\d+), \d+\], "
+    blocked += r"warpsPerCTA = \[(\d+), \d+\], order = \[\d, \d\]\}>"
+    layouts = {
+        name: "x".join(places)
+        for name, *places in re.findall(rf"^(#\w+) = {blocked}$", ttgir, re.MULTILINE)
+    }
+    sums = re.findall(
+        r'"tt\.reduce"\(%[\w#]+\) <\{axis = 0 : i32\}>.*?\}\) : \(tensor<\d+x\d+xf32, (#\w+)>\)',
+        ttgir,
+        re.DOTALL,
+    )
+    return {layouts[name] for name in sums[:3]}
+
+
+def specializations(space: tuple[int, ...], ignore_index: int) -> list[Any]:
+    """Return what decides whether the launches of a call need kernels of their own."""
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    found = []
+    for launch in launches(
+        "softmax", 4, "float32", "int64", ignore_index=ignore_index, space=space
+    ).values():
+        kernel = launch.kernel
+        binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+        arguments = {
+            name: torch.empty(8, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+            for name, value in launch.arguments.items()
+        }
+        found.append(binder(**arguments, **launch.constants, **launch.options)[1:])
+    return found
+
+
+def main() -> None:
+    """Write the report of the sample to the path given."""
+    assert specializations((16, 16, 16), 255) == specializations((32, 48, 24), 1)
+    found: dict[str, Any] = {}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for reports in pool.map(examine, dict.fromkeys(sample())):
+            found |= reports
+    Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

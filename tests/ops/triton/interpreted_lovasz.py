@@ -1,0 +1,169 @@
+"""lovasz's Triton kernels on the CPU: every option. test_lovasz_triton.py runs this file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_lovasz_triton.py"
+
+from segloss_fast._check import FLOATING, INTEGER
+from segloss_fast.ops.lovasz import triton_plan
+from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
+from tests.ops.triton.lovasz_problems import (
+    check,
+    count,
+    options,
+    ours,
+    sample,
+    with_ignored,
+)
+
+
+@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_counts_and_gradient(activation: str, per_image: bool, kind: str) -> None:
+    o = options(activation, per_image=per_image)
+    o = with_ignored(o) if kind == "ignore" else o
+    check(*sample((3, 4, 3, 7, 11), kind, o), o)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_without_cross_entropy(activation: str) -> None:
+    o = options(activation, cross_entropy=False)
+    _, rows, _ = check(*sample((2, 3, 4, 9), "labels", o), o)
+    assert not rows.any()
+
+
+@pytest.mark.parametrize(("octaves", "bits"), [(9, 0), (9, 7), (13, 5), (16, 4), (16, 9), (11, 11)])
+@pytest.mark.parametrize("activation", ["softmax", "hinge"])
+def test_numbers_of_bins(activation: str, octaves: int, bits: int) -> None:
+    # In narrow bins float32 errors are not far from any edge: half precision has fewer of them.
+    o = options(activation, octaves, bits)
+    if bits <= 9:
+        check(*sample((1, 2, 5, 9), "labels", o), o)
+    else:
+        x, target = sample((1, 2, 5, 9), "labels", replace(o, bits=8))
+        counts, _, _ = ours(x, target, o)
+        coarse = counts[0].unflatten(-1, (-1, 8)).sum(-1)
+        assert torch.equal(coarse, count(x, target, replace(o, bits=8))[0][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_half_precision(dtype: torch.dtype, activation: str) -> None:
+    o = options(activation)
+    check(*sample((2, 3, 8, 9), "labels", o, dtype), o)
+
+
+@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 8, 14, 32, 70, 105, 130, 200])
+def test_number_of_classes(classes: int, kind: str) -> None:
+    if classes in (3, 8, 32, 105) and kind != "labels":
+        pytest.skip("once is enough")
+    o = options("sigmoid" if classes == 1 else "softmax", bits=5)
+    o = with_ignored(o) if kind == "ignore" else o
+    check(*sample((2, classes, 3, 7), kind, o), o)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "hinge"])
+@pytest.mark.parametrize("classes", [1, 17, 40])
+def test_independent_classes_in_blocks(classes: int, activation: str) -> None:
+    o = options(activation, bits=5)
+    check(*sample((2, classes, 2, 5), "labels", o), o)
+
+
+@pytest.mark.parametrize("size", [(1,), (127,), (128,), (2051,), (3, 1, 17), (4, 128)])
+@pytest.mark.parametrize("classes", [2, 20, 140])
+def test_blocks_chunks_and_replicas(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], classes: int
+) -> None:
+    """Few programs and short blocks, so that small volumes have several of everything."""
+    if classes == 140 and size == (2051,):
+        size = (211,)
+    o = options(per_image=len(size) == 1)
+    x, target = sample((2, classes, *size), "labels", options())
+    alone = ours(x, target, o)
+    monkeypatch.setattr(triton_plan, "BLOCK_TILES", 2)
+    monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 6)
+    monkeypatch.setattr(triton_plan, "MAX_REPLICAS", 2)
+    counts, _, grad = check(x, target, o)
+    assert torch.equal(counts, alone[0])
+    assert torch.equal(grad, alone[2])
+
+
+def layouts() -> dict[str, tuple[Tensor, Tensor]]:
+    x, target = sample((2, 4, 6, 8), "labels", options())
+    volume, labels = sample((2, 3, 2, 4, 6), "labels", options())
+    wide, few = sample((1, 40, 3, 8), "labels", options())
+    last = torch.channels_last
+    return {
+        "channels-last": (x.to(memory_format=last), target),
+        "channels-last, 40 classes": (wide.to(memory_format=last), few),
+        "channels-last, dense": (
+            x.to(memory_format=last),
+            torch.rand_like(x).to(memory_format=last),
+        ),
+        "channels-last, dense not": (x.to(memory_format=last), torch.rand_like(x).contiguous()),
+        "channels-last volume": (volume.to(memory_format=torch.channels_last_3d), labels),
+        "transposed": (x.transpose(2, 3), target.transpose(1, 2)),
+        "transposed volume": (volume.permute(0, 1, 4, 2, 3), labels.permute(0, 3, 1, 2)),
+        "labels transposed": (x, target.transpose(1, 2).contiguous().transpose(1, 2)),
+        "expanded": (x[:1, :, :1].expand(2, 4, 6, 8), target),
+        "offset": (torch.cat([x, x])[1:3], target),
+        "unaligned": (x.flatten()[1:337].view(2, 4, 6, 7), target[..., 1:]),
+        "every second": (torch.cat([x, x], 3)[..., ::2], target.repeat(1, 1, 2)[..., ::2]),
+    }
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_strides(name: str) -> None:
+    x, target = layouts()[name]
+    o = options()
+    counts, rows, grad = ours(x, target, o)
+    same, same_rows, same_grad = ours(x.contiguous(), target.contiguous(), o)
+    assert torch.equal(counts, same)
+    torch.testing.assert_close(rows, same_rows, rtol=1e-6, atol=0)
+    assert torch.equal(grad, same_grad)
+    assert grad.stride() == torch.empty_like(x).stride()
+
+
+@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
+def test_targets_of_any_dtype(dtype: torch.dtype) -> None:
+    classes = 2 if dtype == torch.bool else 5
+    o = options()
+    x, target = sample((2, classes, 5, 9), "labels", o)
+    expected = ours(x, target, o)
+    assert all(map(torch.equal, ours(x, target.to(dtype), o), expected))
+    values = torch.nn.functional.one_hot(target, classes).movedim(-1, 1)
+    assert all(map(torch.equal, ours(x, values.to(dtype), o), expected))
+    if dtype != torch.bool:
+        target[0, :3] = 100
+        o = replace(o, ignore_index=100)
+        assert all(map(torch.equal, ours(x, target.to(dtype), o), ours(x, target, o)))
+
+
+def test_dense_targets_are_foreground_above_one_half() -> None:
+    o = Options("sigmoid", "histogram", 12, 8, False, None, False)
+    x = torch.zeros(1, 1, 4, dtype=torch.float32)
+    target = torch.tensor([0.5, 0.5 + 1e-12, torch.nan, 7.0], dtype=torch.float64).view(1, 1, 4)
+    counts, _, _ = count(x, target, o)
+    assert counts[0].sum(-1).tolist() == [[[2, 2]]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        counts, _, _ = count(x, target.to(dtype), o)
+        assert counts[0].sum(-1).tolist() == [[[3, 1]]]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_class_counts_labels_that_are_not_zero(activation: str) -> None:
+    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
+    x, _ = sample((2, 1, 4, 5), "labels", options(activation))
+    for ignore_index in (None, 7):
+        o = options(activation, ignore_index=ignore_index)
+        counts, _, _ = ours(x, labels, o)
+        assert counts[0].sum(-1).tolist() == [[[10, 30 if ignore_index is None else 20]]]
