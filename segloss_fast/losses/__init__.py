@@ -49,25 +49,43 @@ the loss becomes NaN, unless :class:`segloss_fast.debug` is on); ``RuntimeError`
 asked for is not available.
 """
 
+from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
+from segloss_fast.losses.deep_supervision import DeepSupervisionLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
+from segloss_fast.losses.exp_log import ExpLogLoss
+from segloss_fast.losses.generalized_dice import GeneralizedDiceFocalLoss, GeneralizedDiceLoss
 from segloss_fast.losses.hausdorff_er import HausdorffERLoss
-from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.matthews import MCCLoss
+from segloss_fast.losses.region import DiceLoss, LogCoshDiceLoss, SensitivitySpecificityLoss
+from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.unified_focal import UnifiedFocalLoss
 
 __all__ = [
+    "BalancedCrossEntropyLoss",
     "BoundaryLoss",
+    "ComboLoss",
     "CrossEntropyLoss",
+    "DeepSupervisionLoss",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
     "DistancePenalizedCELoss",
+    "ExpLogLoss",
     "FocalLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceFocalLoss",
+    "GeneralizedDiceLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
     "JaccardLoss",
+    "LogCoshDiceLoss",
     "LogHausdorffDTLoss",
+    "MCCLoss",
+    "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
     "TverskyLoss",
+    "UnifiedFocalLoss",
 ]
