@@ -5,7 +5,7 @@ Nothing here comes from the package: these are what it is tested against.
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
@@ -13,10 +13,15 @@ from torch import Tensor
 from tests.oracles import Volume, focal, log, per_class, voxelwise
 
 
+def number(volume: Volume, name: str, default: float) -> float:
+    """Return a keyword that is a number."""
+    return float(volume.option(name, default))
+
+
 def focal_tversky(volume: Volume) -> Tensor:
     """Abraham and Khan 2019: a root of the Tversky loss."""
-    alpha, beta = volume.option("alpha", 0.3), volume.option("beta", 0.7)
-    gamma = volume.option("gamma", 4 / 3)
+    alpha, beta = number(volume, "alpha", 0.3), number(volume, "beta", 0.7)
+    gamma = number(volume, "gamma", 4 / 3)
 
     def loss(p: Tensor, t: Tensor, w: Tensor, c: int) -> Tensor:
         return (1 - tversky_index(volume, p, t, w, alpha, beta)) ** (1 / gamma)
@@ -28,7 +33,7 @@ def tversky_index(
     volume: Volume, p: Tensor, t: Tensor, w: Tensor, alpha: float, beta: float
 ) -> Tensor:
     """Salehi 2017; 1 where nothing is left to divide by."""
-    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+    nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
     tp, fp, fn = (w * p * t).sum(), (w * p * (1 - t)).sum(), (w * (1 - p) * t).sum()
     size = tp + alpha * fp + beta * fn + dr
     return (tp + nr) / size if size != 0 else torch.ones_like(tp)
@@ -45,14 +50,14 @@ def log_cosh_dice(volume: Volume) -> Tensor:
 
 def dice_index(volume: Volume, p: Tensor, t: Tensor, w: Tensor) -> Tensor:
     """Milletari 2016, Sudre 2017."""
-    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+    nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
     power = 2 if volume.option("squared", False) else 1
     return (2 * (w * p * t).sum() + nr) / ((w * p**power).sum() + (w * t**power).sum() + dr)
 
 
 def sensitivity_specificity(volume: Volume) -> Tensor:
     """Brosch 2015: squared errors inside and outside of the target, each over its size."""
-    dr, r = volume.option("smooth_dr", 1e-5), volume.option("r", 0.05)
+    dr, r = number(volume, "smooth_dr", 1e-5), number(volume, "r", 0.05)
 
     def share(error: Tensor, size: Tensor) -> Tensor:
         return (error.sum() / (size.sum() + dr)) if size.sum() + dr != 0 else error.sum() * 0
@@ -67,7 +72,7 @@ def sensitivity_specificity(volume: Volume) -> Tensor:
 
 def mcc(volume: Volume) -> Tensor:
     """Abhishek and Hamarneh 2021; 1 - 0 where the coefficient is 0 / 0, 0 without any error."""
-    nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
+    nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
 
     def loss(p: Tensor, t: Tensor, w: Tensor, c: int) -> Tensor:
         tp, tn = (w * p * t).sum(), (w * (1 - p) * (1 - t)).sum()
@@ -83,7 +88,7 @@ def mcc(volume: Volume) -> Tensor:
 def generalized_dice(volume: Volume) -> Tensor:
     """Sudre 2017: one ratio of all classes, whose sums weigh by a power of the class's size."""
     o = volume.option
-    nr, dr = o("smooth_nr", 1e-5), o("smooth_dr", 1e-5)
+    nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
     exponent = {"square": -2, "simple": -1, "uniform": 0}[o("weighting", "square")]
     batch, classes, _ = volume.p.shape
     start = 0 if o("include_background", True) else 1
@@ -116,8 +121,8 @@ def _parts(volume: Volume) -> tuple[Tensor, Tensor, Tensor]:
 
 def generalized_dice_focal(volume: Volume) -> Tensor:
     """MONAI: their weighted sum; each row of an item has its one generalised Dice."""
-    return volume.option("lambda_gdl", 1.0) * generalized_dice(volume) + volume.option(
-        "lambda_focal", 1.0
+    return number(volume, "lambda_gdl", 1.0) * generalized_dice(volume) + number(
+        volume, "lambda_focal", 1.0
     ) * focal(volume)
 
 
@@ -130,7 +135,7 @@ def balanced_cross_entropy(volume: Volume) -> Tensor:
     return _binary(volume, beta)
 
 
-def _binary(volume: Volume, beta: Any) -> Tensor:  # noqa: ANN401
+def _binary(volume: Volume, beta: Tensor | float) -> Tensor:
     q, t = volume.q, volume.t
     loss = -(beta * t * log(q) + (1 - beta) * (1 - t) * log(1 - q))
     weight = volume.option("class_weight", None) or [1.0] * q.shape[1]
@@ -139,7 +144,7 @@ def _binary(volume: Volume, beta: Any) -> Tensor:  # noqa: ANN401
 
 def combo(volume: Volume) -> Tensor:
     """Taghanaki 2018."""
-    alpha, beta = volume.option("alpha", 0.5), volume.option("beta", 0.5)
+    alpha, beta = number(volume, "alpha", 0.5), number(volume, "beta", 0.5)
     dice = per_class(volume, lambda p, t, w, c: -dice_index(volume, p, t, w))
     return alpha * _binary(volume, beta) + (1 - alpha) * dice
 
@@ -147,13 +152,13 @@ def combo(volume: Volume) -> Tensor:
 def exp_log(volume: Volume) -> Tensor:
     """Wong 2018: powers of the logarithms of Dice, and of each voxel's probability."""
     o = volume.option
-    gamma = o("gamma", 0.3)
+    gamma = number(volume, "gamma", 0.3)
 
     def loss(p: Tensor, t: Tensor, w: Tensor, c: int) -> Tensor:
         dice = dice_index(volume, p, t, w)
         if dice == 0:  # the logarithm, clamped, is a constant
-            return dice * 0 + 100**gamma
-        return (-log(dice)) ** gamma
+            return dice * 0 + math.pow(100, gamma)
+        return torch.pow(-log(dice), gamma)
 
     dice = per_class(volume, loss)
     q, t, w = volume.q, volume.t, volume.w
@@ -168,8 +173,7 @@ def exp_log(volume: Volume) -> Tensor:
     second = voxelwise(every, rarity * t * logs, count, weight)
     if dice.dim() and dice.shape != second.shape:
         dice = torch.cat([torch.zeros_like(second[..., :1]), dice], -1)
-    result: Tensor = o("w_dice", 0.8) * dice + o("w_ce", 0.2) * second
-    return result
+    return number(volume, "w_dice", 0.8) * dice + number(volume, "w_ce", 0.2) * second
 
 
 ALL_CLASSES = {"include_background": True}
@@ -178,7 +182,11 @@ ALL_CLASSES = {"include_background": True}
 def unified_focal(volume: Volume) -> Tensor:
     """Yeung 2022, asymmetric: class 0 is the background, of the sigmoid what a class is not."""
     o = volume.option
-    weight, delta, gamma = o("weight", 0.5), o("delta", 0.6), o("gamma", 0.5)
+    weight, delta, gamma = (
+        number(volume, "weight", 0.5),
+        number(volume, "delta", 0.6),
+        number(volume, "gamma", 0.5),
+    )
     q, t = volume.q, volume.t
     classes = q.shape[1]
     foreground = -delta * t * log(q)
@@ -199,5 +207,4 @@ def unified_focal(volume: Volume) -> Tensor:
         return (other + own ** (1 - gamma)) / 2
 
     first = voxelwise(volume, loss, count, class_weight)
-    result: Tensor = weight * first + (1 - weight) * per_class(volume, tversky)
-    return result
+    return weight * first + (1 - weight) * per_class(volume, tversky)
