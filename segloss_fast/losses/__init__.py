@@ -31,9 +31,14 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
 
 Region losses (ratios of sums) have three more:
 
-* ``smooth_nr``, ``smooth_dr``: added to numerator and denominator (default 1e-5 each);
+* ``smooth_nr``, ``smooth_dr``: added to numerator and denominator (default 1e-5 each;
+  :class:`~segloss_fast.SensitivitySpecificityLoss` has no ``smooth_nr``);
 * ``absent``: ``"keep"`` (default) or ``"skip"``: whether classes without a target voxel, of the
   item or with ``batch=True`` of the batch, have a share in the mean.
+
+Compound losses (a region and a distribution loss) have all of these, and reduce to the weighted
+sum of what their parts reduce to. :class:`~segloss_fast.DeepSupervisionLoss` wraps any loss and
+takes lists.
 
 Boundary losses (over distance fields) have the keywords of voxel losses and ``spacing``, the
 distance between neighbouring voxels: one number, or one per axis. Voxels that are ignored are
