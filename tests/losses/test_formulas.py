@@ -23,7 +23,7 @@ ROOTS: list[Any] = [
 
 @by_impl
 @pytest.mark.parametrize("loss", ROOTS)
-@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0, 100.0, 1000.0])
+@pytest.mark.parametrize("scale", [1.0, 10.0, 16.0, 100.0, 1000.0])
 def test_a_root_has_a_finite_gradient_however_near_0(impl: str, loss: Any, scale: float) -> None:  # noqa: ANN401
     case = problem("labels")
     one_hot = torch.nn.functional.one_hot(case.target, 3).movedim(-1, 1).double()
