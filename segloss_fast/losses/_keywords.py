@@ -53,7 +53,7 @@ class Voxel:
     """Checked VoxelKeywords.
 
     ``_source`` is no keyword of users: what to call instead of region_sums, with its arguments.
-    Deep supervision computes the sums of all levels there, in one launch.
+    There deep supervision computes the sums of all levels, in one launch.
     """
 
     activation: str = "softmax"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,13 @@ class Loss(nn.Module):
     Weights per class become buffers, which follow ``.to(device)`` but keep their precision,
     whatever ``.half()`` does to the model around them. They are not part of the state dict: the
     constructor's arguments say them.
+
+    Attributes:
+        shares_sums: Whether the function's keywords are those of Voxel, through which deep
+            supervision hands it the sums of a level.
     """
+
+    shares_sums: ClassVar[bool] = True
 
     def __init__(self, function: Callable[..., Tensor], **keywords: object) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ def evaluate(
     check_classes(input, keywords)
     if has_background_row is None:
         has_background_row = keywords.include_background
-    source = region_sums if keywords._source is None or field is not None else keywords._source
+    source = keywords._source or region_sums
 
     def sums(terms: Sequence[str], weight: Tensor | None) -> RegionSums:
         return source(

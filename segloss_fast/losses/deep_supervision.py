@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segloss_fast._check import check_input, check_number
 from segloss_fast.losses._module import Loss
-from segloss_fast.ops.region_sums import RegionSums, region_sums_multi
+from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 Levels = Tensor | Sequence[Tensor]
 
@@ -32,8 +32,7 @@ def deep_supervision_loss(
             levels.inputs[level],
             levels.targets[level],
             levels.voxel_weights[level] if levels.voxel_weights else None,
-            **levels.spacing(level, loss),
-            _source=functools.partial(levels.sums, level),
+            **levels.changes(level, loss),
         )
         for level, weight in enumerate(levels.weights)
     ]
@@ -80,8 +79,7 @@ class _Levels:
         self.voxel_weights = None
         if voxel_weights is not None:
             self.voxel_weights = _per_level("voxel_weights", voxel_weights, every, used)
-        self._options: dict[str, object] = {}
-        self._sums: list[RegionSums] = []
+        self._known: list[tuple[dict[str, object], list[RegionSums]]] = []
 
     def sums(
         self,
@@ -92,18 +90,33 @@ class _Levels:
         voxel_weight: Tensor | None,
         **options: object,
     ) -> RegionSums:
-        """Be region_sums of a level, from one launch for all levels that ask for the same."""
-        if not self._sums or options != self._options:
-            self._options = options
-            self._sums = region_sums_multi(
-                self.inputs,
-                self.targets,
-                voxel_weights=self.voxel_weights,
-                **options,  # type: ignore[arg-type]
-            )
-        return self._sums[level]
+        """Be region_sums of a level, from one launch for all levels that ask for the same.
 
-    def spacing(self, level: int, loss: Loss) -> dict[str, object]:
+        A loss may ask for sums of other tensors, such as its own weights: those are its own.
+        """
+        weight = self.voxel_weights[level] if self.voxel_weights else None
+        if not (
+            input is self.inputs[level] and target is self.targets[level] and voxel_weight is weight
+        ):
+            return region_sums(input, target, voxel_weight=voxel_weight, **options)  # type: ignore[arg-type]
+        for known, sums in self._known:
+            if known == options:
+                return sums[level]
+        sums = region_sums_multi(
+            self.inputs,
+            self.targets,
+            voxel_weights=self.voxel_weights,
+            **options,  # type: ignore[arg-type]
+        )
+        self._known.append((options, sums))
+        return sums[level]
+
+    def changes(self, level: int, loss: Loss) -> dict[str, object]:
+        """Return the keywords that the loss has at this level alone."""
+        source = {"_source": functools.partial(self.sums, level)} if loss.shares_sums else {}
+        return {**self._spacing(level, loss), **source}
+
+    def _spacing(self, level: int, loss: Loss) -> dict[str, object]:
         """Return the spacing of a level's voxels, which cover what those of the first level do."""
         if "spacing" not in loss.keywords:
             return {}
