@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import segloss_fast
-from segloss_fast.functional import deep_supervision_loss
+from segloss_fast.functional import deep_supervision_loss, dice_loss
+from segloss_fast.losses._module import Loss
 from tests.conformance import LOSSES, LossRecord
 from tests.helpers import IMPLS, assert_close, relative_l2
 
@@ -92,6 +93,21 @@ def test_sums_come_from_one_launch(record: LossRecord, monkeypatch: pytest.Monke
     fields = "distance_transform" in record.primitives  # which weigh the sums of a level
     assert calls.count("one") == (len(xs) if fields else 0)
     assert calls.count("multi") == record.passes - int(fields)
+
+
+def test_sums_of_other_tensors_than_the_levels_are_their_own() -> None:
+    def sharpened(x: Tensor, target: Tensor, weight: Tensor | None, **keywords: Any) -> Tensor:  # noqa: ANN401
+        return dice_loss(2 * x, target, weight, **keywords) + dice_loss(x, target, **keywords)
+
+    xs, labels = levels()
+    weight = torch.rand(2, 1, *SIZES[0])
+    loss = Loss(sharpened, ignore_index=255)
+    value = deep_supervision_loss(xs, labels, weight, loss=loss)
+    parts = [
+        share * loss(x, nearest(labels[:, None], SIZES[i]), nearest(weight, SIZES[i]))
+        for i, (x, share) in enumerate(zip(xs, WEIGHTS, strict=True))
+    ]
+    assert_close(value, torch.stack(parts).sum(), 1e-14)
 
 
 @pytest.mark.parametrize("kind", ["labels", "channel", "dense", "bool", "uint8"])
