@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cuda
-from benchmarks.contenders import HALF, OURS, Case, contender, contenders, truth
+from benchmarks.contenders import HALF, OURS, Case, contender, contenders, peer, truth
 from benchmarks.harness import (
     Accuracy,
     Effort,
@@ -120,7 +120,7 @@ def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: E
         "shape": list(case.shape),
         "dtype": str(case.dtype)[6:],
         "logits": case.logits,
-        "peer": "torch" if case.loss == "CE" else "MONAI",
+        "peer": peer(case),
         "device": case.device,
         "ours": kernels.preference(measured.steps[name].inputs)[0],
     }

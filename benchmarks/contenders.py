@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 import segloss_fast
+from benchmarks.eager_losses import EAGER
 from benchmarks.harness import LossFunction, Tensors
-from benchmarks.tables import OVER_FIELDS
+from benchmarks.tables import DEFINITION, OVER_FIELDS
 
 LOSSES = {
     "Dice": segloss_fast.DiceLoss,
@@ -22,7 +23,18 @@ LOSSES = {
     "CE": segloss_fast.CrossEntropyLoss,
     "HausdorffDT": segloss_fast.HausdorffDTLoss,
     "Boundary": segloss_fast.BoundaryLoss,
+    "FocalTversky": segloss_fast.FocalTverskyLoss,
+    "LogCoshDice": segloss_fast.LogCoshDiceLoss,
+    "SensitivitySpecificity": segloss_fast.SensitivitySpecificityLoss,
+    "GeneralizedDice": segloss_fast.GeneralizedDiceLoss,
+    "GeneralizedDiceFocal": segloss_fast.GeneralizedDiceFocalLoss,
+    "MCC": segloss_fast.MCCLoss,
+    "BalancedCE": segloss_fast.BalancedCrossEntropyLoss,
+    "Combo": segloss_fast.ComboLoss,
+    "ExpLog": segloss_fast.ExpLogLoss,
+    "UnifiedFocal": segloss_fast.UnifiedFocalLoss,
 }
+SIGMOID = ("BalancedCE", "Combo")  # also of several classes
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")
 LEVELS = 5  # of deep supervision: each has half the size of the one before, and half its weight
@@ -33,7 +45,8 @@ class Case:
     """What is measured.
 
     Attributes:
-        loss: One of LOSSES, or "DeepDiceCE": DiceCE over five levels of deep supervision.
+        loss: One of LOSSES; or DiceCE over five levels of deep supervision: "DeepSupervision" by
+            our module, "DeepDiceCE" by one formula for all levels.
         shape: ``[B, C, *S]``, of the largest level; C = 1 with sigmoid, more with softmax.
         dtype: Of the input.
         logits: ``"random"`` or ``"saturated"``.
@@ -99,7 +112,10 @@ def _level_weights(levels: int) -> list[float]:
 def _ours(case: Case, impl: str) -> LossFunction:
     if case.loss == "DeepDiceCE":
         return _deep_dice_ce(impl)
-    keywords = {"activation": "sigmoid" if case.shape[1] == 1 else "softmax", "impl": impl}
+    if case.loss == "DeepSupervision":
+        return segloss_fast.DeepSupervisionLoss(segloss_fast.DiceCELoss(impl=impl))
+    sigmoid = case.shape[1] == 1 or case.loss in SIGMOID
+    keywords = {"activation": "sigmoid" if sigmoid else "softmax", "impl": impl}
     if case.loss == "DiceFocal":
         keywords["ce_activation"] = "sigmoid"  # as MONAI, also under softmax
     loss: Callable[[Tensor, Tensor], Tensor] = LOSSES[case.loss](**keywords)
@@ -125,10 +141,12 @@ def _deep_dice_ce(impl: str) -> LossFunction:
 def _eager(case: Case) -> LossFunction:
     if case.loss == "CE":
         return on_one(lambda input, target: cross_entropy(input, target[:, 0]))
+    if case.loss in EAGER:
+        return on_one(EAGER[case.loss])
     from monai import losses as monai  # a machine may have a device and no MONAI
 
     options = {"sigmoid": True} if case.shape[1] == 1 else {"softmax": True, "to_onehot_y": True}
-    name = case.loss.removeprefix("Deep")
+    name = "DiceCE" if case.loss.startswith("Deep") else case.loss
     if case.loss in OVER_FIELDS:
         fields = getattr(monai, f"{name}Loss")(include_background=True, **options)
         # Of an integer target, MONAI truncates the distances.
@@ -160,6 +178,13 @@ def contender(case: Case, name: str) -> LossFunction:
         return torch.compile(_eager(case), dynamic=False)
     formula = on_levels if case.loss.startswith("Deep") else on_one
     return torch.compile(formula(_dice_ce_formula), dynamic=False, fullgraph=True)
+
+
+def peer(case: Case) -> str:
+    """Return whose the contender "eager" is."""
+    if case.loss == "CE":
+        return "torch"
+    return DEFINITION if case.loss in EAGER else "MONAI"
 
 
 def truth(case: Case) -> LossFunction:

@@ -104,8 +104,12 @@ def _bandwidth(result: Result) -> list[str]:
 
 
 def is_headline(case: Case) -> bool:
-    """Whether the short table has the case: a target of its own, torch.compile, or a loss."""
-    return bool(tables.own_targets(case) or "compiled" in case.rows or tables.lost(case))
+    """Whether the short table has the case: a target of its own, torch.compile, or a loss.
+
+    Or if it is the one case of a loss that no peer has.
+    """
+    alone = case.peer == tables.DEFINITION
+    return bool(alone or tables.own_targets(case) or "compiled" in case.rows or tables.lost(case))
 
 
 def readme_block(results: Sequence[Result]) -> str:

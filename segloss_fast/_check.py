@@ -77,6 +77,13 @@ def check_number(
         raise ValueError(f"{name} must be a finite number{least}{most}, got {value}")
 
 
+def check_positive(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite number above 0."""
+    check_number(name, value, minimum=0)
+    if value == 0:
+        raise ValueError(f"{name} must be greater than 0, got 0")
+
+
 def check_ignore_index(ignore_index: object) -> None:
     """Raise TypeError unless ``ignore_index`` is an int or None."""
     if ignore_index is None:

@@ -92,6 +92,11 @@ def activate(x: Tensor, name: str) -> Tensor:
 
 def region(volume: Volume, index: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     """Reduce 1 - index(p, t, w) of each item and class, as the common keywords say."""
+    return per_class(volume, lambda p, t, w, c: 1 - index(p, t, w))
+
+
+def per_class(volume: Volume, loss_of: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> Tensor:
+    """Reduce a loss(p, t, w, class) of each item and class, as the common keywords say."""
     o = volume.option
     batch, classes, _ = volume.p.shape
     items: list[Any] = (
@@ -105,7 +110,7 @@ def region(volume: Volume, index: Callable[[Tensor, Tensor, Tensor], Tensor]) ->
             p, t, w = (part[item, c].flatten() for part in (volume.p, volume.t, volume.w))
             present = bool((w * t).sum() != 0)
             nothing = bool((w == 0).all())
-            rows.append(p.sum() * 0 if nothing else 1 - index(p, t, w))
+            rows.append(p.sum() * 0 if nothing else loss_of(p, t, w, c))
             keep = o("absent", "keep") == "keep" or present
             factors.append(class_weight[c] * float(keep))
     loss, factor = torch.stack(rows), torch.tensor(factors, dtype=torch.float64)

@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor, nn
-
 import segloss_fast
 from segloss_fast import functional
 from tests import oracles, oracles_boundary
+from tests.record import Keywords, LossRecord
+from tests.records_formulas import FORMULA_LOSSES
 
-Keywords = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class LossRecord:
-    """One loss.
-
-    Attributes:
-        module: Its class.
-        function: Its functional form.
-        oracle: Its definition in float64 (tests/oracles.py).
-        keywords: Sets of its own keywords to try; the common ones are added by the tests.
-        region: Whether it takes the keywords of region losses.
-        bad_keywords: Keywords that it must refuse, with the error and a part of its text.
-        number: A keyword of any number above 0, which must not need a graph of its own.
-        tolerance: Of values and gradients in float64; larger where a float32 field weighs them.
-        zero_if_perfect: Whether the loss of a perfect prediction is 0.
-        passes: Calls of region_sums in a step; the second one counts voxels only.
-        primitives: Those whose kernels it needs.
-    """
-
-    module: type[nn.Module]
-    function: Callable[..., Tensor]
-    oracle: Callable[[oracles.Volume], Tensor]
-    keywords: tuple[Keywords, ...]
-    region: bool
-    bad_keywords: tuple[tuple[Keywords, type[Exception], str], ...] = field(default=())
-    number: str = "smooth_nr"
-    tolerance: float = 1e-12
-    zero_if_perfect: bool = True
-    passes: int = 1
-    primitives: tuple[str, ...] = ("region_sums",)
-
-    @property
-    def name(self) -> str:
-        """Its class's name."""
-        return self.module.__name__
-
+__all__ = ["LOSSES", "Keywords", "LossRecord"]
 
 REGION_SUM_LOSSES = (
     LossRecord(
@@ -241,4 +200,4 @@ BOUNDARY_LOSSES = (
     ),
 )
 
-LOSSES = (*REGION_SUM_LOSSES, *BOUNDARY_LOSSES)
+LOSSES = (*REGION_SUM_LOSSES, *FORMULA_LOSSES, *BOUNDARY_LOSSES)

@@ -54,7 +54,8 @@ def expected(record: LossRecord, case: Problem, keywords: dict[str, Any]) -> tup
 
 
 def test_every_loss_has_a_record() -> None:
-    assert {record.name for record in LOSSES} == set(LOSS_NAMES)
+    wrappers = {"DeepSupervisionLoss"}  # of the losses that have: tests/losses
+    assert {record.name for record in LOSSES} == set(LOSS_NAMES) - wrappers
 
 
 @by_loss
@@ -128,7 +129,7 @@ def test_dtypes_equal_the_rounded_input_in_float64(
     loss = record.function(x, case.target, ignore_index=255, impl=impl)
     (scale * loss).backward()
     assert x.grad is not None
-    step = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
+    step = {torch.float32: record.float32, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
     assert relative_l2(x.grad.double() / scale, true_grad) < step
 
 
@@ -200,7 +201,8 @@ def test_compiles_into_one_graph(record: LossRecord) -> None:
 @by_impl
 def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None:
     def loss(x: Tensor, target: Tensor, value: float) -> Tensor:
-        result: Tensor = record.function(x, target, impl=impl, **{record.number: value})
+        own = {record.number: value} if record.number else {}
+        result: Tensor = record.function(x, target, impl=impl, **own)
         return result
 
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")

@@ -19,7 +19,7 @@ by_impl = pytest.mark.parametrize("impl", IMPLS)
 def test_all_ignored_is_zero_with_zero_gradient(record: LossRecord, impl: str) -> None:
     case = problem("labels")
     for smooth in ({}, {"smooth_nr": 0.0}, {"smooth_nr": 0.0, "smooth_dr": 0.0}):
-        keywords = {"ignore_index": 7, **(smooth if record.region else {})}
+        keywords = {"ignore_index": 7, **record.accepts(smooth)}
         for reduction in ("mean", "sum", "none"):
             x = torch.full_like(case.input, torch.nan).requires_grad_()
             target = torch.full_like(case.target, 7)
@@ -45,7 +45,7 @@ def test_nothing_is_zero(
         {"smooth_nr": 0.0, "smooth_dr": 0.0},
     ):
         x = torch.randn(shape, requires_grad=True)
-        keywords = smooth if record.region else {}
+        keywords = record.accepts(smooth)
         loss = record.function(x, target, batch=batch, impl=impl, **keywords)
         loss.backward()
         assert loss.item() == 0, smooth
@@ -92,8 +92,7 @@ def test_perfect_prediction_has_a_finite_gradient(
     one_hot = torch.nn.functional.one_hot(case.target, CLASSES).movedim(-1, 1).double()
     x = one_hot if activation == "probabilities" else 1000 * (2 * one_hot - 1)
     keywords: dict[str, Any] = {"activation": activation, "impl": impl}
-    if record.region:
-        keywords |= {"smooth_nr": smooth, "smooth_dr": smooth}
+    keywords |= record.accepts({"smooth_nr": smooth, "smooth_dr": smooth})
     x = x.requires_grad_()
     loss = record.function(x, case.target, **keywords)
     loss.backward()

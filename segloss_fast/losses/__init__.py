@@ -31,9 +31,14 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
 
 Region losses (ratios of sums) have three more:
 
-* ``smooth_nr``, ``smooth_dr``: added to numerator and denominator (default 1e-5 each);
+* ``smooth_nr``, ``smooth_dr``: added to numerator and denominator (default 1e-5 each;
+  :class:`~segloss_fast.SensitivitySpecificityLoss` has no ``smooth_nr``);
 * ``absent``: ``"keep"`` (default) or ``"skip"``: whether classes without a target voxel, of the
   item or with ``batch=True`` of the batch, have a share in the mean.
+
+Compound losses (a region and a distribution loss) have all of these, and reduce to the weighted
+sum of what their parts reduce to. :class:`~segloss_fast.DeepSupervisionLoss` wraps any loss and
+takes lists.
 
 Boundary losses (over distance fields) have the keywords of voxel losses and ``spacing``, the
 distance between neighbouring voxels: one number, or one per axis. Voxels that are ignored are
@@ -64,29 +69,47 @@ the loss becomes NaN, unless :class:`segloss_fast.debug` is on); ``RuntimeError`
 asked for is not available.
 """
 
+from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
+from segloss_fast.losses.deep_supervision import DeepSupervisionLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
+from segloss_fast.losses.exp_log import ExpLogLoss
+from segloss_fast.losses.generalized_dice import GeneralizedDiceFocalLoss, GeneralizedDiceLoss
 from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.lovasz import LovaszHingeLoss, LovaszSigmoidLoss, LovaszSoftmaxLoss
-from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.matthews import MCCLoss
+from segloss_fast.losses.region import DiceLoss, LogCoshDiceLoss, SensitivitySpecificityLoss
+from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.unified_focal import UnifiedFocalLoss
 
 __all__ = [
+    "BalancedCrossEntropyLoss",
     "BoundaryLoss",
+    "ComboLoss",
     "CrossEntropyLoss",
+    "DeepSupervisionLoss",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
     "DistancePenalizedCELoss",
+    "ExpLogLoss",
     "FocalLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceFocalLoss",
+    "GeneralizedDiceLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
     "JaccardLoss",
+    "LogCoshDiceLoss",
     "LogHausdorffDTLoss",
     "LovaszHingeLoss",
     "LovaszSigmoidLoss",
     "LovaszSoftmaxLoss",
+    "MCCLoss",
+    "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
     "TverskyLoss",
+    "UnifiedFocalLoss",
 ]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, TypedDict
 
 from torch import Tensor
 
-from segloss_fast._check import check_flag, check_ignore_index, check_number, check_option
+from segloss_fast._check import (
+    check_flag,
+    check_ignore_index,
+    check_number,
+    check_option,
+    check_positive,
+)
 from segloss_fast._impl import check_impl
 from segloss_fast._sync import check_sync
-from segloss_fast.ops.region_sums import ACTIVATIONS
+from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -35,17 +41,26 @@ class VoxelKeywords(TypedDict, total=False):
     impl: str
 
 
-class RegionKeywords(VoxelKeywords, total=False):
+class RatioKeywords(VoxelKeywords, total=False):
     """Keywords of the losses that are a ratio of sums, see :mod:`segloss_fast.losses`."""
 
-    smooth_nr: float
     smooth_dr: float
     absent: str
 
 
+class RegionKeywords(RatioKeywords, total=False):
+    """Keywords of those whose numerator is smoothed too, which most are."""
+
+    smooth_nr: float
+
+
 @dataclass(frozen=True)
 class Voxel:
-    """Checked VoxelKeywords."""
+    """Checked VoxelKeywords.
+
+    ``_source`` is no keyword of users: what to call instead of region_sums, with its arguments.
+    There deep supervision computes the sums of all levels, in one launch.
+    """
 
     activation: str = "softmax"
     include_background: bool = True
@@ -55,6 +70,7 @@ class Voxel:
     reduction: str = "mean"
     sync: bool | str | ProcessGroup = False
     impl: str = "auto"
+    _source: Callable[..., RegionSums] | None = None
 
     def __post_init__(self) -> None:
         check_option("activation", self.activation, ACTIVATIONS)
@@ -68,18 +84,27 @@ class Voxel:
 
 
 @dataclass(frozen=True)
-class Region(Voxel):
-    """Checked RegionKeywords."""
+class Ratio(Voxel):
+    """Checked RatioKeywords."""
 
-    smooth_nr: float = 1e-5
     smooth_dr: float = 1e-5
     absent: str = "keep"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("smooth_nr", self.smooth_nr, minimum=0)
         check_number("smooth_dr", self.smooth_dr, minimum=0)
         check_option("absent", self.absent, ("keep", "skip"))
+
+
+@dataclass(frozen=True)
+class Region(Ratio):
+    """Checked RegionKeywords."""
+
+    smooth_nr: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("smooth_nr", self.smooth_nr, minimum=0)
 
 
 def check_weights(name: str, weights: object) -> None:
@@ -111,8 +136,6 @@ def check_spacing(spacing: object) -> float | tuple[float, ...] | None:
 def _spacing(value: object) -> float:
     if isinstance(value, Real) and not isinstance(value, (bool, int)):
         value = float(value)  # of NumPy's types too, which headers of images hold
-    check_number("spacing", value, minimum=0)
+    check_positive("spacing", value)
     assert isinstance(value, (int, float))
-    if value == 0:
-        raise ValueError("spacing must be greater than 0, got 0")
     return value

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,18 @@ class Loss(nn.Module):
     Weights per class become buffers, which follow ``.to(device)`` but keep their precision,
     whatever ``.half()`` does to the model around them. They are not part of the state dict: the
     constructor's arguments say them.
+
+    Attributes:
+        shares_sums: Whether the function's keywords are those of Voxel, through which deep
+            supervision hands it the sums of a level.
     """
+
+    shares_sums: ClassVar[bool] = True
 
     def __init__(self, function: Callable[..., Tensor], **keywords: object) -> None:
         super().__init__()
         self._function = function
-        self._keywords = {}
+        self._keywords: dict[str, object] = {}
         self._weights: dict[str, Tensor] = {}
         for name, value in keywords.items():
             if name in WEIGHTS and value is not None and not isinstance(value, (int, float)):
@@ -53,7 +59,23 @@ class Loss(nn.Module):
             A scalar, or ``[B, C']`` rows (``[C']`` where the batch is pooled) for the reduction
             "none".
         """
-        return self._function(input, target, voxel_weight, **self._keywords, **self._buffers)
+        return self.call(input, target, voxel_weight)
+
+    def call(
+        self,
+        input: Tensor,
+        target: Tensor,
+        voxel_weight: Tensor | None,
+        **others: object,
+    ) -> Tensor:
+        """Return the loss with other keywords beside, or instead of, those of the module."""
+        keywords = {**self._keywords, **self._buffers, **others}
+        return self._function(input, target, voxel_weight, **keywords)
+
+    @property
+    def keywords(self) -> Mapping[str, object]:
+        """The keywords that are no weights per class."""
+        return self._keywords
 
     def extra_repr(self) -> str:
         buffers = {name: buffer.tolist() for name, buffer in self.named_buffers()}
@@ -85,6 +107,5 @@ class FieldLoss(Loss):
             "none".
         """
         if target_field is None:
-            return super().forward(input, target, voxel_weight)
-        function = functools.partial(self._function, target_field=target_field)
-        return function(input, target, voxel_weight, **self._keywords, **self._buffers)
+            return self.call(input, target, voxel_weight)
+        return self.call(input, target, voxel_weight, target_field=target_field)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segloss_fast._check import check_input
+from segloss_fast._check import check_input, check_number
 from segloss_fast._sync import add_over_ranks
-from segloss_fast.losses._keywords import Region, Voxel, Weights
+from segloss_fast.losses._keywords import Ratio, Voxel, Weights
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 
@@ -37,20 +37,33 @@ def evaluate(
     voxel_weight: Tensor | None,
     keywords: Voxel,
     *,
-    has_background_row: bool,
+    has_background_row: bool | None = None,
     ce_activation: str | None = None,
     gamma: float | None = None,
     field: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted sum of the parts, all from one pass over the volume.
 
-    A ``field``, ``[B, 1, *S]`` or ``[B, C, *S]``, is multiplied to each voxel's share of all terms
-    but those in COUNTS.
+    Args:
+        parts: The summands.
+        input: ``[B, C, *S]``.
+        target: As for region_sums.
+        voxel_weight: As for region_sums.
+        keywords: The common ones.
+        has_background_row: Whether the reduction "none" keeps the parts' first row; if None, where
+            the background has a share.
+        ce_activation: As for region_sums.
+        gamma: As for region_sums.
+        field: ``[B, 1, *S]`` or ``[B, C, *S]``: multiplied to each voxel's share of all terms but
+            those in COUNTS.
     """
     check_classes(input, keywords)
+    if has_background_row is None:
+        has_background_row = keywords.include_background
+    source = keywords._source or region_sums
 
     def sums(terms: Sequence[str], weight: Tensor | None) -> RegionSums:
-        return region_sums(
+        return source(
             input,
             target,
             activation=keywords.activation,
@@ -128,6 +141,12 @@ def ratio(numerator: Tensor, denominator: Tensor, nr: float, dr: float) -> Tenso
     return torch.where(empty, 1, (numerator + nr) / denominator.masked_fill(empty, 1))
 
 
+def check_factors(**factors: float) -> None:
+    """Raise unless all are finite numbers."""
+    for name, factor in factors.items():
+        check_number(name, factor)
+
+
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divide; return the numerator where the denominator is 0.
 
@@ -149,7 +168,7 @@ def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | 
     return row
 
 
-def reduce_region(loss: Tensor, sums: RegionSums, keywords: Region, counts: bool) -> Tensor:
+def reduce_region(loss: Tensor, sums: RegionSums, keywords: Ratio, counts: bool) -> Tensor:
     """Reduce a loss per item and class, ``[B', C]``.
 
     Args:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_flag, check_number, check_option
+from segloss_fast._check import check_flag, check_option
 from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
-from segloss_fast.losses._reduce import evaluate
+from segloss_fast.losses._reduce import check_factors, evaluate
 from segloss_fast.losses.distribution import (
     check_cross_entropy,
     check_focal,
@@ -39,7 +39,7 @@ def dice_ce_loss(
     checked = Region(**keywords)
     own = ce_activation or checked.activation
     check_cross_entropy(own, label_smoothing, pos_weight)
-    _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+    check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
     categorical = is_categorical(own, input)
     counts = needs_counts(checked, input, voxel_weight)
     ce_keywords = replace(checked, include_background=True)
@@ -91,7 +91,7 @@ class DiceCELoss(Loss):
         activation = Region(**keywords).activation
         check_cross_entropy(ce_activation or activation, label_smoothing, pos_weight)
         check_flag("squared", squared)
-        _check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+        check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
         super().__init__(
             dice_ce_loss,
             lambda_dice=lambda_dice,
@@ -120,7 +120,7 @@ def dice_focal_loss(
     """Functional form of :class:`DiceFocalLoss`."""
     checked = Region(**keywords)
     check_focal(gamma, alpha)
-    _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
+    check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
     own = ce_activation or checked.activation
     check_option("ce_activation", own, ACTIVATIONS)
     categorical = is_categorical(own, input)
@@ -175,7 +175,7 @@ class DiceFocalLoss(Loss):
         check_option("ce_activation", ce_activation or activation, ACTIVATIONS)
         check_focal(gamma, alpha)
         check_flag("squared", squared)
-        _check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
+        check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
         super().__init__(
             dice_focal_loss,
             lambda_dice=lambda_dice,
@@ -186,8 +186,3 @@ class DiceFocalLoss(Loss):
             ce_activation=ce_activation,
             **keywords,
         )
-
-
-def _check_factors(**factors: float) -> None:
-    for name, factor in factors.items():
-        check_number(name, factor)

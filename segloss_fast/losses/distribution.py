@@ -83,7 +83,7 @@ def cross_entropy_loss(
     check_cross_entropy(checked.activation, label_smoothing, pos_weight)
     categorical = is_categorical(checked.activation, input)
     part = cross_entropy_part(checked, categorical, label_smoothing, pos_weight)
-    return _evaluate(part, input, target, voxel_weight, checked)
+    return evaluate([part], input, target, voxel_weight, checked)
 
 
 class CrossEntropyLoss(Loss):
@@ -173,7 +173,7 @@ def focal_loss(
     checked = Voxel(**keywords)
     check_focal(gamma, alpha)
     part = focal_part(checked, is_categorical(checked.activation, input), alpha)
-    return _evaluate(part, input, target, voxel_weight, checked, gamma)
+    return evaluate([part], input, target, voxel_weight, checked, gamma=gamma)
 
 
 class FocalLoss(Loss):
@@ -207,22 +207,3 @@ class FocalLoss(Loss):
         Voxel(**keywords)
         check_focal(gamma, alpha)
         super().__init__(focal_loss, gamma=gamma, alpha=alpha, **keywords)
-
-
-def _evaluate(
-    part: Part,
-    input: Tensor,
-    target: Tensor,
-    voxel_weight: Tensor | None,
-    keywords: Voxel,
-    gamma: float | None = None,
-) -> Tensor:
-    return evaluate(
-        [part],
-        input,
-        target,
-        voxel_weight,
-        keywords,
-        has_background_row=keywords.include_background,
-        gamma=gamma,
-    )

@@ -1,14 +1,15 @@
-"""Region losses: one minus a ratio of sums. Dice, Jaccard, Tversky."""
+"""Region losses over squares and sums: Dice, its log-cosh, sensitivity and specificity."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_input, check_number
-from segloss_fast.losses._keywords import Region, RegionKeywords
+from segloss_fast.losses._keywords import Ratio, RatioKeywords, Region, RegionKeywords
 from segloss_fast.losses._module import Loss
-from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
+from segloss_fast.losses._reduce import Part, divide, evaluate, ratio, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
 
 
@@ -21,18 +22,27 @@ def needs_counts(keywords: Region, input: Tensor, voxel_weight: Tensor | None) -
     return may_be_empty and keywords.smooth_nr != keywords.smooth_dr and keywords.smooth_dr != 0
 
 
+def dice_terms(squared: bool, counts: bool) -> tuple[str, ...]:
+    """Return the sums that Dice needs, and its reduction."""
+    terms = ("tp", "pred_sq", "target_sq", "target") if squared else ("tp", "pred", "target")
+    return (*terms, "weight") if counts else terms
+
+
+def dice_index(sums: RegionSums, keywords: Region, squared: bool = False) -> Tensor:
+    """Return Dice per item and class, ``[B', C]``."""
+    pred = sums.pred_sq if squared else sums.pred
+    target = sums.target_sq if squared else sums.target
+    return ratio(2 * sums.tp, pred + target, keywords.smooth_nr, keywords.smooth_dr)
+
+
 def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0) -> Part:
     """Return Dice as a summand (see :func:`dice_loss`); ``counts``: :func:`needs_counts`."""
     check_flag("squared", squared)
-    terms = ("tp", "pred_sq", "target_sq", "target") if squared else ("tp", "pred", "target")
 
     def value(sums: RegionSums) -> Tensor:
-        pred = sums.pred_sq if squared else sums.pred
-        target = sums.target_sq if squared else sums.target
-        dice = ratio(2 * sums.tp, pred + target, keywords.smooth_nr, keywords.smooth_dr)
-        return reduce_region(1 - dice, sums, keywords, counts)
+        return reduce_region(1 - dice_index(sums, keywords, squared), sums, keywords, counts)
 
-    return Part((*terms, "weight") if counts else terms, value, factor)
+    return Part(dice_terms(squared, counts), value, factor)
 
 
 def dice_loss(
@@ -46,7 +56,7 @@ def dice_loss(
     """Functional form of :class:`DiceLoss`."""
     checked = Region(**keywords)
     part = dice_part(checked, needs_counts(checked, input, voxel_weight), squared)
-    return _evaluate(part, input, target, voxel_weight, checked)
+    return evaluate([part], input, target, voxel_weight, checked)
 
 
 class DiceLoss(Loss):
@@ -71,73 +81,37 @@ class DiceLoss(Loss):
         super().__init__(dice_loss, squared=squared, **keywords)
 
 
-def jaccard_loss(
-    input: Tensor,
-    target: Tensor,
-    voxel_weight: Tensor | None = None,
-    **keywords: Unpack[RegionKeywords],
-) -> Tensor:
-    """Functional form of :class:`JaccardLoss`."""
-    return tversky_loss(input, target, voxel_weight, alpha=1, beta=1, **keywords)
-
-
-class JaccardLoss(Loss):
-    """Soft Jaccard (IoU) loss, ``1 - (tp + smooth_nr) / (pred + target - tp + smooth_dr)``.
-
-    Source: Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22.
-
-    Args:
-        **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`.
-
-    Raises:
-        TypeError: If a keyword is unknown or of the wrong type.
-        ValueError: If a keyword has a value that it cannot have.
-    """
-
-    def __init__(self, **keywords: Unpack[RegionKeywords]) -> None:
-        Region(**keywords)
-        super().__init__(jaccard_loss, **keywords)
-
-
-def tversky_loss(
+def log_cosh_dice_loss(
     input: Tensor,
     target: Tensor,
     voxel_weight: Tensor | None = None,
     *,
-    alpha: float = 0.5,
-    beta: float = 0.5,
+    squared: bool = False,
     **keywords: Unpack[RegionKeywords],
 ) -> Tensor:
-    """Functional form of :class:`TverskyLoss`."""
+    """Functional form of :class:`LogCoshDiceLoss`."""
     checked = Region(**keywords)
-    _check_tversky(alpha, beta)
+    check_flag("squared", squared)
     counts = needs_counts(checked, input, voxel_weight)
 
     def value(sums: RegionSums) -> Tensor:
-        # tp + alpha (pred - tp) + beta (target - tp)
-        size = alpha * sums.pred + beta * sums.target + (1 - alpha - beta) * sums.tp
-        index = ratio(sums.tp, size, checked.smooth_nr, checked.smooth_dr)
-        return reduce_region(1 - index, sums, checked, counts)
+        size = (1 - dice_index(sums, checked, squared)).abs()
+        # cosh d = exp(d) (1 + exp(-2 d)) / 2: exact at 0, and never too large.
+        log_cosh = size + torch.log1p(torch.expm1(-2 * size) / 2)
+        return reduce_region(log_cosh, sums, checked, counts)
 
-    terms = ("tp", "pred", "target", "weight") if counts else ("tp", "pred", "target")
-    return _evaluate(Part(terms, value), input, target, voxel_weight, checked)
-
-
-def _check_tversky(alpha: float, beta: float) -> None:
-    check_number("alpha", alpha, minimum=0)
-    check_number("beta", beta, minimum=0)
+    part = Part(dice_terms(squared, counts), value)
+    return evaluate([part], input, target, voxel_weight, checked)
 
 
-class TverskyLoss(Loss):
-    """Tversky loss, ``1 - (tp + smooth_nr) / (tp + alpha FP + beta FN + smooth_dr)``.
+class LogCoshDiceLoss(Loss):
+    """``log cosh DiceLoss`` per item and class, before the reduction.
 
-    FP = pred - tp and FN = target - tp. alpha = beta = 0.5 is Dice (with half its smoothing), 1 is
-    Jaccard.
-    Source: Salehi et al. 2017, https://arxiv.org/abs/1706.05721.
+    Its gradient is tanh(Dice loss) times that of Dice, so it fades out as the prediction gets
+    right. Source: Jadon 2020, https://arxiv.org/abs/2006.14822.
 
     Args:
-        alpha: Weight of false positives, at least 0.
-        beta: Weight of false negatives, at least 0.
+        squared: As in :class:`DiceLoss`.
         **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`.
 
     Raises:
@@ -145,22 +119,53 @@ class TverskyLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(
-        self, *, alpha: float = 0.5, beta: float = 0.5, **keywords: Unpack[RegionKeywords]
-    ) -> None:
+    def __init__(self, *, squared: bool = False, **keywords: Unpack[RegionKeywords]) -> None:
         Region(**keywords)
-        _check_tversky(alpha, beta)
-        super().__init__(tversky_loss, alpha=alpha, beta=beta, **keywords)
+        check_flag("squared", squared)
+        super().__init__(log_cosh_dice_loss, squared=squared, **keywords)
 
 
-def _evaluate(
-    part: Part, input: Tensor, target: Tensor, voxel_weight: Tensor | None, keywords: Region
+def sensitivity_specificity_loss(
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None = None,
+    *,
+    r: float = 0.05,
+    **keywords: Unpack[RatioKeywords],
 ) -> Tensor:
-    return evaluate(
-        [part],
-        input,
-        target,
-        voxel_weight,
-        keywords,
-        has_background_row=keywords.include_background,
-    )
+    """Functional form of :class:`SensitivitySpecificityLoss`."""
+    checked = Ratio(**keywords)
+    check_number("r", r, minimum=0, maximum=1)
+
+    def value(sums: RegionSums) -> Tensor:
+        missed, size = sums.sq_err_pos, sums.target
+        false, rest = sums.sq_err - missed, sums.weight - size
+        sensitivity = divide(missed, size + checked.smooth_dr)
+        specificity = divide(false, rest + checked.smooth_dr)
+        return reduce_region(r * sensitivity + (1 - r) * specificity, sums, checked, counts=False)
+
+    part = Part(("sq_err", "sq_err_pos", "target", "weight"), value)
+    return evaluate([part], input, target, voxel_weight, checked)
+
+
+class SensitivitySpecificityLoss(Loss):
+    """The mean squared error where the target is, and where it is not, weighed r to 1 - r.
+
+    ``r sum t (p-t)^2 / (sum t + smooth_dr) + (1-r) sum (1-t) (p-t)^2 / (sum (1-t) + smooth_dr)``
+    per item and class. An empty class predicted empty needs no smoothing here, so there is no
+    ``smooth_nr``. Source: Brosch et al. 2015, https://doi.org/10.1007/978-3-319-24574-4_1.
+
+    Args:
+        r: The share of the error in the target (sensitivity), in [0, 1].
+        **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`, but for
+            ``smooth_nr``.
+
+    Raises:
+        TypeError: If a keyword is unknown or of the wrong type.
+        ValueError: If a keyword has a value that it cannot have.
+    """
+
+    def __init__(self, *, r: float = 0.05, **keywords: Unpack[RatioKeywords]) -> None:
+        Ratio(**keywords)
+        check_number("r", r, minimum=0, maximum=1)
+        super().__init__(sensitivity_specificity_loss, r=r, **keywords)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import segloss_fast
 from tests import oracles
 from tests.conformance import COMMON, LOSSES, LossRecord, combine, problem
 from tests.gpu.device import DEVICE, IMPLS, on_device, require
@@ -50,3 +51,21 @@ def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None
             assert relative_l2(grad.cpu(), true_grad) < 1e-5, keywords
             tried += 1
     assert tried >= 6
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_deep_supervision_equals_that_of_the_cpu(impl: str) -> None:
+    require(impl)
+    case = problem("ignore", (16, 12, 24), dtype=torch.float32)
+    xs = [case.input, *(case.input[..., ::step, ::step, ::step].clone() for step in (2, 4))]
+    loss = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceCELoss(ignore_index=255, impl=impl))
+    plain = segloss_fast.DiceCELoss(ignore_index=255, impl="reference")
+    definition = segloss_fast.DeepSupervisionLoss(plain)
+    exact = [x.double().requires_grad_() for x in xs]
+    true_value = definition(exact, case.target)
+    true_grads = torch.autograd.grad(true_value, exact)
+    there = [x.to(DEVICE).requires_grad_() for x in xs]
+    value = loss(there, case.target.to(DEVICE))
+    assert_close(value.cpu(), true_value, 1e-5)
+    for grad, true_grad in zip(torch.autograd.grad(value, there), true_grads, strict=True):
+        assert relative_l2(grad.cpu(), true_grad) < 1e-5

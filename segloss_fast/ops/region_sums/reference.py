@@ -176,10 +176,10 @@ class _Maps:
         if name == "nll_neg":
             return (1 - t) * _masked(-self.log_q, 1 - t)
         if name == "nll_pow":
-            return t * _power(_masked(-self.log_p, t), gamma)
+            return t * power(_masked(-self.log_p, t), gamma)
         if name == "focal":
-            return t * _power(self.ce_q, gamma) * _masked(-self.log_p, t)
-        return (1 - t) * _power(self.ce_p, gamma) * _masked(-self.log_q, 1 - t)
+            return t * power(self.ce_q, gamma) * _masked(-self.log_p, t)
+        return (1 - t) * power(self.ce_p, gamma) * _masked(-self.log_q, 1 - t)
 
 
 def _activate(x: Tensor, activation: str) -> Tensor:
@@ -196,8 +196,11 @@ def _masked(value: Tensor, factor: Tensor) -> Tensor:
     return torch.where((factor == 0) & ~value.isfinite(), 0, value)
 
 
-def _power(base: Tensor, gamma: float) -> Tensor:
-    """Raise to a power with derivative 0 at 0, where that of a power below one is infinite."""
+def power(base: Tensor, gamma: float) -> Tensor:
+    """Raise to a power with derivative 0 at 0, where that of a power below one is infinite.
+
+    Below 0, where rounding or smoothing may take a base, the power is that of 0; of NaN it is NaN.
+    """
     positive = base > 0
     at_zero = torch.where(base.isnan(), base, 1.0 if gamma == 0 else 0.0)
     return torch.where(positive, torch.where(positive, base, 1).pow(gamma), at_zero)
