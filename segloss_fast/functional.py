@@ -6,6 +6,8 @@ from segloss_fast.losses.compound import dice_ce_loss, dice_focal_loss
 from segloss_fast.losses.distribution import cross_entropy_loss, focal_loss
 from segloss_fast.losses.hausdorff_er import hausdorff_er_loss
 from segloss_fast.losses.region import dice_loss, jaccard_loss, tversky_loss
+from segloss_fast.losses.topk import dice_topk_loss, topk_loss
+from segloss_fast.losses.wasserstein import generalized_wasserstein_dice_loss
 
 __all__ = [
     "boundary_loss",
@@ -13,12 +15,15 @@ __all__ = [
     "dice_ce_loss",
     "dice_focal_loss",
     "dice_loss",
+    "dice_topk_loss",
     "distance_penalized_ce_loss",
     "focal_loss",
+    "generalized_wasserstein_dice_loss",
     "hausdorff_dt_loss",
     "hausdorff_er_loss",
     "jaccard_loss",
     "log_hausdorff_dt_loss",
     "shape_aware_loss",
+    "topk_loss",
     "tversky_loss",
 ]

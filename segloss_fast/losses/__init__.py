@@ -55,6 +55,8 @@ from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
 from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.topk import DiceTopKLoss, TopKLoss
+from segloss_fast.losses.wasserstein import GeneralizedWassersteinDiceLoss
 
 __all__ = [
     "BoundaryLoss",
@@ -62,12 +64,15 @@ __all__ = [
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
+    "DiceTopKLoss",
     "DistancePenalizedCELoss",
     "FocalLoss",
+    "GeneralizedWassersteinDiceLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
     "JaccardLoss",
     "LogHausdorffDTLoss",
     "ShapeAwareLoss",
+    "TopKLoss",
     "TverskyLoss",
 ]
