@@ -42,7 +42,6 @@ COMMON: tuple[Keywords, ...] = (
     {"activation": "sigmoid", "smooth_nr": 0.0, "smooth_dr": 0.0},
     {"activation": "probabilities", "batch": True},
 )
-REGION_ONLY = ("absent", "smooth_nr", "smooth_dr")
 CLASSES = 3
 
 
@@ -95,9 +94,7 @@ def problem(
 
 def combine(record: LossRecord, own: Keywords, common: Keywords) -> dict[str, Any] | None:
     """Merge two sets of keywords; None where the loss does not take the combination."""
-    merged = {**own, **common}
-    if not record.region:
-        merged = {name: value for name, value in merged.items() if name not in REGION_ONLY}
+    merged = {**own, **record.accepts(common)}
     activation = merged.get("activation", "softmax")
     ce_activation = merged.get("ce_activation", activation)
     if "probabilities" in (activation, ce_activation) and activation != ce_activation:

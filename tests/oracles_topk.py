@@ -71,7 +71,7 @@ def wasserstein_dice(volume: Volume) -> Tensor:
         kept.append(o("absent", "keep") == "keep" or bool((size[1:] != 0).any()))
     loss, keep = torch.stack(losses), torch.tensor(kept, dtype=torch.float64)
     if o("reduction", "mean") == "none":
-        rows = loss * keep
+        rows = (loss * keep)[:, None]
         return rows[0] if o("batch", False) else rows
     total = (loss * keep).sum()
     return total if o("reduction", "mean") == "sum" else total / keep.sum().clamp_min(1)

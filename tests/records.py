@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor, nn
-
 import segloss_fast
 from segloss_fast import functional
-from tests import oracles, oracles_boundary, oracles_topk
+from tests import oracles, oracles_boundary
+from tests.record import Keywords, LossRecord
+from tests.records_topk import CONFUSION_LOSSES, HARDEST_LOSSES
 
-Keywords = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class LossRecord:
-    """One loss.
-
-    Attributes:
-        module: Its class.
-        function: Its functional form.
-        oracle: Its definition in float64 (tests/oracles.py).
-        keywords: Sets of its own keywords to try; the common ones are added by the tests.
-        region: Whether it takes the keywords of region losses.
-        bad_keywords: Keywords that it must refuse, with the error and a part of its text.
-        number: A keyword of any number above 0, which must not need a graph of its own.
-        tolerance: Of values and gradients in float64; larger where a float32 field weighs them.
-        zero_if_perfect: Whether the loss of a perfect prediction is 0.
-        passes: Calls of region_sums in a step.
-        terms_again: Terms that those after the first may ask for.
-        fewest_classes: How many it needs.
-        primitives: Those whose kernels it needs.
-    """
-
-    module: type[nn.Module]
-    function: Callable[..., Tensor]
-    oracle: Callable[[oracles.Volume], Tensor]
-    keywords: tuple[Keywords, ...]
-    region: bool
-    bad_keywords: tuple[tuple[Keywords, type[Exception], str], ...] = field(default=())
-    number: str = "smooth_nr"
-    tolerance: float = 1e-12
-    zero_if_perfect: bool = True
-    passes: int = 1
-    terms_again: tuple[str, ...] = ("target", "weight")
-    fewest_classes: int = 1
-    primitives: tuple[str, ...] = ("region_sums",)
-
-    @property
-    def name(self) -> str:
-        """Its class's name."""
-        return self.module.__name__
-
+__all__ = ["LOSSES", "Keywords", "LossRecord"]
 
 REGION_SUM_LOSSES = (
     LossRecord(
@@ -242,70 +197,6 @@ BOUNDARY_LOSSES = (
         tolerance=FIELD,
         primitives=BOTH,
         passes=2,
-    ),
-)
-
-MATRIX = [[0.0, 1.0, 3.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]]
-
-HARDEST_LOSSES = (
-    LossRecord(
-        segloss_fast.TopKLoss,
-        functional.topk_loss,
-        oracles_topk.topk,
-        ({}, {"k": 100.0}, {"k": 37.5}, {"k": 1e-3}),
-        region=False,
-        number="k",
-        bad_keywords=(
-            ({"k": 0}, ValueError, "k must be greater than 0"),
-            ({"k": -1.0}, ValueError, "k must be a finite number of at least 0"),
-            ({"k": 100.5}, ValueError, "k must be a finite number of .* at most 100"),
-            ({"k": float("nan")}, ValueError, "k must be a finite number"),
-            ({"k": "10"}, TypeError, "k must be a number"),
-            ({"smooth_nr": 1.0}, TypeError, "smooth_nr"),
-        ),
-    ),
-    LossRecord(
-        segloss_fast.DiceTopKLoss,
-        functional.dice_topk_loss,
-        oracles.compound(
-            oracles.dice, oracles_topk.topk, ("lambda_dice", "lambda_topk"), background=True
-        ),
-        ({}, {"k": 50.0, "lambda_dice": 0.3, "lambda_topk": 2.0, "squared": True}),
-        region=True,
-        bad_keywords=(
-            ({"k": 0.0}, ValueError, "k must be greater than 0"),
-            ({"lambda_topk": "a"}, TypeError, "lambda_topk"),
-            ({"squared": "no"}, TypeError, "squared"),
-        ),
-        passes=2,
-        terms_again=("nll",),
-    ),
-)
-
-CONFUSION_LOSSES = (
-    LossRecord(
-        segloss_fast.GeneralizedWassersteinDiceLoss,
-        functional.generalized_wasserstein_dice_loss,
-        oracles_topk.wasserstein_dice,
-        (
-            {},
-            {"distance_matrix": MATRIX},
-            {"weighting": "GDL"},
-            {"distance_matrix": MATRIX, "weighting": "GDL"},
-        ),
-        region=True,
-        bad_keywords=(
-            ({"weighting": "gdl"}, ValueError, "weighting must be one of"),
-            ({"distance_matrix": 1.0}, TypeError, "distance_matrix must be a matrix"),
-            ({"distance_matrix": [[0.0, 1.0]]}, ValueError, "distance_matrix must be square"),
-            ({"distance_matrix": [[0, 1], [-1, 0]]}, ValueError, "distance_matrix must be a fini"),
-            ({"distance_matrix": [[0, 1], [1, 0.5]]}, ValueError, "0 from each class to itself"),
-            ({"distance_matrix": [[0, 0], [0, 0]]}, ValueError, "a distance greater than 0"),
-            ({"distance_matrix": [[0, "a"], [1, 0]]}, TypeError, "distance_matrix must be a numb"),
-        ),
-        passes=0,
-        primitives=("confusion_sums",),
-        fewest_classes=2,
     ),
 )
 

@@ -129,16 +129,16 @@ class Search {
   // Adds up what f(item, begin, end, scratch, counts) counts of all voxels.
   template <class F>
   std::vector<int64_t> count(size_t scratch_bytes, const F& f) {
-    std::vector<int64_t> counts(workers_ * kDigits, 0);
+    std::vector<int64_t> counts(workers_ * kCounters, 0);
     std::atomic<int64_t> worker{0};
     for_each_task(tasks_, workers_, scratch_bytes, [&] {
-      int64_t* const own = counts.data() + worker++ * kDigits;
+      int64_t* const own = counts.data() + worker++ * kCounters;
       return [&, own](int64_t task, void* scratch) {
         const int64_t begin = task % per_item_ * kTask;
         f(task / per_item_, begin, std::min(begin + kTask, problem_.voxels), scratch, own);
       };
     });
-    for (int64_t i = kDigits; i < workers_ * kDigits; ++i) counts[i % kDigits] += counts[i];
+    for (int64_t i = kCounters; i < workers_ * kCounters; ++i) counts[i % kCounters] += counts[i];
     counts.resize(kDigits);
     return counts;
   }

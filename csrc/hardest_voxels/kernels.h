@@ -32,6 +32,8 @@ struct Problem {
 // with NaN the largest. A voxel that does not count has -infinity, the smallest.
 constexpr int kDigitBits = 11;
 constexpr int64_t kDigits = int64_t(1) << kDigitBits;
+constexpr int64_t kOthers = 16;  // more counters, for keys that are not looked for
+constexpr int64_t kCounters = kDigits + kOthers;
 
 // A digit of the keys, bits [shift, shift + bits), of those keys whose higher bits are the prefix.
 struct Digit {

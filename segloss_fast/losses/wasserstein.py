@@ -91,7 +91,7 @@ def _reduce(loss: Tensor, target: Tensor, keywords: Region) -> Tensor:
         if keywords.reduction == "mean":
             return divide(loss.sum(), present.sum())
     if keywords.reduction == "none":
-        return loss.squeeze(0) if keywords.batch else loss
+        return loss if keywords.batch else loss[:, None]
     return loss.sum() if keywords.reduction == "sum" or loss.numel() == 0 else loss.mean()
 
 
@@ -135,7 +135,7 @@ class GeneralizedWassersteinDiceLoss(Loss):
             least 0, with 0 on the diagonal. None: 1 between any two classes.
         weighting: ``"default"`` or ``"GDL"``.
         **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`. The
-            reduction is over items: "none" gives ``[B]``, and a scalar with ``batch=True``.
+            reduction is over items: "none" gives ``[B, 1]`` (``[1]`` with ``batch=True``).
             ``absent="skip"`` leaves out items where no class but the background is.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from segloss_fast import region_sums
 from segloss_fast._native import _C
 from segloss_fast.ops.confusion_sums import confusion_sums
-from tests.helpers import gradient, impls, peak_allocation, relative_l2, relative_max
+from tests.helpers import impls, peak_allocation, relative_l2, relative_max
 
 by_impl = pytest.mark.parametrize("impl", impls("confusion_sums"))
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -27,6 +28,19 @@ def definition(
         t = t * w.double().flatten(2)
     p = {"softmax": x.softmax(1), "sigmoid": x.sigmoid(), "probabilities": x}[activation]
     return torch.cat([torch.einsum("blv,bcv->blc", t, p), t.sum(2, keepdim=True)], 2)
+
+
+def gradient(sums: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums, and the gradient of a random combination of them.
+
+    Not one of nearly equal factors, in whose softmax derivative nearly all would cancel.
+    """
+    x = x.detach().requires_grad_()
+    value = sums(x)
+    factors = torch.randn(value.shape, generator=torch.Generator().manual_seed(3))
+    (value * factors.to(value.dtype)).sum().backward()
+    assert x.grad is not None
+    return value.detach(), x.grad
 
 
 def sample(
