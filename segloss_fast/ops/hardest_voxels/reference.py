@@ -131,7 +131,8 @@ class _Logarithms:
     def of(self, c: int) -> tuple[Tensor, Tensor]:
         x = self.values(c)
         if self.activation == "softmax":
-            return (x - self.largest) - self.log_sum, x
+            log_p = (x - self.largest) - self.log_sum
+            return log_p, log_p  # log(1 - p) is for classes that do not compete
         if self.activation == "sigmoid":
             return logsigmoid(x), logsigmoid(-x)
         return _clamped(x == 0, x.log()), _clamped(x == 1, torch.log1p(-x))
