@@ -9,7 +9,9 @@ from importlib.metadata import version
 import torch
 
 from segloss_fast._native import _C, CUDA_BUILD
+from segloss_fast.ops.confusion_sums import kernels as confusion_sums_kernels
 from segloss_fast.ops.distance_transform import kernels as distance_transform_kernels
+from segloss_fast.ops.hardest_voxels import kernels as hardest_voxels_kernels
 from segloss_fast.ops.lovasz import kernels as lovasz_kernels
 from segloss_fast.ops.region_masks import kernels as region_masks_kernels
 from segloss_fast.ops.region_sums import kernels as region_sums_kernels
@@ -19,6 +21,8 @@ PRIMITIVES: dict[str, Callable[[str, torch.device], str | None]] = {
     "lovasz": lovasz_kernels.why_not,
     "distance_transform": distance_transform_kernels.why_not,
     "region_masks": region_masks_kernels.why_not,
+    "hardest_voxels": hardest_voxels_kernels.why_not,
+    "confusion_sums": confusion_sums_kernels.why_not,
 }
 
 

@@ -16,8 +16,10 @@ from segloss_fast.losses.lovasz import (
 )
 from segloss_fast.losses.matthews import mcc_loss
 from segloss_fast.losses.region import dice_loss, log_cosh_dice_loss, sensitivity_specificity_loss
+from segloss_fast.losses.topk import dice_topk_loss, topk_loss
 from segloss_fast.losses.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
 from segloss_fast.losses.unified_focal import unified_focal_loss
+from segloss_fast.losses.wasserstein import generalized_wasserstein_dice_loss
 
 __all__ = [
     "balanced_cross_entropy_loss",
@@ -28,12 +30,14 @@ __all__ = [
     "dice_ce_loss",
     "dice_focal_loss",
     "dice_loss",
+    "dice_topk_loss",
     "distance_penalized_ce_loss",
     "exp_log_loss",
     "focal_loss",
     "focal_tversky_loss",
     "generalized_dice_focal_loss",
     "generalized_dice_loss",
+    "generalized_wasserstein_dice_loss",
     "hausdorff_dt_loss",
     "hausdorff_er_loss",
     "jaccard_loss",
@@ -45,6 +49,7 @@ __all__ = [
     "mcc_loss",
     "sensitivity_specificity_loss",
     "shape_aware_loss",
+    "topk_loss",
     "tversky_loss",
     "unified_focal_loss",
 ]

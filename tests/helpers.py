@@ -27,8 +27,8 @@ def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tenso
     """Return the loss, and the gradient of a sum of its values that weighs them differently."""
     x = x.detach().requires_grad_()
     value = loss(x)
-    weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype).view_as(value)
-    (value * weights).sum().backward()
+    weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype, device=value.device)
+    (value * weights.view_as(value)).sum().backward()
     assert x.grad is not None
     return value.detach(), x.grad
 

@@ -29,7 +29,9 @@ class LossRecord:
         tolerance: Of values and gradients in float64; larger where a float32 field weighs them.
         float32: Of float32's gradients; larger where rounding p moves them more.
         zero_if_perfect: Whether the loss of a perfect prediction is 0.
-        passes: Calls of region_sums in a step; the second one counts voxels only.
+        passes: Calls of region_sums in a step.
+        terms_again: Terms that those after the first may ask for.
+        fewest_classes: How many it needs.
         primitives: Those whose kernels it needs.
         without: Keywords of region losses that it does not take.
     """
@@ -45,6 +47,8 @@ class LossRecord:
     float32: float = 2e-6
     zero_if_perfect: bool = True
     passes: int = 1
+    terms_again: tuple[str, ...] = ("target", "weight")
+    fewest_classes: int = 1
     primitives: tuple[str, ...] = ("region_sums",)
     without: tuple[str, ...] = ()
 

@@ -21,30 +21,9 @@ struct Options {
   std::optional<int64_t> ignore_index;
 };
 
-inline void check_shapes(const Tensor& input, const Tensor& target,
-                         const std::optional<Tensor>& weight) {
-  STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, "region_sums: input must be [B, C, *S]");
-  STD_TORCH_CHECK(input.size(1) > 0, "region_sums: input must have a class");
-  STD_TORCH_CHECK(is_floating(dtype_of(input)), "region_sums: input must be floating point");
-  const bool dense = target.dim() == input.dim();
-  STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, "region_sums: wrong rank of target");
-  STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), "region_sums: wrong rank of weight");
-  STD_TORCH_CHECK(!weight || is_floating(dtype_of(*weight)),
-                  "region_sums: weight must be floating point");
-  for (int64_t d = 0; d < input.dim(); ++d) {
-    const int64_t size = input.size(d);
-    if (dense || d != 1) {
-      STD_TORCH_CHECK(target.size(dense || d == 0 ? d : d - 1) == size,
-                      "region_sums: wrong shape of target");
-    }
-    STD_TORCH_CHECK(!weight || weight->size(d) == size || (d == 1 && weight->size(d) == 1),
-                    "region_sums: wrong shape of weight");
-  }
-}
-
 inline Problem describe(const Tensor& input, const Tensor& target,
                         const std::optional<Tensor>& weight, const Options& options) {
-  check_shapes(input, target, weight);
+  check_shapes("region_sums", input, target, weight);
   Problem problem{};
   problem.batch = input.size(0);
   problem.channels = input.size(1);

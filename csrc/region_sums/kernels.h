@@ -10,8 +10,7 @@
 
 namespace segloss::region_sums {
 
-// The order of both is that of ACTIVATIONS and TERMS in segloss_fast/ops/region_sums/options.py.
-enum class Activation : int32_t { kSoftmax, kSigmoid, kProbabilities };
+// The order is that of TERMS in segloss_fast/ops/region_sums/options.py.
 enum Term : int32_t {
   kTp,
   kPred,

@@ -17,6 +17,9 @@ enum class Dtype : int32_t {
   kInt64
 };
 
+// The order is that of ACTIVATIONS in segloss_fast/ops/region_sums/options.py.
+enum class Activation : int32_t { kSoftmax, kSigmoid, kProbabilities };
+
 // A tensor [B, C, *S] in place. The voxels' dimensions are merged where their strides allow;
 // strides in elements.
 struct View {

@@ -81,8 +81,10 @@ from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.lovasz import LovaszHingeLoss, LovaszSigmoidLoss, LovaszSoftmaxLoss
 from segloss_fast.losses.matthews import MCCLoss
 from segloss_fast.losses.region import DiceLoss, LogCoshDiceLoss, SensitivitySpecificityLoss
+from segloss_fast.losses.topk import DiceTopKLoss, TopKLoss
 from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
 from segloss_fast.losses.unified_focal import UnifiedFocalLoss
+from segloss_fast.losses.wasserstein import GeneralizedWassersteinDiceLoss
 
 __all__ = [
     "BalancedCrossEntropyLoss",
@@ -93,12 +95,14 @@ __all__ = [
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
+    "DiceTopKLoss",
     "DistancePenalizedCELoss",
     "ExpLogLoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralizedDiceFocalLoss",
     "GeneralizedDiceLoss",
+    "GeneralizedWassersteinDiceLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
     "JaccardLoss",
@@ -110,6 +114,7 @@ __all__ = [
     "MCCLoss",
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
+    "TopKLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segloss_fast.ops.region_sums.reference import row_dtype
 
-WEIGHTS = ("class_weight", "pos_weight", "alpha")
+WEIGHTS = ("class_weight", "pos_weight", "alpha", "distance_matrix")
 
 
 class Loss(nn.Module):

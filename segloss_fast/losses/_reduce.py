@@ -83,6 +83,8 @@ def evaluate(
     counts = [term for term in terms if term in COUNTS]
     weight = field if voxel_weight is None else field * voxel_weight
     weighed = sums([term for term in terms if term not in COUNTS], weight)
+    if not counts:
+        return finish(parts, weighed, input, keywords, has_background_row=has_background_row)
     if voxel_weight is None and keywords.ignore_index is None and counts == ["weight"]:
         voxels = input[0, 0].numel() if input.shape[0] else 0
         rows = weighed.rows.new_full((1, *input.shape[:2]), voxels)

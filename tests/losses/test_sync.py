@@ -23,6 +23,8 @@ LOSSES: dict[str, Any] = {
     "generalized_dice": segloss_fast.GeneralizedDiceLoss,
     "mcc": segloss_fast.MCCLoss,
     "exp_log": segloss_fast.ExpLogLoss,
+    "topk": segloss_fast.TopKLoss,
+    "wasserstein": segloss_fast.GeneralizedWassersteinDiceLoss,
 }
 
 

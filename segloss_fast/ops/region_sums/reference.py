@@ -32,12 +32,14 @@ def forward(
     if target.dim() == x.dim():
         t = target.to(dtype)
     else:
-        t, counted, invalid = _one_hot(target, x.shape[1], options.ignore_index, dtype)
+        t, counted, invalid = one_hot(target, x.shape[1], options.ignore_index, dtype)
         if options.ignore_index is not None:
             x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
             w = counted.to(dtype) if w is None else w.masked_fill(~counted, 0)
     maps = _Maps(x, t, options)
-    rows = [_sum(maps.term(name) if w is None else w * maps.term(name)) for name in options.terms]
+    rows = [
+        sum_voxels(maps.term(name) if w is None else w * maps.term(name)) for name in options.terms
+    ]
     return torch.stack(rows), invalid
 
 
@@ -65,7 +67,7 @@ def row_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _one_hot(
+def one_hot(
     labels: Tensor, classes: int, ignore_index: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return one-hot values, which voxels count ``[B, 1, *S]``, and the invalid labels."""
@@ -99,7 +101,8 @@ def count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
     return torch.cat([bad.sum(dtype=values.dtype)[None], torch.cat([values, end]).gather(0, first)])
 
 
-def _sum(voxels: Tensor) -> Tensor:
+def sum_voxels(voxels: Tensor) -> Tensor:
+    """Add up ``[B, C, *S]`` to ``[B, C]``, float64."""
     return voxels.flatten(2).sum(2, dtype=row_dtype(voxels.device))
 
 
@@ -117,7 +120,7 @@ class _Maps:
         return self._known[name]
 
     def _activated(self, activation: str) -> Tensor:
-        return self._once(activation, lambda: _activate(self.x, activation))
+        return self._once(activation, lambda: activate(self.x, activation))
 
     @property
     def p(self) -> Tensor:
@@ -182,7 +185,8 @@ class _Maps:
         return (1 - t) * power(self.ce_p, gamma) * _masked(-self.log_q, 1 - t)
 
 
-def _activate(x: Tensor, activation: str) -> Tensor:
+def activate(x: Tensor, activation: str) -> Tensor:
+    """Return the probabilities."""
     if activation == "softmax":
         return x.softmax(1)
     return x.sigmoid() if activation == "sigmoid" else x
