@@ -8,8 +8,6 @@ from torch import Tensor
 from segloss_fast._impl import resolve
 from segloss_fast._native import why_no_native
 
-DTYPES = (torch.float32, torch.float64, torch.bool)
-
 
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a tensor, None where they can."""
