@@ -17,6 +17,9 @@ from segloss_fast.losses import (
     JaccardLoss,
     LogHausdorffDTLoss,
     ShapeAwareLoss,
+    SoftClDiceLoss,
+    SoftDiceClDiceLoss,
+    StructuralSimilarityLoss,
     TverskyLoss,
 )
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
@@ -38,6 +41,9 @@ __all__ = [
     "LogHausdorffDTLoss",
     "RegionSums",
     "ShapeAwareLoss",
+    "SoftClDiceLoss",
+    "SoftDiceClDiceLoss",
+    "StructuralSimilarityLoss",
     "TverskyLoss",
     "__version__",
     "backends",

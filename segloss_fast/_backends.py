@@ -11,11 +11,15 @@ from segloss_fast._native import _C, CUDA_BUILD
 from segloss_fast.ops.distance_transform import kernels as distance_transform_kernels
 from segloss_fast.ops.region_masks import kernels as region_masks_kernels
 from segloss_fast.ops.region_sums import kernels as region_sums_kernels
+from segloss_fast.ops.soft_skeleton import kernels as soft_skeleton_kernels
+from segloss_fast.ops.structural_error import kernels as structural_error_kernels
 
 PRIMITIVES = {
     "region_sums": region_sums_kernels.why_not,
     "distance_transform": distance_transform_kernels.why_not,
     "region_masks": region_masks_kernels.why_not,
+    "soft_skeleton": soft_skeleton_kernels.why_not,
+    "structural_error": structural_error_kernels.why_not,
 }
 
 

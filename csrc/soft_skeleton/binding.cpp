@@ -14,7 +14,7 @@ namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kParallelWork = 8192;  // voxels below which one thread does all
+constexpr int64_t kParallelWork = 8192;      // voxels below which one thread does all
 constexpr int64_t kMaxIterations = 1 << 20;  // numbers of slices stay far from overflow
 
 void check(const Tensor& values, int64_t iterations, int64_t first) {

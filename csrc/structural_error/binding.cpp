@@ -29,7 +29,8 @@ void check_like(const Tensor& tensor, const Tensor& values, bool same_dtype) {
 void set_windows(Problem& problem, int rank, double sigma) {
   const int64_t r = problem.radius;
   double sum = 0;
-  for (int64_t d = 0; d <= 2 * r; ++d) sum += std::exp(-0.5 * double((d - r) * (d - r)) / (sigma * sigma));
+  for (int64_t d = 0; d <= 2 * r; ++d)
+    sum += std::exp(-0.5 * double((d - r) * (d - r)) / (sigma * sigma));
   for (int axis = 0; axis < 3; ++axis) {
     for (int64_t d = 0; d <= 2 * r; ++d) {
       const double g = std::exp(-0.5 * double((d - r) * (d - r)) / (sigma * sigma)) / sum;

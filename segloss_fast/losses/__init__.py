@@ -51,10 +51,12 @@ asked for is not available.
 
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
+from segloss_fast.losses.cldice import SoftClDiceLoss, SoftDiceClDiceLoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
 from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.region import DiceLoss, JaccardLoss, TverskyLoss
+from segloss_fast.losses.structural import StructuralSimilarityLoss
 
 __all__ = [
     "BoundaryLoss",
@@ -69,5 +71,8 @@ __all__ = [
     "JaccardLoss",
     "LogHausdorffDTLoss",
     "ShapeAwareLoss",
+    "SoftClDiceLoss",
+    "SoftDiceClDiceLoss",
+    "StructuralSimilarityLoss",
     "TverskyLoss",
 ]

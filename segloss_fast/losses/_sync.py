@@ -38,14 +38,26 @@ def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor
     Raises:
         RuntimeError: If torch.distributed is not initialised, or has no group of that name.
     """
+    return _AddOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def largest_over_ranks(values: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
+    """Return the largest of each value over the ranks, without a derivative.
+
+    Raises:
+        RuntimeError: As :func:`add_over_ranks`.
+    """
+    largest = values.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group(sync))
+    return largest
+
+
+def _group(sync: bool | str | dist.ProcessGroup) -> dist.ProcessGroup | None:
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
             f"sync={sync!r} adds the sums over ranks, but torch.distributed is not initialised; "
             "call torch.distributed.init_process_group first, or leave sync=False"
         )
-    group: dist.ProcessGroup | None
     if isinstance(sync, str):
-        group = distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
-    else:
-        group = None if isinstance(sync, bool) else sync
-    return _AddOverRanks.apply(rows, group)  # type: ignore[no-any-return,no-untyped-call]
+        return distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,no-any-return,arg-type]
+    return None if isinstance(sync, bool) else sync
