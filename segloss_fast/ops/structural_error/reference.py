@@ -26,11 +26,13 @@ def forward(
         constant: c of the formula.
         first: Errors of classes below it are 0.
     """
+    if values.numel() == 0:
+        return values.clone()
     rows = []
     for c in range(values.shape[1]):
         p = values[:, c : c + 1]
-        if c < first or values.numel() == 0:
-            rows.append(p * 0 if values.numel() == 0 else torch.zeros_like(p))
+        if c < first:
+            rows.append(torch.zeros_like(p))
             continue
         options = target[:, c : c + 1], window_size, sigma, constant
         if torch.is_grad_enabled() and values.requires_grad:
