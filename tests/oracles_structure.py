@@ -43,7 +43,7 @@ def skeleton(x: Tensor, iterations: int) -> Tensor:
 
 
 def cl_dice(volume: Volume) -> Tensor:
-    """Shit 2021 as in MONAI: one ratio for all classes of an item, and of a batch that is pooled."""
+    """Shit 2021 as in MONAI: one ratio of all classes of an item, or of the batch."""
     o = volume.option
     rows = _item_losses(volume)
     if o("reduction", "mean") == "none":
@@ -107,10 +107,7 @@ def structural_errors(volume: Volume) -> Tensor:
 
     rows = [
         torch.stack(
-            [
-                (normalized(t) - normalized(p * on)).abs()
-                for p, t, on in zip(*item, strict=True)
-            ]
+            [(normalized(t) - normalized(p * on)).abs() for p, t, on in zip(*item, strict=True)]
         )
         for item in zip(volume.p, volume.t, volume.counted, strict=True)
     ]

@@ -257,7 +257,6 @@ STRUCTURE_LOSSES = (
         region=True,
         bad_keywords=BAD_ITERATIONS,
         passes=0,
-        primitives=("region_sums", "soft_skeleton"),
         zero_if_perfect=False,
     ),
     LossRecord(
@@ -273,7 +272,6 @@ STRUCTURE_LOSSES = (
         ),
         number="alpha",
         passes=0,
-        primitives=("region_sums", "soft_skeleton"),
         zero_if_perfect=False,
     ),
     LossRecord(
@@ -294,7 +292,6 @@ STRUCTURE_LOSSES = (
         ),
         number="lambda_ce",
         passes=0,
-        primitives=("region_sums", "structural_error"),
     ),
 )
 

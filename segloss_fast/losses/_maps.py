@@ -22,7 +22,11 @@ def widened(input: Tensor, labels: Tensor, keywords: Voxel) -> tuple[Tensor, Ten
     """
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     ignore_index = keywords.ignore_index
-    if labels.dim() == input.dim() or ignore_index is None or not can_hold(labels.dtype, ignore_index):
+    if (
+        labels.dim() == input.dim()
+        or ignore_index is None
+        or not can_hold(labels.dtype, ignore_index)
+    ):
         return input.to(dtype), None
     counted = (labels != ignore_index)[:, None]
     return input.masked_fill(~counted, 0).to(dtype), counted  # so that a NaN there does not count

@@ -202,7 +202,9 @@ def _cross_entropies(x: Tensor, t: Tensor, categorical: bool, activation: str) -
         # A product whose factor t is 0 is 0, whatever the logarithm.
         value = torch.where(inside == 0, 0, inside * nll)
         if not categorical:
-            other = softplus(own) if activation == "sigmoid" else -(1 - own).log().clamp_min(LOG_MIN)
+            other = (
+                softplus(own) if activation == "sigmoid" else -(1 - own).log().clamp_min(LOG_MIN)
+            )
             value += torch.where(inside == 1, 0, (1 - inside) * other)
         out[:, c] = value
     return out

@@ -1,4 +1,4 @@
-"""clDice against MONAI's, equal voxels included; what the losses over neighbours promise besides."""
+"""clDice against MONAI's, equal voxels included; what losses over neighbours promise besides."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PAIRS = [
 def modules(pair: Any, draw: Draw, impl: str) -> tuple[nn.Module, nn.Module]:  # noqa: ANN401
     """Return ours and MONAI's with the same random options."""
     smooth = draw.random.choice([{}, {"smooth_nr": 0.5, "smooth_dr": 2.0}])
-    own = {} if pair[0] is segloss_fast.SoftClDiceLoss else {"alpha": draw.random.choice([0.5, 0.2])}
+    own = (
+        {} if pair[0] is segloss_fast.SoftClDiceLoss else {"alpha": draw.random.choice([0.5, 0.2])}
+    )
     common = {"include_background": draw.common["include_background"], **smooth, **own}
     common["reduction"] = draw.reduction
     iterations = draw.random.choice([0, 1, 3, 10])
     activation = "sigmoid" if draw.sigmoid else "softmax"
     ours = pair[0](activation=activation, iterations=iterations, impl=impl, **common)
-    theirs = pair[1](
-        iter_=iterations, to_onehot_y=draw.classes > 1, **{activation: True}, **common
-    )
+    theirs = pair[1](iter_=iterations, to_onehot_y=draw.classes > 1, **{activation: True}, **common)
     return ours, theirs
 
 

@@ -11,7 +11,9 @@ from segloss_fast.ops.soft_skeleton import kernels
 
 _ARGUMENTS = "Tensor values, int iterations, int first"
 torch.library.define("segloss_fast::soft_skeleton", f"({_ARGUMENTS}) -> Tensor")
-torch.library.define("segloss_fast::soft_skeleton_backward", f"(Tensor grad, {_ARGUMENTS}) -> Tensor")
+torch.library.define(
+    "segloss_fast::soft_skeleton_backward", f"(Tensor grad, {_ARGUMENTS}) -> Tensor"
+)
 torch.library.impl("segloss_fast::soft_skeleton", "CPU", kernels.forward)
 torch.library.impl("segloss_fast::soft_skeleton_backward", "CPU", kernels.backward)
 

@@ -37,7 +37,9 @@ def structural_error(
     first: int = 0,
     impl: str = "auto",
 ) -> Tensor:
-    """Return e of every voxel, ``[B, C, *S]`` of the dtype of ``values``, in which it has a derivative.
+    """Return e of every voxel, ``[B, C, *S]`` in the dtype of ``values``.
+
+    Differentiable in ``values``.
 
     Args:
         values: p, ``[B, C, *S]``, S of one to three dimensions, float32 or float64, any strides.

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from segloss_fast.ops.structural_error import kernels
 
-_ARGUMENTS = (
-    "Tensor values, Tensor target, int window_size, float sigma, float constant, int first"
-)
+_ARGUMENTS = "Tensor values, Tensor target, int window_size, float sigma, float constant, int first"
 for _name, _arguments, _kernel in (
     ("structural_error", _ARGUMENTS, kernels.forward),
     ("structural_error_backward", f"Tensor grad, {_ARGUMENTS}", kernels.backward),
