@@ -15,6 +15,8 @@ from segloss_fast.ops.hardest_voxels import kernels as hardest_voxels_kernels
 from segloss_fast.ops.lovasz import kernels as lovasz_kernels
 from segloss_fast.ops.region_masks import kernels as region_masks_kernels
 from segloss_fast.ops.region_sums import kernels as region_sums_kernels
+from segloss_fast.ops.soft_skeleton import kernels as soft_skeleton_kernels
+from segloss_fast.ops.structural_error import kernels as structural_error_kernels
 
 PRIMITIVES: dict[str, Callable[[str, torch.device], str | None]] = {
     "region_sums": region_sums_kernels.why_not,
@@ -23,6 +25,8 @@ PRIMITIVES: dict[str, Callable[[str, torch.device], str | None]] = {
     "region_masks": region_masks_kernels.why_not,
     "hardest_voxels": hardest_voxels_kernels.why_not,
     "confusion_sums": confusion_sums_kernels.why_not,
+    "soft_skeleton": soft_skeleton_kernels.why_not,
+    "structural_error": structural_error_kernels.why_not,
 }
 
 

@@ -69,10 +69,22 @@ def gradient_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> T
 
     Their gradient on the way back to this rank's share is that of :func:`add_over_ranks`.
 
+
     Raises:
         RuntimeError: As :func:`add_over_ranks`.
     """
     return _GradientOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def largest_over_ranks(values: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
+    """Return the largest of each value over the ranks, without a derivative.
+
+    Raises:
+        RuntimeError: As :func:`add_over_ranks`.
+    """
+    largest = values.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group(sync))
+    return largest
 
 
 def _group(sync: bool | str | dist.ProcessGroup) -> dist.ProcessGroup | None:

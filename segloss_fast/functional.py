@@ -3,6 +3,7 @@
 from segloss_fast.losses.balanced import balanced_cross_entropy_loss, combo_loss
 from segloss_fast.losses.boundary import boundary_loss, hausdorff_dt_loss, log_hausdorff_dt_loss
 from segloss_fast.losses.boundary_ce import distance_penalized_ce_loss, shape_aware_loss
+from segloss_fast.losses.cldice import soft_cl_dice_loss, soft_dice_cl_dice_loss
 from segloss_fast.losses.compound import dice_ce_loss, dice_focal_loss
 from segloss_fast.losses.deep_supervision import deep_supervision_loss
 from segloss_fast.losses.distribution import cross_entropy_loss, focal_loss
@@ -16,6 +17,7 @@ from segloss_fast.losses.lovasz import (
 )
 from segloss_fast.losses.matthews import mcc_loss
 from segloss_fast.losses.region import dice_loss, log_cosh_dice_loss, sensitivity_specificity_loss
+from segloss_fast.losses.structural import structural_similarity_loss
 from segloss_fast.losses.topk import dice_topk_loss, topk_loss
 from segloss_fast.losses.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
 from segloss_fast.losses.unified_focal import unified_focal_loss
@@ -49,6 +51,9 @@ __all__ = [
     "mcc_loss",
     "sensitivity_specificity_loss",
     "shape_aware_loss",
+    "soft_cl_dice_loss",
+    "soft_dice_cl_dice_loss",
+    "structural_similarity_loss",
     "topk_loss",
     "tversky_loss",
     "unified_focal_loss",

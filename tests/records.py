@@ -7,6 +7,7 @@ from segloss_fast import functional
 from tests import oracles, oracles_boundary
 from tests.record import Keywords, LossRecord
 from tests.records_formulas import FORMULA_LOSSES
+from tests.records_structure import STRUCTURE_LOSSES
 from tests.records_topk import CONFUSION_LOSSES, HARDEST_LOSSES
 
 __all__ = ["LOSSES", "Keywords", "LossRecord"]
@@ -207,4 +208,5 @@ LOSSES = (
     *BOUNDARY_LOSSES,
     *HARDEST_LOSSES,
     *CONFUSION_LOSSES,
+    *STRUCTURE_LOSSES,
 )

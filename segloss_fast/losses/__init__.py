@@ -72,6 +72,7 @@ asked for is not available.
 from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
+from segloss_fast.losses.cldice import SoftClDiceLoss, SoftDiceClDiceLoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.deep_supervision import DeepSupervisionLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
@@ -81,6 +82,7 @@ from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.lovasz import LovaszHingeLoss, LovaszSigmoidLoss, LovaszSoftmaxLoss
 from segloss_fast.losses.matthews import MCCLoss
 from segloss_fast.losses.region import DiceLoss, LogCoshDiceLoss, SensitivitySpecificityLoss
+from segloss_fast.losses.structural import StructuralSimilarityLoss
 from segloss_fast.losses.topk import DiceTopKLoss, TopKLoss
 from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
 from segloss_fast.losses.unified_focal import UnifiedFocalLoss
@@ -114,6 +116,9 @@ __all__ = [
     "MCCLoss",
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
+    "SoftClDiceLoss",
+    "SoftDiceClDiceLoss",
+    "StructuralSimilarityLoss",
     "TopKLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",

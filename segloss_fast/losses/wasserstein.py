@@ -9,10 +9,10 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_option
+from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, ratio
-from segloss_fast.losses._sync import add_over_ranks
 from segloss_fast.losses.region import needs_counts
 from segloss_fast.ops.confusion_sums import confusion_sums
 

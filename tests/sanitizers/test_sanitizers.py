@@ -84,7 +84,14 @@ def test_planted_error_is_reported(
 
 @pytest.mark.parametrize(
     "primitive",
-    ["region_sums", "distance_transform", "region_masks", "hardest_voxels", "confusion_sums"],
+    [
+        "region_sums",
+        "distance_transform",
+        "region_masks",
+        "hardest_voxels",
+        "confusion_sums",
+        "windows",
+    ],
 )
 def test_primitive(sanitized: Sandbox, runtime: dict[str, str], primitive: str) -> None:
     done = sanitized.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)

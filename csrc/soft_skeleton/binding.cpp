@@ -1,0 +1,112 @@
+// The CPU operators: they cut planes into runs of slices and spread these over torch's threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+
+#include "parallel.h"
+#include "soft_skeleton/kernels.h"
+#include "voxels/describe.h"
+
+namespace segloss::soft_skeleton {
+namespace {
+
+const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
+
+constexpr int64_t kParallelWork = 8192;      // voxels below which one thread does all
+constexpr int64_t kMaxIterations = 1 << 20;  // numbers of slices stay far from overflow
+
+void check(const Tensor& values, int64_t iterations, int64_t first) {
+  const ScalarType dtype = values.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
+                      dtype == ScalarType::Bool || dtype == ScalarType::Byte,
+                  "soft_skeleton: unsupported dtype");
+  STD_TORCH_CHECK(values.dim() >= 3 && values.dim() <= 5, "soft_skeleton: wrong rank");
+  STD_TORCH_CHECK(iterations >= 0 && iterations <= kMaxIterations,
+                  "soft_skeleton: wrong number of iterations");
+  STD_TORCH_CHECK(first >= 0, "soft_skeleton: wrong first class");
+}
+
+Problem describe(const Tensor& values, const Tensor& out, int64_t iterations) {
+  Problem problem{};
+  problem.rank = int32_t(values.dim() - 2);
+  for (int d = 0; d < 3; ++d) {
+    const int64_t missing = 3 - problem.rank;
+    problem.size[d] = d < missing ? 1 : values.size(2 + d - missing);
+  }
+  // After so many erosions the minimum has reached every voxel: nothing changes any more.
+  problem.iterations = std::min(iterations, problem.size[0] + problem.size[1] + problem.size[2]);
+  problem.values = const_view_of(values, true);
+  problem.out = view_of(out, true, out.mutable_data_ptr());
+  return problem;
+}
+
+// Runs all planes, and cuts them where there are fewer than threads; what runs share, the slices
+// around a cut, both compute.
+void run(const Problem& problem, int64_t batch, int64_t channels, int64_t first, bool backward) {
+  const Kernels& chosen = kernels();
+  const int64_t planes = batch * (channels - first), slices = problem.size[0];
+  const int64_t voxels = slices * problem.size[1] * problem.size[2];
+  if (planes == 0 || voxels == 0) return;
+  const int64_t threads =
+      planes * voxels <= kParallelWork ? 1 : int64_t(torch::stable::get_num_threads());
+  const int64_t reach = (problem.iterations + 2) * (backward ? 2 : 1);
+  const int64_t most = std::max<int64_t>(1, slices / reach);
+  const int64_t cuts = std::min((threads + planes - 1) / planes, most);
+  for_each_task(planes * cuts, threads, chosen.scratch_bytes(problem, backward), [&] {
+    return [&](int64_t task, void* scratch) {
+      const int64_t plane = task / cuts, cut = task % cuts;
+      const int64_t item = plane / (channels - first), channel = first + plane % (channels - first);
+      const auto work = backward ? chosen.backward : chosen.forward;
+      work(problem, item, channel, slices * cut / cuts, slices * (cut + 1) / cuts, scratch);
+    };
+  });
+}
+
+Tensor empty_result(const Tensor& values, int64_t first) {
+  Tensor out = torch::stable::empty_like(values);
+  const int64_t bytes = out.numel() * int64_t(out.element_size());
+  advise_huge_pages(out.mutable_data_ptr(), bytes);
+  if (first > 0) torch::stable::zero_(out);
+  return out;
+}
+
+Tensor skeleton(Tensor values, int64_t iterations, int64_t first) {
+  check(values, iterations, first);
+  first = std::min(first, values.size(1));
+  Tensor out = empty_result(values, first);
+  run(describe(values, out, iterations), values.size(0), values.size(1), first, false);
+  return out;
+}
+
+Tensor gradient(Tensor grad, Tensor values, int64_t iterations, int64_t first) {
+  check(values, iterations, first);
+  STD_TORCH_CHECK(dtype_of(values) != Dtype::kUInt8, "soft_skeleton: masks have no gradient");
+  STD_TORCH_CHECK(grad.scalar_type() == values.scalar_type() && grad.dim() == values.dim(),
+                  "soft_skeleton: wrong grad");
+  for (int64_t d = 0; d < values.dim(); ++d) {
+    STD_TORCH_CHECK(grad.size(d) == values.size(d), "soft_skeleton: wrong shape of grad");
+  }
+  first = std::min(first, values.size(1));
+  Tensor out = empty_result(values, first);
+  Problem problem = describe(values, out, iterations);
+  problem.grad = const_view_of(grad, true);
+  run(problem, values.size(0), values.size(1), first, true);
+  return out;
+}
+
+}  // namespace
+}  // namespace segloss::soft_skeleton
+
+STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
+  m.def("_soft_skeleton_cpu(Tensor values, int iterations, int first) -> Tensor");
+  m.def(
+      "_soft_skeleton_backward_cpu(Tensor grad, Tensor values, int iterations, int first) -> "
+      "Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
+  m.impl("_soft_skeleton_cpu", TORCH_BOX(&segloss::soft_skeleton::skeleton));
+  m.impl("_soft_skeleton_backward_cpu", TORCH_BOX(&segloss::soft_skeleton::gradient));
+}

@@ -1,0 +1,16 @@
+// The soft_skeleton kernels for AVX2 with FMA and F16C.
+#include "soft_skeleton/kernels.h"
+
+#ifdef SEGLOSS_X86_KERNELS
+// Headers come before the target changes: no inline function of theirs may be compiled for it.
+#include <immintrin.h>
+
+#include <initializer_list>
+#include <type_traits>
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+#define SEGLOSS_NAMESPACE avx2
+#include "soft_skeleton/kernels.inc"
+#pragma GCC pop_options
+#endif

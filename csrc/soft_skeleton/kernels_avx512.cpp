@@ -1,0 +1,17 @@
+// The soft_skeleton kernels for AVX-512 (F, BW, DQ, VL).
+#include "soft_skeleton/kernels.h"
+
+#ifdef SEGLOSS_X86_KERNELS
+// Headers come before the target changes: no inline function of theirs may be compiled for it.
+#include <immintrin.h>
+
+#include <initializer_list>
+#include <type_traits>
+
+#pragma GCC push_options
+#pragma GCC target( \
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,prefer-vector-width=512")
+#define SEGLOSS_NAMESPACE avx512
+#include "soft_skeleton/kernels.inc"
+#pragma GCC pop_options
+#endif

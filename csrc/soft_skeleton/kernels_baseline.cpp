@@ -1,0 +1,12 @@
+// The soft_skeleton kernels for the instruction set that the compiler targets by default.
+#ifdef __F16C__  // with -march=native or the like
+#include <immintrin.h>
+#endif
+
+#include <initializer_list>
+#include <type_traits>
+
+#include "soft_skeleton/kernels.h"
+
+#define SEGLOSS_NAMESPACE baseline
+#include "soft_skeleton/kernels.inc"

@@ -1,0 +1,12 @@
+// The structural_error kernels for the instruction set that the compiler targets by default.
+#ifdef __F16C__  // with -march=native or the like
+#include <immintrin.h>
+#endif
+
+#include <initializer_list>
+#include <type_traits>
+
+#include "structural_error/kernels.h"
+
+#define SEGLOSS_NAMESPACE baseline
+#include "structural_error/kernels.inc"

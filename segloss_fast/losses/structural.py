@@ -1,0 +1,215 @@
+"""Structural similarity loss: cross-entropy where the structure around a voxel is wrong."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+from typing_extensions import Unpack
+
+from segloss_fast._check import check_number
+from segloss_fast._sync import largest_over_ranks
+from segloss_fast.losses._keywords import Voxel, VoxelKeywords
+from segloss_fast.losses._maps import activated, widened
+from segloss_fast.losses._module import Loss
+from segloss_fast.losses._reduce import Part, finish, reduce_voxel
+from segloss_fast.losses.boundary import check_tensors, masks_of_target
+from segloss_fast.losses.distribution import cross_entropy_part, is_categorical
+from segloss_fast.ops.region_sums import RegionSums, region_sums
+from segloss_fast.ops.region_sums.reference import LOG_MIN
+from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
+
+HARD = ("hard_nll", "hard")  # sums of e CE, and the number of voxels, where e is large
+
+
+def structural_similarity_loss(
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None = None,
+    *,
+    window_size: int = 3,
+    sigma: float = 1.5,
+    beta: float = 0.1,
+    c: float = 0.01,
+    lambda_ce: float = 0.5,
+    **keywords: Unpack[VoxelKeywords],
+) -> Tensor:
+    """Functional form of :class:`StructuralSimilarityLoss`."""
+    checked = Voxel(**keywords)
+    _check(window_size, sigma, beta, c, lambda_ce)
+    labels = check_tensors(input, target, voxel_weight, None, checked)
+    categorical = is_categorical(checked.activation, input)
+    cross_entropy = cross_entropy_part(checked, categorical, 0.0, None, lambda_ce)
+    nll = ("nll",) if categorical else ("nll", "nll_neg")
+
+    def sums(terms: tuple[str, ...], weight: Tensor | None) -> Tensor:
+        return region_sums(
+            input,
+            target,
+            activation=checked.activation,
+            terms=terms,
+            voxel_weight=weight,
+            ignore_index=checked.ignore_index,
+            impl=checked.impl,
+        ).rows
+
+    plain = sums(cross_entropy.terms, voxel_weight)
+    x, counted = widened(input, labels, checked)
+    p = activated(x, counted, checked.activation)
+    t = labels if labels.dim() == input.dim() else masks_of_target(input, labels, checked)
+    error = structural_error(
+        p,
+        t.detach(),
+        window_size=window_size,
+        sigma=sigma,
+        constant=c,
+        first=0 if checked.include_background else 1,
+        impl=checked.impl,
+    )
+    with torch.no_grad():
+        weight, hard = _hard(error.detach(), counted, beta, checked)
+    count = hard
+    if voxel_weight is not None:
+        weight, count = weight * voxel_weight, hard * voxel_weight
+    through_nll = sums(nll, weight).sum(0)
+    # The other factor's derivative: e times the constant cross-entropy, whose value is not added.
+    with torch.no_grad():
+        constant = _cross_entropies(x, t, categorical, checked.activation)
+        constant *= count
+    through_error = torch.linalg.vecdot(error.flatten(2), constant.flatten(2)).to(plain.dtype)
+    rows = torch.stack(
+        [
+            through_nll + (through_error - through_error.detach()),
+            count.flatten(2).sum(2, dtype=plain.dtype).expand_as(through_nll),
+        ]
+    )
+    both = RegionSums((*cross_entropy.terms, *HARD), torch.cat([plain, rows]))
+    parts = [cross_entropy, Part(HARD, lambda sums: _mean(sums, checked), 1 - lambda_ce)]
+    return finish(parts, both, input, checked, has_background_row=checked.include_background)
+
+
+class StructuralSimilarityLoss(Loss):
+    """Correlation maximised structural similarity, ``lambda_ce CE + (1 - lambda_ce) structural``.
+
+    The structural part is the mean of ``e CE`` over the hard voxels of each class: those where the
+    error e of the structure around the voxel exceeds ``beta`` times the largest e of the item, all
+    classes together (of the batch with ``batch=True``). With mean mu and standard deviation sd over
+    a Gaussian window around the voxel,
+
+        e = |(t - mu_t + c) / (sd_t + c) - (p - mu_p + c) / (sd_p + c)|.
+
+    CE is -t log p, with ``activation="sigmoid"`` the binary cross-entropy. The gradient goes
+    through both, e and CE, as in published implementations; which voxels are hard is a constant.
+    Source: Zhao et al. 2019, https://arxiv.org/abs/1910.08711.
+
+    Windows end at the border, beyond which p and t count as 0, as in a convolution with padding.
+    Ignored voxels are 0 in their neighbours' windows, and never hard. A voxel weight weighs the
+    means, not the windows. With ``sync`` the largest e is that of all ranks; windows do not cross
+    from one rank's shard of an item to another's. e has kernels on the CPU; elsewhere PyTorch
+    computes it, one class at a time.
+
+    Args:
+        window_size: Voxels along each axis, odd, at most 65.
+        sigma: Of the Gaussian, in voxels, greater than 0.
+        beta: In [0, 1).
+        c: Greater than 0: how large a deviation counts as structure.
+        lambda_ce: Weight of the plain cross-entropy, in [0, 1].
+        **keywords: The common keywords of voxel losses, see :mod:`segloss_fast.losses`.
+
+    Raises:
+        TypeError: If a keyword is unknown or of the wrong type.
+        ValueError: If a keyword has a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        window_size: int = 3,
+        sigma: float = 1.5,
+        beta: float = 0.1,
+        c: float = 0.01,
+        lambda_ce: float = 0.5,
+        **keywords: Unpack[VoxelKeywords],
+    ) -> None:
+        Voxel(**keywords)
+        _check(window_size, sigma, beta, c, lambda_ce)
+        super().__init__(
+            structural_similarity_loss,
+            window_size=window_size,
+            sigma=sigma,
+            beta=beta,
+            c=c,
+            lambda_ce=lambda_ce,
+            **keywords,
+        )
+
+
+def _check(window_size: int, sigma: float, beta: float, c: float, lambda_ce: float) -> None:
+    if not isinstance(window_size, int) or isinstance(window_size, bool):
+        raise TypeError(f"window_size must be an int, got {type(window_size).__name__}")
+    if not 1 <= window_size <= MAX_WINDOW or window_size % 2 == 0:
+        raise ValueError(
+            f"window_size must be odd, at least 1 and at most {MAX_WINDOW}, got {window_size}"
+        )
+    for name, value in (("sigma", sigma), ("c", c)):
+        check_number(name, value, minimum=0)
+        if value == 0:
+            raise ValueError(f"{name} must be greater than 0, got 0")
+    check_number("beta", beta, minimum=0, maximum=1)
+    if beta == 1:
+        raise ValueError("beta must be less than 1, got 1")
+    check_number("lambda_ce", lambda_ce, minimum=0, maximum=1)
+
+
+def _hard(
+    error: Tensor, counted: Tensor | None, beta: float, keywords: Voxel
+) -> tuple[Tensor, Tensor]:
+    """Return the errors of hard voxels, 0 elsewhere, and which are hard, ``[B, C, *S]``."""
+    if counted is not None:
+        error = error.masked_fill(~counted, 0)
+    if error.numel() == 0:
+        return error, torch.zeros_like(error, dtype=torch.bool)
+    largest = error.flatten(1).amax(1)
+    if keywords.batch:
+        largest = largest.amax(0, keepdim=True)
+    if keywords.sync:
+        largest = largest_over_ranks(largest, keywords.sync)
+    # Negated, so that a NaN makes all voxels hard, and the loss NaN.
+    easy = error <= beta * largest.view(-1, *[1] * (error.dim() - 1))
+    return error.masked_fill(easy, 0), easy.logical_not_()
+
+
+def _cross_entropies(x: Tensor, t: Tensor, categorical: bool, activation: str) -> Tensor:
+    """Return -t log p, or the binary cross-entropy, of every voxel and class, one class at a time.
+
+    Args:
+        x: Input, without NaN where ignored, ``[B, C, *S]``.
+        t: Masks or values, ``[B, C, *S]``.
+        categorical: Whether classes compete.
+        activation: Of the loss.
+    """
+    x = x.detach()
+    total = x.logsumexp(1) if activation == "softmax" else None
+    out = torch.empty_like(x)
+    for c in range(x.shape[1]):
+        own, inside = x[:, c], t[:, c].to(x.dtype)
+        if total is not None:
+            nll = total - own
+        elif activation == "sigmoid":
+            nll = softplus(-own)
+        else:
+            nll = -own.log().clamp_min(LOG_MIN)
+        # A product whose factor t is 0 is 0, whatever the logarithm.
+        value = torch.where(inside == 0, 0, inside * nll)
+        if not categorical:
+            other = (
+                softplus(own) if activation == "sigmoid" else -(1 - own).log().clamp_min(LOG_MIN)
+            )
+            value += torch.where(inside == 1, 0, (1 - inside) * other)
+        out[:, c] = value
+    return out
+
+
+def _mean(sums: RegionSums, keywords: Voxel) -> Tensor:
+    parts, count = (sums.rows[sums.terms.index(name)] for name in HARD)
+    return reduce_voxel(parts, count, keywords)

@@ -1,0 +1,48 @@
+"""Soft skeletons of maps in [0, 1], for clDice.
+
+With erosion the minimum over a voxel and its neighbours along the axes, and dilation the maximum
+over a cube of three voxels a side, both cut at the border, img_0 the map, img_(j+1) = erode(img_j)
+and delta_j = relu(img_j - dilate(img_(j+1))):
+
+    skeleton_0 = delta_0,  skeleton_j = skeleton_(j-1) + relu(delta_j - skeleton_(j-1) delta_j)
+
+after k iterations, j = 0 ... k. Source: Shit et al. 2021, https://arxiv.org/abs/2003.07311, as
+in MONAI 1.6.1.
+
+Where voxels are equal, as in background and saturated regions, the derivative is that of PyTorch's
+pooling and minimum, and so MONAI's: of a window's equal voxels the first in memory takes the
+gradient, and equal minima along different axes share it, half and half.
+
+The kernels keep nothing of the size of the map: they sweep through its slices, forward's filters
+running again in backward just ahead of the gradient's. Scratch memory is about (k + 2)(6 k + 36)
+bytes per voxel of one slice, for each thread, in float32.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from segloss_fast._impl import transforms_active
+from segloss_fast.ops.soft_skeleton import kernels, op, reference
+
+__all__ = ["soft_skeleton"]
+
+
+def soft_skeleton(values: Tensor, iterations: int, *, first: int = 0, impl: str = "auto") -> Tensor:
+    """Return the soft skeleton of each item and class.
+
+    Args:
+        values: ``[B, C, *S]`` in [0, 1], S of one to three dimensions, float32 or float64, any
+            strides; or bool masks.
+        iterations: Number of erosions after the first, at least 0: half the width of the thickest
+            structure.
+        first: Skeletons of classes below it are 0.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
+            of this primitive, PyTorch serves.
+
+    Returns:
+        ``[B, C, *S]`` of the same dtype. Differentiable where ``values`` is floating point.
+    """
+    if kernels.choose(impl, values.device) == "native" and not transforms_active():
+        return op.call(values, iterations, first)
+    return reference.forward(values, iterations, first)

@@ -1,0 +1,58 @@
+"""How far the structure of a map around a voxel is from that of a target.
+
+With mu and sd the mean and the standard deviation over a window of weights g, a Gaussian of the
+distance to the voxel cut to ``window_size`` voxels along each axis, and what lies beyond the border
+0, as in a convolution:
+
+    e = |(t - mu_t + c) / (sd_t + c) - (p - mu_p + c) / (sd_p + c)|
+
+Where all of a window is equal, sd has no derivative; it is taken as 0. Source: Zhao et al. 2019,
+https://arxiv.org/abs/1910.08711.
+
+Backward computes the windows again. The kernels sweep through the slices of a map and keep some
+of them: about 48 bytes per voxel of a slice and voxel of the window's size, for each thread, in
+float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segloss_fast._impl import transforms_active
+from segloss_fast.ops.structural_error import kernels, op, reference
+
+__all__ = ["MAX_WINDOW", "structural_error"]
+
+MAX_WINDOW = 65  # that the kernels take (csrc/structural_error/kernels.h)
+
+
+def structural_error(
+    values: Tensor,
+    target: Tensor,
+    *,
+    window_size: int,
+    sigma: float,
+    constant: float,
+    first: int = 0,
+    impl: str = "auto",
+) -> Tensor:
+    """Return e of every voxel, ``[B, C, *S]`` in the dtype of ``values``.
+
+    Differentiable in ``values``.
+
+    Args:
+        values: p, ``[B, C, *S]``, S of one to three dimensions, float32 or float64, any strides.
+        target: t, ``[B, C, *S]`` of any real dtype, without a gradient.
+        window_size: An odd number of voxels, at most MAX_WINDOW.
+        sigma: Of the window, in voxels, greater than 0.
+        constant: c, greater than 0.
+        first: Errors of classes below it are 0.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
+            of this primitive, PyTorch serves.
+    """
+    options = window_size, float(sigma), float(constant), first
+    kernel = kernels.choose(impl, values.device) == "native" and not transforms_active()
+    if kernel and not (torch.is_grad_enabled() and target.requires_grad):
+        return op.call(values, target, *options)
+    return reference.forward(values, target, *options)
