@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_number
+from segloss_fast._check import check_flag, check_number
 from segloss_fast._sync import add_over_ranks
-from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords, check_flag
+from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_classes, class_weights, divide, evaluate
 from segloss_fast.losses.distribution import is_categorical

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
+from tests.cuda_shim.operators import CSRC
 from tests.ops import region_sums_cuda
 
-CUDA = region_sums_cuda.CSRC / "lovasz/cuda"
+CUDA = CSRC / "lovasz/cuda"
 SORT = "sort_cub"  # CUB's part, for which the CPU has a stand-in
 SOURCES = sorted(CUDA.glob("*.cu"))
 LIBRARY = "segloss_fast_lovasz_shim"

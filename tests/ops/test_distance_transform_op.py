@@ -68,7 +68,7 @@ def test_any_strides(impl: str, layout: str, size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_axes_in_any_order_of_memory(impl: str, order: tuple[int, int, int]) -> None:
     mask = masks(7, 5, 18).bool()
-    spacing = (3.0, 0.8, 1.1)
+    spacing = [3.0, 0.8, 1.1]
     inverse = [order.index(axis) for axis in range(3)]
     stored = mask.permute(0, 1, *(2 + axis for axis in order)).contiguous()
     view = stored.permute(0, 1, *(2 + axis for axis in inverse))

@@ -85,7 +85,8 @@ def _memory_order(mask: Tensor) -> list[int] | None:
     """
     if mask.is_contiguous():
         return None
-    axes = sorted(range(2, mask.dim()), key=lambda axis: -mask.stride(axis))
+    stride = mask.stride()
+    axes = sorted(range(2, mask.dim()), key=lambda axis: -stride[axis])
     return axes if mask.permute(0, 1, *axes).is_contiguous() else None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from segloss_fast.ops.region_sums.triton_math import exp
+from segloss_fast.ops._triton.elementary import exp
 
 SOFTMAX = tl.constexpr(0)  # as numbered in kernels.MODES
 SIGMOID = tl.constexpr(1)
