@@ -13,7 +13,7 @@ from segloss_fast import lovasz
 from segloss_fast.ops.lovasz import bins, kernels, reference
 from segloss_fast.ops.lovasz.increments import harmonic, increments
 from segloss_fast.ops.lovasz.options import Options
-from tests.helpers import gradient, relative_l2
+from tests.helpers import gradient
 from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_samples import ACTIVATIONS, BITS, IMPLS, OCTAVES
 
