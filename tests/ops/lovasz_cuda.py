@@ -36,9 +36,7 @@ def options_of(
     ignore_index: int | None = None,
     cross_entropy: bool = True,
 ) -> Options:
-    return Options(
-        activation, "histogram", octaves, bits, per_image, ignore_index, cross_entropy
-    )
+    return Options(activation, "histogram", octaves, bits, per_image, ignore_index, cross_entropy)
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,12 @@ def test_no_kernel_spills(architecture: str, source: Path, folder: Path) -> None
         assert kernel.registers <= (96 if softmax_of_float else 200), kernel
 
 
-def opcodes(source: str, architecture: str, folder: Path) -> dict[str, list[str]]:
-    """Return the memory instructions of each kernel."""
+def memory_instructions(source: Path, architecture: str, folder: Path) -> dict[str, list[str]]:
+    """Return those of each kernel."""
     tool = find_tool("cuobjdump")
     if tool is None:
         pytest.skip("no cuobjdump")
-    cubin, _ = compile_source(source_of(source), architecture, folder)
+    cubin, _ = compile_source(source, architecture, folder)
     text = subprocess.run([tool, "-sass", str(cubin)], capture_output=True, text=True, check=True)
     functions = re.split(r"Function : ", text.stdout)[1:]
     return {
@@ -116,7 +116,7 @@ def opcodes(source: str, architecture: str, folder: Path) -> dict[str, list[str]
 
 def test_rows_move_16_bytes_at_a_time(architecture: str, folder: Path) -> None:
     for source in ("forward", "backward"):
-        found = opcodes(source, architecture, folder)
+        found = memory_instructions(source_of(source), architecture, folder)
         assert len(found) == KERNELS
         for name, codes in found.items():
             assert any(code.startswith("LDG.E") and "128" in code for code in codes), name
