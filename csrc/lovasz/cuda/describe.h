@@ -75,8 +75,9 @@ inline int columns_of(const Problem& problem) {
   constexpr size_t kRoomy = 56 * 1024;  // leaves room for several blocks
   const size_t size = problem.input.dtype == Dtype::kFloat64 ? sizeof(double) : sizeof(float);
   const size_t limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const size_t room = std::min(kRoomy, limit);
   int columns = kMostColumns;
-  while (columns > kFewestColumns && columns * problem.channels * size > kRoomy) columns /= 2;
+  while (columns > kFewestColumns && columns * problem.channels * size > room) columns /= 2;
   STD_TORCH_CHECK(columns * problem.channels * size <= limit, "lovasz: ", problem.channels,
                   " classes do not fit into the shared memory of this GPU");
   return columns;

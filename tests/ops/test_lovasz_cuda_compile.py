@@ -1,0 +1,64 @@
+"""The CUDA kernels of lovasz as nvcc compiles them: registers, spills, wide memory access."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.nvcc import ARCHITECTURES, compile_source, opcodes
+from tests.ops.lovasz_cuda import SOURCES
+
+pytestmark = [pytest.mark.kernels, pytest.mark.parametrize("architecture", ARCHITECTURES)]
+
+# Kernels of ours in each file: dtypes, by the classes in registers and what else they are for.
+KERNELS = {
+    "count": (4 + 3 + 3 + 4) + (4 + 4),
+    "backward": (4 + 3 + 3) + 4,
+    "statistics": 4,
+    "scan": 2,
+    "finish": 2,
+    "ties": 2 + 2 + 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nvcc")
+
+
+def source_of(name: str) -> Path:
+    return next(source for source in SOURCES if source.stem == name)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_kernel_spills(architecture: str, name: str, folder: Path) -> None:
+    _, kernels = compile_source(source_of(name), architecture, folder)
+    assert len(kernels) == KERNELS[name]
+    for kernel in kernels:
+        print(kernel)
+        assert kernel.stack == 0, kernel
+        assert kernel.spills == 0, kernel
+        # A block of 512 threads fits; and the binary losses' counting twice.
+        alone = re.search(r"ToCountersE(f|6__half|13__nv_bfloat16)Lin1E", kernel.name)
+        assert kernel.registers <= (64 if alone else 128), kernel
+
+
+def test_cub_compiles(architecture: str, folder: Path) -> None:
+    _, kernels = compile_source(source_of("sort_cub"), architecture, folder)
+    assert kernels
+
+
+def test_rows_move_16_bytes_at_a_time(architecture: str, folder: Path) -> None:
+    """Logits of float32 and their gradients; counters take their own atomics in shared memory."""
+    for name in ("count", "backward"):
+        found = opcodes(compile_source(source_of(name), architecture, folder)[0])
+        rows = {k: codes for k, codes in found.items() if re.search(r"kernelI.*fLi(4|14)E", k)}
+        assert len(rows) == 2
+        for kernel, codes in rows.items():
+            assert any(code.startswith("LDG.E") and "128" in code for code in codes), kernel
+            if name == "backward":
+                assert any(code.startswith("STG.E") and "128" in code for code in codes), kernel
+        for kernel, codes in found.items():
+            assert not any(code.startswith(("LDL", "STL")) for code in codes), kernel
