@@ -40,16 +40,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_nothing_spills(report: Report) -> None:
+    """But a word or two, of kernels that leave most registers to other programs."""
     for name, kernel in report.items():
-        assert kernel["loop_spills"] == 0, name
+        assert kernel["loop_spills"] <= (2 if kernel["registers"] <= 64 else 0), name
         assert kernel["stack"] <= 16, name  # what the assembler keeps there around the loop
-        assert kernel["registers"] <= 208, name
+        assert kernel["registers"] <= 224, name
 
 
 def test_few_classes_leave_registers_for_other_programs(report: Report) -> None:
     """At least 512 threads per multiprocessor."""
     for name, kernel in report.items():
-        if int(name.split()[1]) <= 8:
+        _, classes, _, _, last, _, _ = name.split()
+        if int(classes) <= 8 and last != "True":
             assert kernel["registers"] <= 128, name
 
 
