@@ -10,6 +10,8 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+// Not __F16C__: before gcc 13, macros do not follow the pragma.
+#define SL_F16C
 #define SEGLOSS_NAMESPACE avx2
 #include "hardest_voxels/kernels.inc"
 #pragma GCC pop_options

@@ -11,6 +11,8 @@
 #pragma GCC push_options
 #pragma GCC target( \
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,prefer-vector-width=512")
+// Not __F16C__: before gcc 13, macros do not follow the pragma.
+#define SL_F16C
 #define SEGLOSS_NAMESPACE avx512
 #include "soft_skeleton/kernels.inc"
 #pragma GCC pop_options
