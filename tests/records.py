@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
 import segloss_fast
 from segloss_fast import functional
 from tests import oracles, oracles_boundary
@@ -10,7 +15,7 @@ from tests.records_formulas import FORMULA_LOSSES
 from tests.records_structure import STRUCTURE_LOSSES
 from tests.records_topk import CONFUSION_LOSSES, HARDEST_LOSSES
 
-__all__ = ["LOSSES", "Keywords", "LossRecord"]
+__all__ = ["LOSSES", "LOVASZ_LOSSES", "Keywords", "LossRecord"]
 
 REGION_SUM_LOSSES = (
     LossRecord(
@@ -210,3 +215,10 @@ LOSSES = (
     *CONFUSION_LOSSES,
     *STRUCTURE_LOSSES,
 )
+
+# By the activation of the primitive.
+LOVASZ_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
+    "softmax": (segloss_fast.LovaszSoftmaxLoss, functional.lovasz_softmax_loss),
+    "sigmoid": (segloss_fast.LovaszSigmoidLoss, functional.lovasz_sigmoid_loss),
+    "hinge": (segloss_fast.LovaszHingeLoss, functional.lovasz_hinge_loss),
+}

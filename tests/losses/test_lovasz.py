@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import segloss_fast
-from segloss_fast import functional
 from tests import oracles_lovasz
 from tests.helpers import assert_close, gradient, relative_l2
 from tests.ops.lovasz_samples import IMPLS, sample
+from tests.records import LOVASZ_LOSSES as LOSSES
 
-LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
-    "softmax": (segloss_fast.LovaszSoftmaxLoss, functional.lovasz_softmax_loss),
-    "sigmoid": (segloss_fast.LovaszSigmoidLoss, functional.lovasz_sigmoid_loss),
-    "hinge": (segloss_fast.LovaszHingeLoss, functional.lovasz_hinge_loss),
-}
 by_loss = pytest.mark.parametrize("name", LOSSES)
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 KEYWORDS: tuple[dict[str, Any], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ import segloss_fast
 from tests.helpers import relative_l2
 
 RANKS = 2
+
+
+def lovasz(module: Any, *, batch: bool, sync: Any = False) -> Any:  # noqa: ANN401
+    """Return a Lovász loss that pools the batch, or has one loss per item."""
+    return module(per_image=not batch, ce_weight=0.5, method="histogram", bins=1152, sync=sync)
+
+
 LOSSES: dict[str, Any] = {
     "dice": segloss_fast.DiceLoss,
     "dice_ce": segloss_fast.DiceCELoss,
@@ -27,6 +35,9 @@ LOSSES: dict[str, Any] = {
     "wasserstein": segloss_fast.GeneralizedWassersteinDiceLoss,
     "cl_dice": segloss_fast.SoftClDiceLoss,
     "structural": segloss_fast.StructuralSimilarityLoss,
+    # The histogram sums over ranks in every split; so does its cross-entropy.
+    "lovasz_softmax": functools.partial(lovasz, segloss_fast.LovaszSoftmaxLoss),
+    "lovasz_hinge": functools.partial(lovasz, segloss_fast.LovaszHingeLoss),
 }
 OVER_NEIGHBOURS = ("cl_dice", "structural")  # which end where a shard does
 
