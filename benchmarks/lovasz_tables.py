@@ -222,6 +222,7 @@ def plot(result: Result, path: Path) -> None:
     for axis in (errors, times):
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.xaxis.set_minor_formatter("")
         axis.set_xlabel("voxels")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

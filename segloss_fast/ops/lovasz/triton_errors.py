@@ -54,8 +54,11 @@ def load_foreground(
     if DENSE:
         pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
         value = tl.load(pointers, mask=mask, other=0)
-        # Compared in its own precision: 0.5 is exact in all of them.
-        return value > 0.5 if value.dtype.is_floating() else value > 0
+        if value.dtype.is_floating():
+            value = value if value.dtype == tl.float64 else value.to(tl.float32)
+            return value > 0.5  # float64 as it is: rounded, it could become 0.5
+        else:
+            return value > 0
     else:
         return one_hot(code, c, x, True)
 
