@@ -182,8 +182,8 @@ def test_gradcheck(impl: str) -> None:
 @by_impl
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_into_one_graph(impl: str, dynamic: bool) -> None:
-    xs, labels = levels()
-    inner = segloss_fast.DiceFocalLoss(ignore_index=255, class_weight=[1.0, 2.0, 3.0], impl=impl)
+    xs, labels = levels(((8, 6), (4, 3)))
+    inner = segloss_fast.DiceCELoss(ignore_index=255, class_weight=[1.0, 2.0, 3.0], impl=impl)
     loss = segloss_fast.DeepSupervisionLoss(inner)
     compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     xs = [x.requires_grad_() for x in xs]
