@@ -82,7 +82,9 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
-@pytest.mark.parametrize("primitive", ["region_sums", "distance_transform", "region_masks"])
+@pytest.mark.parametrize(
+    "primitive", ["region_sums", "distance_transform", "region_masks", "lovasz"]
+)
 def test_primitive(sanitized: Sandbox, runtime: dict[str, str], primitive: str) -> None:
     done = sanitized.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
     assert done.returncode == 0, done.stdout
