@@ -40,6 +40,16 @@ def capability(request: pytest.FixtureRequest) -> Iterator[str]:
     _C.set_cpu_capability(before)
 
 
+def problem(
+    shape: tuple[int, ...], kind: str, activation: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, int | None]:
+    """Return a sample; hinge errors of half precision may lie on edges, being exact in float32."""
+    if activation == "hinge" and dtype in (torch.float16, torch.bfloat16):
+        x, target, ignore_index = sample(shape, kind, activation, torch.float32)
+        return x.to(dtype), target, ignore_index
+    return sample(shape, kind, activation, dtype)
+
+
 def true_gradient(x: Tensor, target: Tensor, o: Options, table: Tensor | None) -> Tensor:
     """Return what the reference makes of the same logits in float64, by table or sort."""
     x = x.double().requires_grad_()
@@ -89,7 +99,7 @@ def assert_equals_the_reference(x: Tensor, target: Tensor, o: Options) -> None:
 def test_equals_the_reference(
     activation: str, dtype: torch.dtype, kind: str, per_image: bool
 ) -> None:
-    x, target, ignore_index = sample((2, 4, 7, 11, 13), kind, activation, dtype)
+    x, target, ignore_index = problem((2, 4, 7, 11, 13), kind, activation, dtype)
     assert_equals_the_reference(x, target, options_of(activation, per_image, ignore_index))
 
 
@@ -99,7 +109,7 @@ def test_every_instruction_set(capability: str, activation: str, shape: tuple[in
     if activation == "softmax" and shape[1] == 1:
         pytest.skip("a softmax needs two classes")
     for dtype in DTYPES:
-        x, target, ignore_index = sample(shape, "ignore", activation, dtype)
+        x, target, ignore_index = problem(shape, "ignore", activation, dtype)
         assert_equals_the_reference(x, target, options_of(activation, False, ignore_index))
 
 
@@ -107,7 +117,7 @@ def test_every_instruction_set(capability: str, activation: str, shape: tuple[in
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", ["labels", "ignore", "rare"])
 def test_gradient_of_the_sort(activation: str, dtype: torch.dtype, kind: str) -> None:
-    x, target, ignore_index = sample((2, 3, 17, 19), kind, activation, dtype)
+    x, target, ignore_index = problem((2, 3, 17, 19), kind, activation, dtype)
     o = options_of(activation, False, ignore_index)
     grad = run_all(x, target, o)["sorted grad"]
     # Errors that differ in float64 alone are ties, or in another order, in float32.
@@ -119,7 +129,7 @@ def test_gradient_of_the_sort(activation: str, dtype: torch.dtype, kind: str) ->
 @by_activation
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_widened(activation: str, dtype: torch.dtype) -> None:
-    x, target, _ = sample((2, 3, 501), "labels", activation, dtype)
+    x, target, _ = problem((2, 3, 501), "labels", activation, dtype)
     o = options_of(activation)
     half, single = run_all(x, target, o), run_all(x.float(), target, o)
     for name, value in half.items():
@@ -142,7 +152,7 @@ def test_nothing_counts(activation: str) -> None:
 @by_activation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_nan_is_flagged_where_it_counts(activation: str, dtype: torch.dtype) -> None:
-    x, target, _ = sample((2, 3, 600), "labels", activation, dtype)
+    x, target, _ = problem((2, 3, 600), "labels", activation, dtype)
     o = options_of(activation, True, 255)
     x[0, 1, 5] = x[1, 2, 7] = torch.nan
     target[0, 5] = 255  # does not count
