@@ -86,6 +86,7 @@ def test_planted_error_is_reported(
     "primitive",
     [
         "region_sums",
+        "lovasz",
         "distance_transform",
         "region_masks",
         "hardest_voxels",
