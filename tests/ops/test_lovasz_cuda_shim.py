@@ -48,7 +48,8 @@ def check_histogram(x: Tensor, target: Tensor, options: Options) -> Result:
     assert_counts(ours.counts, exact.counts)
     # An offset of 16 bits stands for 256 of them, 128 and a half away from the first; and a bin is
     # 2^-bits of the error wide.
-    assert_result(ours, exact, x.dtype, 128.5 * 2.0 ** -(16 + options.bits))
+    offsets = 128.5 * 2.0 ** -(16 + options.bits)
+    assert_result(ours, exact, x.dtype, offsets + epsilon(x.dtype))
     return ours
 
 
