@@ -77,6 +77,7 @@ void find_slopes(const Tensor& input, const Problem& problem, const SortMemory& 
   sorted.channels = problem.channels;
   sorted.hinge = problem.activation == Activation::kHinge;
   sorted.items = problem.items;
+  sorted.item_voxels = uint32_t(problem.voxels);
   sorted.before = memory.value(spare);
   sorted.heads = reinterpret_cast<uint32_t*>(memory.key(spare));
   sorted.ends = sorted.heads + total;

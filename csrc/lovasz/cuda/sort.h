@@ -30,7 +30,8 @@ struct Sorted {
   int64_t rows;    // images times classes
   int channels;
   bool hinge;
-  int64_t items;          // of an image
+  int64_t items;  // of an image
+  uint32_t item_voxels;
   uint32_t* before;       // foreground voxels before each place
   uint32_t* heads;        // where its group begins
   uint32_t* ends;         // and ends, at its head

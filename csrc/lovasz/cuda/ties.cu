@@ -14,10 +14,11 @@ constexpr int kTieWarps = kTieThreads / 32;
 struct Places {
   int64_t row, first, last, begin, step;
   SL_DEVICE explicit Places(const Sorted& sorted) {
-    row = blockIdx.x / sorted.blocks;
+    const unsigned blocks = unsigned(sorted.blocks);  // divisions of 64 bits are slow
+    row = blockIdx.x / blocks;
     first = row * sorted.voxels;
     last = first + sorted.voxels;
-    begin = first + blockIdx.x % sorted.blocks * kTieThreads + threadIdx.x;
+    begin = first + int64_t(blockIdx.x % blocks) * kTieThreads + threadIdx.x;
     step = sorted.blocks * kTieThreads;
   }
 };
@@ -64,8 +65,8 @@ SL_DEVICE Increments of_group(const Sorted& sorted, const Places& places, int64_
 // Stores dL/dm of the voxel at a place.
 template <class T>
 SL_DEVICE void store_slope(const Sorted& sorted, int64_t row, uint32_t value, T slope) {
-  const int64_t image = row / sorted.channels, c = row % sorted.channels;
-  const auto of_item = uint32_t(sorted.voxels / sorted.items);
+  const unsigned channels = unsigned(sorted.channels), of_item = sorted.item_voxels;
+  const int64_t image = unsigned(row) / channels, c = unsigned(row) % channels;
   const uint32_t item = (value >> 1) / of_item, voxel = (value >> 1) % of_item;
   const int64_t plane = (image * sorted.items + item) * sorted.channels + c;
   static_cast<T*>(sorted.slopes)[plane * of_item + voxel] = slope;
