@@ -59,5 +59,5 @@ def _group(sync: bool | str | dist.ProcessGroup) -> dist.ProcessGroup | None:
             "call torch.distributed.init_process_group first, or leave sync=False"
         )
     if isinstance(sync, str):
-        return distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,no-any-return,arg-type]
+        return distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
     return None if isinstance(sync, bool) else sync
