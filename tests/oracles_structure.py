@@ -103,7 +103,8 @@ def structural_errors(volume: Volume) -> Tensor:
         some = variance > 1e-28  # not its rounding
         deviation = torch.where(some, torch.where(some, variance, 1).sqrt(), 0)
         c = volume.option("c", 0.01)
-        return ((x.view(volume.size) - mean + c) / (deviation + c)).flatten()
+        result: Tensor = (x.view(volume.size) - mean + c) / (deviation + c)
+        return result.flatten()
 
     rows = [
         torch.stack(

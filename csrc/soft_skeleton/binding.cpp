@@ -14,7 +14,10 @@ namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kParallelWork = 8192;      // voxels below which one thread does all
+constexpr int64_t kParallelWork = 8192;  // voxels below which one thread does all
+// Scratch memory of all threads, per value: no more threads than fit, where they would take more
+// memory than the maps that they work on.
+constexpr double kScratchPerValue = 2.5;
 constexpr int64_t kMaxIterations = 1 << 20;  // numbers of slices stay far from overflow
 
 void check(const Tensor& values, int64_t iterations, int64_t first) {
@@ -31,10 +34,10 @@ void check(const Tensor& values, int64_t iterations, int64_t first) {
 Problem describe(const Tensor& values, const Tensor& out, int64_t iterations) {
   Problem problem{};
   problem.rank = int32_t(values.dim() - 2);
-  for (int d = 0; d < 3; ++d) {
-    const int64_t missing = 3 - problem.rank;
-    problem.size[d] = d < missing ? 1 : values.size(2 + d - missing);
-  }
+  for (int d = 0; d < 3; ++d) problem.size[d] = 1;
+  problem.size[2] = values.size(problem.rank + 1);
+  if (problem.rank > 1) problem.size[0] = values.size(2);  // of an image a row is a slice
+  if (problem.rank > 2) problem.size[1] = values.size(3);
   // After so many erosions the minimum has reached every voxel: nothing changes any more.
   problem.iterations = std::min(iterations, problem.size[0] + problem.size[1] + problem.size[2]);
   problem.values = const_view_of(values, true);
@@ -49,12 +52,18 @@ void run(const Problem& problem, int64_t batch, int64_t channels, int64_t first,
   const int64_t planes = batch * (channels - first), slices = problem.size[0];
   const int64_t voxels = slices * problem.size[1] * problem.size[2];
   if (planes == 0 || voxels == 0) return;
+  const size_t scratch = chosen.scratch_bytes(problem, backward);
+  const int64_t value_bytes = problem.values.dtype == Dtype::kFloat64 ? 8 : 4;
+  const int64_t affordable =
+      int64_t(kScratchPerValue * double(value_bytes * planes * voxels) / double(scratch));
   const int64_t threads =
-      planes * voxels <= kParallelWork ? 1 : int64_t(torch::stable::get_num_threads());
+      planes * voxels <= kParallelWork
+          ? 1
+          : std::clamp<int64_t>(affordable, 1, torch::stable::get_num_threads());
   const int64_t reach = (problem.iterations + 2) * (backward ? 2 : 1);
   const int64_t most = std::max<int64_t>(1, slices / reach);
   const int64_t cuts = std::min((threads + planes - 1) / planes, most);
-  for_each_task(planes * cuts, threads, chosen.scratch_bytes(problem, backward), [&] {
+  for_each_task(planes * cuts, threads, scratch, [&] {
     return [&](int64_t task, void* scratch) {
       const int64_t plane = task / cuts, cut = task % cuts;
       const int64_t item = plane / (channels - first), channel = first + plane % (channels - first);

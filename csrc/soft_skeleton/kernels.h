@@ -10,8 +10,8 @@
 namespace segloss::soft_skeleton {
 
 struct Problem {
-  int64_t size[3];  // slices, rows, voxels of a row; 1 where there are fewer dimensions
-  int32_t rank;     // of the volume: windows of the erosion reach along so many dimensions
+  int64_t size[3];  // slices, rows of a slice, voxels of a row; an image's rows are its slices
+  int32_t rank;     // of the volume: 1 has no windows along the slices, 1 and 2 none along the rows
   int64_t iterations;
   View values;
   View grad;  // of the skeleton, in backward

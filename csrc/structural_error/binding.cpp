@@ -31,10 +31,11 @@ void set_windows(Problem& problem, int rank, double sigma) {
   double sum = 0;
   for (int64_t d = 0; d <= 2 * r; ++d)
     sum += std::exp(-0.5 * double((d - r) * (d - r)) / (sigma * sigma));
+  const bool reaches[3] = {rank > 1, rank > 2, true};
   for (int axis = 0; axis < 3; ++axis) {
     for (int64_t d = 0; d <= 2 * r; ++d) {
       const double g = std::exp(-0.5 * double((d - r) * (d - r)) / (sigma * sigma)) / sum;
-      problem.window[axis][d] = axis >= 3 - rank ? g : double(d == r);
+      problem.window[axis][d] = reaches[axis] ? g : double(d == r);
     }
   }
 }
@@ -53,7 +54,10 @@ Tensor run(const Tensor& values, const Tensor& target, const Tensor* grad, int64
 
   Problem problem{};
   const int rank = int(values.dim() - 2);
-  for (int d = 0; d < 3; ++d) problem.size[d] = d < 3 - rank ? 1 : values.size(d + rank - 1);
+  for (int d = 0; d < 3; ++d) problem.size[d] = 1;
+  problem.size[2] = values.size(rank + 1);
+  if (rank > 1) problem.size[0] = values.size(2);  // of an image a row is a slice
+  if (rank > 2) problem.size[1] = values.size(3);
   problem.radius = window_size / 2;
   set_windows(problem, rank, sigma);
   problem.constant = constant;

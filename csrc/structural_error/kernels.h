@@ -12,7 +12,7 @@ namespace segloss::structural_error {
 constexpr int64_t kMaxRadius = 32;
 
 struct Problem {
-  int64_t size[3];  // slices, rows, voxels of a row; 1 where there are fewer dimensions
+  int64_t size[3];  // slices, rows of a slice, voxels of a row; an image's rows are its slices
   int64_t radius;
   double window[3][2 * kMaxRadius + 1];  // along each axis; of one that is missing 1 in the middle
   double constant;

@@ -165,14 +165,15 @@ def _skeleton_sums(
             impl=keywords.impl,
         ).rows
 
-    weight = _target_skeleton(input, labels, iterations, keywords)
-    if voxel_weight is not None:
-        weight = weight.to(voxel_weight.dtype) * voxel_weight
-    of_target = sums(input, keywords.activation, ("pred", "weight"), weight)
     p = activated(*widened(input, labels, keywords), keywords.activation)
     skeleton = soft_skeleton(p, iterations, first=first, impl=keywords.impl)
     terms = ("tp", "pred", "target", "weight")
     of_prediction = sums(skeleton, "probabilities", terms, voxel_weight)
+    # Last, so that backward begins here, and its weights are gone when skeletons are formed again.
+    weight = _target_skeleton(input, labels, iterations, keywords)
+    if voxel_weight is not None:
+        weight = weight.to(voxel_weight.dtype) * voxel_weight
+    of_target = sums(input, keywords.activation, ("pred", "weight"), weight)
     rows = torch.cat([of_prediction[:2], of_target, of_prediction[2:]])
     return RegionSums(ROWS, rows)
 

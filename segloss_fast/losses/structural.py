@@ -67,22 +67,17 @@ def structural_similarity_loss(
         impl=checked.impl,
     )
     with torch.no_grad():
-        weight, hard = _hard(error.detach(), counted, beta, checked)
-    count = hard
+        weight, easy = _hard(error.detach(), counted, beta, checked)
+        constant = _cross_entropies(x, p, t, categorical, checked.activation).masked_fill_(easy, 0)
+        count = easy.logical_not_().to(torch.bfloat16)  # in which 0 and 1 are exact
     if voxel_weight is not None:
-        weight, count = weight * voxel_weight, hard * voxel_weight
+        weight, count = weight * voxel_weight, count.to(voxel_weight.dtype) * voxel_weight
+        constant = constant * voxel_weight.detach()
     through_nll = sums(nll, weight).sum(0)
     # The other factor's derivative: e times the constant cross-entropy, whose value is not added.
-    with torch.no_grad():
-        constant = _cross_entropies(x, t, categorical, checked.activation)
-        constant *= count
-    through_error = torch.linalg.vecdot(error.flatten(2), constant.flatten(2)).to(plain.dtype)
-    rows = torch.stack(
-        [
-            through_nll + (through_error - through_error.detach()),
-            count.flatten(2).sum(2, dtype=plain.dtype).expand_as(through_nll),
-        ]
-    )
+    through_error = (error * constant).sum(list(range(2, error.dim()))).to(plain.dtype)
+    hard_nll = through_nll + (through_error - through_error.detach())
+    rows = torch.stack([hard_nll, sums(("weight",), count)[0]])
     both = RegionSums((*cross_entropy.terms, *HARD), torch.cat([plain, rows]))
     parts = [cross_entropy, Part(HARD, lambda sums: _mean(sums, checked), 1 - lambda_ce)]
     return finish(parts, both, input, checked, has_background_row=checked.include_background)
@@ -164,11 +159,11 @@ def _check(window_size: int, sigma: float, beta: float, c: float, lambda_ce: flo
 def _hard(
     error: Tensor, counted: Tensor | None, beta: float, keywords: Voxel
 ) -> tuple[Tensor, Tensor]:
-    """Return the errors of hard voxels, 0 elsewhere, and which are hard, ``[B, C, *S]``."""
+    """Return the errors of hard voxels, 0 elsewhere, and which are easy, ``[B, C, *S]``."""
     if counted is not None:
         error = error.masked_fill(~counted, 0)
     if error.numel() == 0:
-        return error, torch.zeros_like(error, dtype=torch.bool)
+        return error, torch.ones_like(error, dtype=torch.bool)
     largest = error.flatten(1).amax(1)
     if keywords.batch:
         largest = largest.amax(0, keepdim=True)
@@ -176,38 +171,47 @@ def _hard(
         largest = largest_over_ranks(largest, keywords.sync)
     # Negated, so that a NaN makes all voxels hard, and the loss NaN.
     easy = error <= beta * largest.view(-1, *[1] * (error.dim() - 1))
-    return error.masked_fill(easy, 0), easy.logical_not_()
+    return error.masked_fill(easy, 0), easy
 
 
-def _cross_entropies(x: Tensor, t: Tensor, categorical: bool, activation: str) -> Tensor:
+def _cross_entropies(x: Tensor, p: Tensor, t: Tensor, categorical: bool, activation: str) -> Tensor:
     """Return -t log p, or the binary cross-entropy, of every voxel and class, one class at a time.
 
     Args:
         x: Input, without NaN where ignored, ``[B, C, *S]``.
+        p: Its probabilities.
         t: Masks or values, ``[B, C, *S]``.
         categorical: Whether classes compete.
         activation: Of the loss.
     """
-    x = x.detach()
-    total = x.logsumexp(1) if activation == "softmax" else None
+    total = None
+    if activation == "softmax":  # the log of the sum of e^x, by way of the largest
+        total = x.amax(1) - p.amax(1).log()
     out = torch.empty_like(x)
     for c in range(x.shape[1]):
-        own, inside = x[:, c], t[:, c].to(x.dtype)
+        own, inside = x[:, c], t[:, c]
         if total is not None:
             nll = total - own
-        elif activation == "sigmoid":
-            nll = softplus(-own)
         else:
-            nll = -own.log().clamp_min(LOG_MIN)
-        # A product whose factor t is 0 is 0, whatever the logarithm.
-        value = torch.where(inside == 0, 0, inside * nll)
+            nll = softplus(-own) if activation == "sigmoid" else _minus_log(own)
+        other = None
         if not categorical:
-            other = (
-                softplus(own) if activation == "sigmoid" else -(1 - own).log().clamp_min(LOG_MIN)
-            )
-            value += torch.where(inside == 1, 0, (1 - inside) * other)
-        out[:, c] = value
+            other = softplus(own) if activation == "sigmoid" else _minus_log(1 - own)
+        out[:, c] = _blend(inside, nll, other)
     return out
+
+
+def _minus_log(p: Tensor) -> Tensor:
+    return p.log().clamp_min(LOG_MIN).neg_()
+
+
+def _blend(t: Tensor, nll: Tensor, other: Tensor | None) -> Tensor:
+    """Return t nll + (1 - t) other; a product whose factor is 0 is 0, whatever the logarithm."""
+    if t.dtype == torch.bool:
+        return torch.where(t, nll, 0 if other is None else other)
+    t = t.to(nll.dtype)
+    inside = torch.where(t == 0, 0, t * nll)
+    return inside if other is None else inside + torch.where(t == 1, 0, (1 - t) * other)
 
 
 def _mean(sums: RegionSums, keywords: Voxel) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import monai.losses
@@ -26,13 +27,22 @@ def modules(pair: Any, draw: Draw, impl: str) -> tuple[nn.Module, nn.Module]:  #
     own = (
         {} if pair[0] is segloss_fast.SoftClDiceLoss else {"alpha": draw.random.choice([0.5, 0.2])}
     )
-    common = {"include_background": draw.common["include_background"], **smooth, **own}
+    common: dict[str, Any] = {
+        "include_background": draw.common["include_background"],
+        **smooth,
+        **own,
+    }
     common["reduction"] = draw.reduction
     iterations = draw.random.choice([0, 1, 3, 10])
     activation = "sigmoid" if draw.sigmoid else "softmax"
     ours = pair[0](activation=activation, iterations=iterations, impl=impl, **common)
     theirs = pair[1](iter_=iterations, to_onehot_y=draw.classes > 1, **{activation: True}, **common)
     return ours, theirs
+
+
+def on(loss: nn.Module, target: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the loss as a function of the input."""
+    return lambda x: loss(x, target)
 
 
 @by_impl
@@ -44,8 +54,8 @@ def test_equals_monai(impl: str, seed: int, pair: Any) -> None:  # noqa: ANN401
     if draw.random.random() < 0.4:  # saturated: most probabilities are exactly 0 or 1
         x = 200 * x.sign()
     ours, theirs = modules(pair, draw, impl)
-    value, grad = gradient(lambda x: ours(x, draw.labels), x)
-    true_value, true_grad = gradient(lambda x: theirs(x, draw.labels.double()), x)
+    value, grad = gradient(on(ours, draw.labels), x)
+    true_value, true_grad = gradient(on(theirs, draw.labels.double()), x)
     assert relative_l2(value, true_value) < 1e-12
     if true_grad.norm() > 1e-9:
         assert relative_l2(grad, true_grad) < 1e-10
@@ -62,10 +72,8 @@ def test_equals_monai_where_probabilities_are_equal(impl: str, pair: Any) -> Non
         draw.labels = torch.randint(0, 3, (2, 1, *shape[2:]))
         draw.sigmoid = True
         ours, theirs = modules(pair, draw, impl)
-        value, grad = gradient(lambda x, ours=ours, y=draw.labels: ours(x, y), x)
-        true_value, true_grad = gradient(
-            lambda x, theirs=theirs, y=draw.labels: theirs(x, y.double()), x
-        )
+        value, grad = gradient(on(ours, draw.labels), x)
+        true_value, true_grad = gradient(on(theirs, draw.labels.double()), x)
         assert relative_l2(value, true_value) < 1e-12
         assert relative_l2(grad, true_grad) < 1e-10
 
@@ -77,8 +85,8 @@ def test_dense_targets_equal_monai(impl: str) -> None:
     theirs = monai.losses.SoftclDiceLoss(sigmoid=True)
     for target in (t, t.round(), t.round().to(torch.uint8), t.round() != 0):
         ours = segloss_fast.SoftClDiceLoss(activation="sigmoid", impl=impl)
-        value, grad = gradient(lambda x, ours=ours, t=target: ours(x, t), x)
-        true_value, true_grad = gradient(lambda x, t=target: theirs(x, t.float()), x)
+        value, grad = gradient(on(ours, target), x)
+        true_value, true_grad = gradient(on(theirs, target.float()), x)
         assert relative_l2(value, true_value) < TOLERANCE
         assert relative_l2(grad, true_grad) < TOLERANCE
 

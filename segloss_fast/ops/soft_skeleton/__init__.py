@@ -13,9 +13,10 @@ Where voxels are equal, as in background and saturated regions, the derivative i
 pooling and minimum, and so MONAI's: of a window's equal voxels the first in memory takes the
 gradient, and equal minima along different axes share it, half and half.
 
-The kernels keep nothing of the size of the map: they sweep through its slices, forward's filters
-running again in backward just ahead of the gradient's. Scratch memory is about (k + 2)(6 k + 36)
-bytes per voxel of one slice, for each thread, in float32.
+The kernels keep nothing of the size of the map: they sweep through its slices (of an image, its
+rows), forward's filters running again in backward just ahead of the gradient's. Scratch memory is
+6 (k + 1)(k + 5) + 36 k + 68 bytes per voxel of one slice, for each thread, in float32; no more
+threads work than have 2.5 times the map's memory between them.
 """
 
 from __future__ import annotations

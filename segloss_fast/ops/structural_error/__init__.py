@@ -10,8 +10,7 @@ Where all of a window is equal, sd has no derivative; it is taken as 0. Source: 
 https://arxiv.org/abs/1910.08711.
 
 Backward computes the windows again. The kernels sweep through the slices of a map and keep some
-of them: about 48 bytes per voxel of a slice and voxel of the window's size, for each thread, in
-float32.
+of them: about 48 window_size bytes per voxel of a slice, for each thread, in float32.
 """
 
 from __future__ import annotations
