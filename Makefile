@@ -54,8 +54,10 @@ $(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
 	$(BIN)/python -m segloss_fast
 	touch $@
 
+# The models of segmentation-models-pytorch need torchvision and timm; its losses, peers, torch only.
 $(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.base pyproject.toml
 	$(PIP) $$($(BIN)/python scripts/extra.py $*)
+	$(if $(filter test,$*),$(PIP) --no-deps segmentation-models-pytorch==0.6.0)
 	touch $@
 
 clean:

@@ -3,7 +3,7 @@
     python -m pytest benchmarks/bench_losses.py --benchmark-only -o addopts=
 
 What is measured, and how it is published, is as in bench_region_sums.py. A loss joins by a line in
-contenders.LOSSES and one in eager_losses.EAGER. ``DeepSupervision`` is DiceCE over five levels,
+contenders.LOSSES and one among the eager definitions. ``DeepSupervision`` is DiceCE over five levels,
 against MONAI's. A test fails if the two sides do not compute the same.
 """
 
@@ -13,8 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import compare
-from benchmarks.contenders import Case, cube, pairs
-from benchmarks.eager_losses import EAGER
+from benchmarks.contenders import EAGER, Case, cube, pairs
 from benchmarks.harness import MODES, Effort
 
 CASES = [

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 import segloss_fast
-from benchmarks.eager_losses import EAGER
+from benchmarks.eager_losses import EAGER_FORMULAS
+from benchmarks.eager_structural import EAGER_STRUCTURES
+from benchmarks.eager_topk import EAGER_TOPK
 from benchmarks.harness import LossFunction, Tensors
 from benchmarks.tables import DEFINITION, OVER_FIELDS
 
@@ -33,7 +35,15 @@ LOSSES = {
     "Combo": segloss_fast.ComboLoss,
     "ExpLog": segloss_fast.ExpLogLoss,
     "UnifiedFocal": segloss_fast.UnifiedFocalLoss,
+    "TopK": segloss_fast.TopKLoss,
+    "DiceTopK": segloss_fast.DiceTopKLoss,
+    "WassersteinDice": segloss_fast.GeneralizedWassersteinDiceLoss,
+    "SoftClDice": segloss_fast.SoftClDiceLoss,
+    "SoftDiceClDice": segloss_fast.SoftDiceClDiceLoss,
+    "StructuralSimilarity": segloss_fast.StructuralSimilarityLoss,
 }
+# Without a peer of their own: the definition in eager PyTorch is timed beside them.
+EAGER = {**EAGER_FORMULAS, **EAGER_TOPK, **EAGER_STRUCTURES}
 SIGMOID = ("BalancedCE", "Combo")  # also of several classes
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")

@@ -15,7 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, o
 SMOOTH = 1e-5
 
 
-def _one_hot(input: Tensor, target: Tensor) -> Tensor:
+def one_hot_map(input: Tensor, target: Tensor) -> Tensor:
+    """Return the target as ``[B, C, *S]``, of the input's dtype."""
     return one_hot(target[:, 0].long(), input.shape[1]).movedim(-1, 1).to(input.dtype)
 
 
@@ -37,19 +38,19 @@ def _tversky(p: Tensor, t: Tensor, alpha: float, beta: float) -> Tensor:
 
 def focal_tversky(input: Tensor, target: Tensor) -> Tensor:
     """Abraham and Khan 2019."""
-    index = _tversky(input.softmax(1), _one_hot(input, target), 0.3, 0.7)
+    index = _tversky(input.softmax(1), one_hot_map(input, target), 0.3, 0.7)
     return ((1 - index) ** 0.75).mean()
 
 
 def log_cosh_dice(input: Tensor, target: Tensor) -> Tensor:
     """Jadon 2020."""
-    dice = _dice(input.softmax(1), _one_hot(input, target))
+    dice = _dice(input.softmax(1), one_hot_map(input, target))
     return torch.log(torch.cosh(1 - dice)).mean()
 
 
 def sensitivity_specificity(input: Tensor, target: Tensor) -> Tensor:
     """Brosch 2015."""
-    p, t = input.softmax(1), _one_hot(input, target)
+    p, t = input.softmax(1), one_hot_map(input, target)
     axes = _axes(p)
     error = (t - p) ** 2
     sensitivity = (error * t).sum(axes) / (t.sum(axes) + SMOOTH)
@@ -59,7 +60,7 @@ def sensitivity_specificity(input: Tensor, target: Tensor) -> Tensor:
 
 def generalized_dice(input: Tensor, target: Tensor) -> Tensor:
     """Sudre 2017."""
-    p, t = input.softmax(1), _one_hot(input, target)
+    p, t = input.softmax(1), one_hot_map(input, target)
     axes = _axes(p)
     weight = 1 / t.sum(axes).clamp_min(1) ** 2
     numerator = 2 * (weight * (p * t).sum(axes)).sum(1) + SMOOTH
@@ -69,14 +70,14 @@ def generalized_dice(input: Tensor, target: Tensor) -> Tensor:
 
 def generalized_dice_focal(input: Tensor, target: Tensor) -> Tensor:
     """Sudre 2017 and Lin 2017."""
-    log_p, t = log_softmax(input, 1), _one_hot(input, target)
+    log_p, t = log_softmax(input, 1), one_hot_map(input, target)
     focal = -(t * (1 - log_p.exp()) ** 2 * log_p).sum(1).mean()
     return generalized_dice(input, target) + focal
 
 
 def mcc(input: Tensor, target: Tensor) -> Tensor:
     """Abhishek and Hamarneh 2021."""
-    p, t = input.softmax(1), _one_hot(input, target)
+    p, t = input.softmax(1), one_hot_map(input, target)
     axes = _axes(p)
     tp, tn = (p * t).sum(axes), ((1 - p) * (1 - t)).sum(axes)
     fp, fn = (p * (1 - t)).sum(axes), ((1 - p) * t).sum(axes)
@@ -86,7 +87,7 @@ def mcc(input: Tensor, target: Tensor) -> Tensor:
 
 def balanced_ce(input: Tensor, target: Tensor) -> Tensor:
     """Xie and Tu 2015."""
-    t = _one_hot(input, target)
+    t = one_hot_map(input, target)
     beta = 1 - t.mean(_axes(t), keepdim=True)
     weight = beta * t + (1 - beta) * (1 - t)
     return binary_cross_entropy_with_logits(input, t, weight)
@@ -94,14 +95,14 @@ def balanced_ce(input: Tensor, target: Tensor) -> Tensor:
 
 def combo(input: Tensor, target: Tensor) -> Tensor:
     """Taghanaki 2018."""
-    t = _one_hot(input, target)
+    t = one_hot_map(input, target)
     cross_entropy = binary_cross_entropy_with_logits(input, t) / 2
     return 0.5 * cross_entropy - 0.5 * _dice(input.sigmoid(), t).mean()
 
 
 def exp_log(input: Tensor, target: Tensor) -> Tensor:
     """Wong 2018."""
-    log_p, t = log_softmax(input, 1), _one_hot(input, target)
+    log_p, t = log_softmax(input, 1), one_hot_map(input, target)
     dice = (-torch.log(_dice(log_p.exp(), t))) ** 0.3
     weight = (1 / t.mean(_axes(t), keepdim=True)) ** 0.5
     nll = -(t * log_p).sum(1)
@@ -110,7 +111,7 @@ def exp_log(input: Tensor, target: Tensor) -> Tensor:
 
 def unified_focal(input: Tensor, target: Tensor) -> Tensor:
     """Yeung 2022, asymmetric."""
-    log_p, t = log_softmax(input, 1), _one_hot(input, target)
+    log_p, t = log_softmax(input, 1), one_hot_map(input, target)
     p = log_p.exp()
     nll = -t * log_p
     background = 0.4 * (1 - p[:, 0]) ** 0.5 * nll[:, 0]
@@ -120,7 +121,7 @@ def unified_focal(input: Tensor, target: Tensor) -> Tensor:
     return 0.5 * focal + 0.5 * tversky
 
 
-EAGER: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+EAGER_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "FocalTversky": focal_tversky,
     "LogCoshDice": log_cosh_dice,
     "SensitivitySpecificity": sensitivity_specificity,

@@ -7,10 +7,13 @@ The default options of ours.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from benchmarks.eager_losses import one_hot_map
 
 _POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
@@ -18,7 +21,7 @@ _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 def soft_cl_dice(input: Tensor, target: Tensor, iterations: int = 3) -> Tensor:
     """Shit 2021; with MONAI's smoothing."""
-    p, t = input.softmax(1), _one_hot(input, target)
+    p, t = input.softmax(1), one_hot_map(input, target)
     s_p, s_t = _skeleton(p, iterations), _skeleton(t, iterations)
     axes = list(range(1, p.dim()))
     precision = ((s_p * t).sum(axes) + 1) / (s_p.sum(axes) + 1)
@@ -28,7 +31,7 @@ def soft_cl_dice(input: Tensor, target: Tensor, iterations: int = 3) -> Tensor:
 
 def soft_dice_cl_dice(input: Tensor, target: Tensor) -> Tensor:
     """Shit 2021: half Dice, half clDice."""
-    p, t = input.softmax(1), _one_hot(input, target)
+    p, t = input.softmax(1), one_hot_map(input, target)
     axes = list(range(2, p.dim()))
     dice = (2 * (p * t).sum(axes) + 1) / (p.sum(axes) + t.sum(axes) + 1)
     return 0.5 * (1 - dice).mean() + 0.5 * soft_cl_dice(input, target)
@@ -37,7 +40,7 @@ def soft_dice_cl_dice(input: Tensor, target: Tensor) -> Tensor:
 def structural_similarity(input: Tensor, target: Tensor) -> Tensor:
     """Zhao 2019, window of 3, sigma 1.5; means of values and squares by padded convolutions."""
     logs = input.log_softmax(1)
-    p, t = logs.exp(), _one_hot(input, target)
+    p, t = logs.exp(), one_hot_map(input, target)
     line = input.new_tensor([math.exp(-(d**2) / 4.5) for d in (-1, 0, 1)])
     window = line
     for _ in range(input.dim() - 3):
@@ -49,10 +52,6 @@ def structural_similarity(input: Tensor, target: Tensor) -> Tensor:
     loss = -t * logs
     structural = (hard * error * loss).sum() / hard.sum()
     return 0.5 * loss.sum(1).mean() + 0.5 * structural
-
-
-def _one_hot(input: Tensor, target: Tensor) -> Tensor:
-    return F.one_hot(target[:, 0].long(), input.shape[1]).movedim(-1, 1).to(input.dtype)
 
 
 def _normalized(x: Tensor, window: Tensor) -> Tensor:
@@ -85,3 +84,10 @@ def _erode(x: Tensor) -> Tensor:
     for other in along[1:]:
         minimum = torch.minimum(minimum, other)
     return minimum
+
+
+EAGER_STRUCTURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "SoftClDice": soft_cl_dice,
+    "SoftDiceClDice": soft_dice_cl_dice,
+    "StructuralSimilarity": structural_similarity,
+}

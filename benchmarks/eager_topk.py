@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
+
+from benchmarks.eager_losses import one_hot_map
 
 SMOOTH = 1e-5
 
@@ -24,7 +26,7 @@ def topk(input: Tensor, target: Tensor) -> Tensor:
 def dice_topk(input: Tensor, target: Tensor) -> Tensor:
     """Dice and TopK, added up."""
     p = input.softmax(1)
-    t = one_hot(target[:, 0].long(), input.shape[1]).movedim(-1, 1).to(input.dtype)
+    t = one_hot_map(input, target)
     axes = list(range(2, p.dim()))
     dice = (2 * (p * t).sum(axes) + SMOOTH) / (p.sum(axes) + t.sum(axes) + SMOOTH)
     return 1 - dice.mean() + topk(input, target)

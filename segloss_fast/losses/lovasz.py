@@ -170,7 +170,11 @@ def lovasz_softmax_loss(
     return _evaluate("softmax", input, target, voxel_weight, checked)
 
 
-class LovaszSoftmaxLoss(Loss):
+class _LovaszLoss(Loss):
+    shares_sums = False  # region_sums has no part in it
+
+
+class LovaszSoftmaxLoss(_LovaszLoss):
     """Lovász-softmax: the Jaccard loss of each class, extended to the softmax, mean over classes.
 
     Per class the sum of ``abs(t - p) g``, g what each voxel adds to ``1 - intersection / union`` in
@@ -207,7 +211,7 @@ def lovasz_sigmoid_loss(
     return _evaluate("sigmoid", input, target, voxel_weight, checked)
 
 
-class LovaszSigmoidLoss(Loss):
+class LovaszSigmoidLoss(_LovaszLoss):
     """Lovász loss of one or several sigmoids: multi-label, classes may overlap.
 
     Per class the sum of ``abs(t - p) g``, as in :class:`LovaszSoftmaxLoss`, with p the sigmoid of
@@ -242,7 +246,7 @@ def lovasz_hinge_loss(
     return _evaluate("hinge", input, target, voxel_weight, checked)
 
 
-class LovaszHingeLoss(Loss):
+class LovaszHingeLoss(_LovaszLoss):
     """Lovász hinge: the Jaccard loss extended to the margins of the logits.
 
     Per class the sum of ``max(0, 1 - x (2 t - 1)) g``, as in :class:`LovaszSoftmaxLoss`, for binary

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +10,7 @@ import torch
 from segloss_fast import functional
 from tests.helpers import relative_l2
 from tests.ops.lovasz_samples import IMPLS
+from tests.peers import smp_losses
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 by_method = pytest.mark.parametrize("method", ["sort", "histogram"])
@@ -27,18 +24,7 @@ def kornia() -> Any:  # noqa: ANN401
 
 @pytest.fixture(scope="module")
 def smp() -> Any:  # noqa: ANN401
-    """Its losses alone: the package itself imports timm and torchvision, and their models.
-
-    They need a torchvision of the same build as torch, so it is no dependency of the tests:
-    ``pip install --no-deps segmentation-models-pytorch==0.6.0`` is enough for them.
-    """
-    spec = find_spec("segmentation_models_pytorch")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("segmentation-models-pytorch is not installed")
-    package = ModuleType("smp_losses")
-    package.__path__ = [f"{spec.submodule_search_locations[0]}/losses"]
-    sys.modules["smp_losses"] = package
-    return importlib.import_module("smp_losses.lovasz")
+    return smp_losses("lovasz")
 
 
 def case(seed: int, classes: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -78,4 +78,6 @@ def near_an_edge(m: Tensor, activation: str) -> Tensor:
     above = torch.cat([lower, 2 * lower[-1:]])[k]
     slack = 1e-5 * e.clamp_min(1e-2 if activation == "hinge" else 1e-9)
     near = (e - below < slack) | (above - e < slack)
-    return near & (e > 0) if activation == "hinge" else near | ((0.5 - e).abs() < 1e-5)
+    if activation == "hinge":  # those below the first edge are moved there
+        return (near | (e < lower[1])) & (e > 0)
+    return near | ((0.5 - e).abs() < 1e-5)

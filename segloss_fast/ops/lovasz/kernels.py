@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -16,11 +15,6 @@ from segloss_fast._native import why_no_native, why_no_triton
 from segloss_fast.ops.lovasz import reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 from segloss_fast.ops.region_sums.kernels import check_labels_on_device
-
-_BUILT = {
-    device: hasattr(torch.ops.segloss_fast, f"_lovasz_count_{device}") for device in ("cpu", "cuda")
-}
-_TRITON = find_spec("segloss_fast.ops.lovasz.triton_launch") is not None
 
 
 def preference(device: torch.device) -> tuple[str, ...]:
@@ -37,13 +31,8 @@ def why_not(
 ) -> str | None:
     """Return why these kernels cannot serve such an input, None where they can."""
     if impl != "triton":
-        reason = why_no_native("lovasz", device)
-        if reason is None and not _BUILT[device.type]:
-            return "the native module was built without lovasz; rebuild it (make build)"
-        return reason
+        return why_no_native("lovasz", device)
     reason = why_no_triton("lovasz", device)
-    if reason is None and not _TRITON:
-        return "lovasz has no Triton kernels"
     if reason is None and method == "sort":
         return "the Triton kernels have no sort; use method 'histogram' or 'auto'"
     if reason is None and dtype == torch.float64:
