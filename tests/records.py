@@ -242,3 +242,10 @@ BOUNDARY_LOSSES = (
 )
 
 LOSSES = (*REGION_SUM_LOSSES, *BOUNDARY_LOSSES)
+
+# By the activation of the primitive.
+LOVASZ_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
+    "softmax": (segloss_fast.LovaszSoftmaxLoss, functional.lovasz_softmax_loss),
+    "sigmoid": (segloss_fast.LovaszSigmoidLoss, functional.lovasz_sigmoid_loss),
+    "hinge": (segloss_fast.LovaszHingeLoss, functional.lovasz_hinge_loss),
+}

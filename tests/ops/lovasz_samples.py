@@ -11,7 +11,7 @@ from tests.ops import lovasz_definition as definition
 
 ACTIVATIONS = ("softmax", "sigmoid", "hinge")
 IMPLS = impls("lovasz")
-OCTAVES, BITS = bins.DEFAULT
+LAYOUT = {activation: bins.layout(None, activation) for activation in ACTIVATIONS}
 KINDS = ("labels", "ignore", "dense", "rare")
 
 
@@ -71,7 +71,7 @@ def sample(
 
 def near_an_edge(m: Tensor, activation: str) -> Tensor:
     """Whether an error is so near the edge of a bin that rounding could move it across."""
-    lower = definition.edges(OCTAVES, BITS, activation)
+    lower = definition.edges(*LAYOUT[activation], activation)
     e = m if activation == "hinge" else torch.minimum(m, 1 - m)
     k = torch.searchsorted(lower, e, right=True)
     below = lower[(k - 1).clamp_min(0)]

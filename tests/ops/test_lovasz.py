@@ -14,10 +14,9 @@ from tests.helpers import gradient, relative_l2
 from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_samples import (
     ACTIVATIONS,
-    BITS,
     IMPLS,
     KINDS,
-    OCTAVES,
+    LAYOUT,
     foreground_of,
     sample,
 )
@@ -45,7 +44,9 @@ def expected(
         if method == "histogram":
             # 1 - m is as exact as the definition needs it: sample keeps away from the edges.
             def weights(m: Tensor, t: Tensor) -> Tensor:
-                return definition.grouped(definition.bin_of(m, 1 - m, OCTAVES, BITS, activation), t)
+                return definition.grouped(
+                    definition.bin_of(m, 1 - m, *LAYOUT[activation], activation), t
+                )
 
         return definition.loss(m, t, counted, per_image, weights)
 
@@ -247,7 +248,8 @@ def test_what_comes_with_the_loss(impl: str, activation: str, kind: str, method:
 def test_counts(impl: str, activation: str, per_image: bool, bins: int | None) -> None:
     x, target, ignore_index = sample((2, 3, 9, 8), "ignore", activation)
     t, counted = foreground_of(target, 3, ignore_index)
-    octaves, bits = {None: (OCTAVES, BITS), 4096: (16, 7), 1152: (9, 6)}[bins]
+    most = (8, 8) if activation == "hinge" else (16, 7)
+    octaves, bits = {None: LAYOUT[activation], 4096: most, 1152: (9, 6)}[bins]
     found = lovasz_counts(
         x,
         target,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segloss_fast.ops.lovasz.options import Options
 
-DEFAULT = (16, 8)  # E and b; benchmarks/lovasz_accuracy.py has the measurement
+DEFAULT = (16, 8)  # E and b: 8192 bins; benchmarks/lovasz_accuracy.py has the measurement
 OCTAVES = range(9, 17)  # of the numbers that bins can be: exactly one E for each
 BITS = range(12)
 OFFSET_BITS = 16
@@ -33,21 +33,25 @@ def number(octaves: int, bits: int) -> int:
     return 2 * octaves << bits
 
 
-def layout(bins: int | None) -> tuple[int, int]:
+def layout(bins: int | None, activation: str = "softmax") -> tuple[int, int]:
     """Return E and b of a number of bins, those of the default for None.
+
+    Hinge errors have half the octaves, and twice the bins in each, where 16 would be most: their
+    small ones matter less than their large ones.
 
     Raises:
         TypeError: If ``bins`` is not an int or None.
         ValueError: If there are no such bins.
     """
     if bins is None:
-        return DEFAULT
+        bins = number(*DEFAULT)
     if not isinstance(bins, int) or isinstance(bins, bool):
         raise TypeError(f"bins must be an int or None, got {type(bins).__name__}")
     for bits in BITS:
         octaves = bins >> (bits + 1)
         if octaves in OCTAVES and number(octaves, bits) == bins:
-            return octaves, bits
+            halved = activation == "hinge" and octaves == OCTAVES[-1]
+            return (octaves // 2, bits + 1) if halved else (octaves, bits)
     raise ValueError(
         f"bins must be {OCTAVES[0]} to {OCTAVES[-1]} times a power of two, from "
         f"{number(OCTAVES[0], BITS[0])} to {number(OCTAVES[-1], BITS[-1])} "

@@ -194,7 +194,7 @@ for _name, _rule, _setup in (
 def count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the counts and the rows, by the kernels that ``impl`` names; without derivative."""
     operator = torch.ops.segloss_fast.lovasz_count
-    counts, rows = operator(input, target, *_bin_arguments(options, impl))
+    counts, rows = operator(input.detach(), target.detach(), *_bin_arguments(options, impl))
     return counts, rows
 
 

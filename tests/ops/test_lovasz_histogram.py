@@ -1,0 +1,193 @@
+"""The histogram of lovasz: its error bound, on cases made to break it, and what it adds up to."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast import lovasz
+from segloss_fast.ops.lovasz import bins, kernels, reference
+from segloss_fast.ops.lovasz.increments import harmonic, increments
+from segloss_fast.ops.lovasz.options import Options
+from tests.helpers import gradient
+from tests.ops import lovasz_definition as definition
+from tests.ops.lovasz_samples import ACTIVATIONS, IMPLS, LAYOUT
+
+by_impl = pytest.mark.parametrize("impl", IMPLS)
+by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+CASES = 56  # of each kind, activation and length: 2016 in all
+
+
+def options(activation: str, layout: tuple[int, int] | None = None) -> Options:
+    return Options(activation, "histogram", *(layout or LAYOUT[activation]), False, None, False)
+
+
+def logits(kind: str, voxels: int, generator: torch.Generator) -> Tensor:
+    """Return one logit per voxel of every case, ``[CASES, voxels]``, float64."""
+    shape = (CASES, voxels)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if kind == "one_bin":  # all errors of a case in one or two bins, or all the same
+        spread = 10 ** torch.randint(-9, -3, (CASES, 1), generator=generator).double()
+        return 3 * x[:, :1] + spread * x
+    if kind == "edges":  # on the edges of bins: as near as float64 can say
+        lower = definition.edges(*LAYOUT["sigmoid"], "sigmoid")
+        e = lower[torch.randint(1, lower.numel(), shape, generator=generator)]
+        return torch.where(x > 0, 1, -1) * torch.log((1 - e) / e)
+    if kind == "saturated":
+        return 30 * x
+    return 3 * x
+
+
+@by_impl
+@by_activation
+@pytest.mark.parametrize("foreground", ["some", "one", "all"])
+@pytest.mark.parametrize("kind", ["random", "one_bin", "edges", "saturated"])
+def test_loss_is_within_a_bin_of_the_exact_one(
+    impl: str, activation: str, foreground: str, kind: str
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    voxels = int(torch.randint(2, 120, (), generator=generator))
+    x = logits(kind, voxels, generator)
+    target = torch.rand(x.shape, generator=generator) < torch.rand(CASES, 1, generator=generator)
+    if foreground != "some":
+        target = torch.full_like(target, foreground == "all")
+        target[:, 0] = True
+    x = torch.stack([torch.zeros_like(x), x], 1) if activation == "softmax" else x[:, None]
+    found = lovasz(
+        x, target.long(), activation=activation, method="histogram", per_image=True, impl=impl
+    ).loss[:, -1]
+    t = target[:, None]
+    m = definition.errors(x, torch.cat([~t, t], 1) if activation == "softmax" else t, activation)
+    for case in range(CASES):
+        errors = m[case, -1]
+        exact = (errors * definition.published(errors, target[case])).sum().item()
+        bound = definition.widest(*LAYOUT[activation], activation, errors)
+        assert abs(found[case].item() - exact) <= bound + 1e-12, case
+
+
+@by_impl
+def test_all_voxels_in_one_bin_share(impl: str) -> None:
+    x = 0.25 + 1e-7 * torch.randn(1, 1, 50, dtype=torch.float64)
+    target = torch.zeros(1, 50, dtype=torch.int64)
+    target[:, :7] = 1
+    t = target[0] == 1
+    _, grad = gradient(
+        lambda x: lovasz(x, target, activation="hinge", method="histogram", impl=impl).loss,
+        torch.where(t, x, -x),
+    )
+    true = definition.grouped(torch.zeros(50), t)
+    torch.testing.assert_close(grad[0, 0], torch.where(t, -true, true), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("octaves", [8, 12, 16])
+@pytest.mark.parametrize("bits", [2, 7, 9])
+@by_activation
+def test_bins_are_those_of_the_description(activation: str, octaves: int, bits: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    lower = definition.edges(octaves, bits, activation)
+    e = torch.cat([lower, (lower[1:] + lower[:-1]) / 2, torch.rand(500, generator=generator) / 2])
+    e = e.float().double()  # the bins are of float32: an edge and its neighbours below and above
+    e = torch.cat([e, torch.nextafter(e.float(), torch.tensor(-1.0)).double().clamp_min(0)])
+    m = e if activation == "hinge" else torch.cat([e, 1 - e])
+    complement = m if activation == "hinge" else torch.cat([1 - e, e])
+    found, offset, flagged = bins.locate(m, complement, options(activation, (octaves, bits)))
+    assert not flagged.any()
+    assert torch.equal(found, definition.bin_of(m, complement, octaves, bits, activation))
+    assert ((offset >= 0) & (offset < 2**16)).all()
+    # The offset says where in the bin: the sum of one voxel's error is the error, to 2^-17 of it.
+    # One voxel of each bin that has some: what is summed up there is its error.
+    size = bins.number(octaves, bits)
+    chosen = torch.full((size,), -1).scatter_(0, found, torch.arange(m.numel()))
+    some = chosen >= 0
+    number, place = some.double(), offset[chosen].double() * some
+    sums = bins.error_sums(number, place, options(activation, (octaves, bits)))
+    _, width = bins.ends(options(activation, (octaves, bits)), m.device, torch.float64)
+    if activation == "hinge":
+        assert sums[0] == 0
+        some[:2] = False  # no error, and the least: which is counted as one of bin 1
+    assert some.sum() > size // 2
+    assert ((sums - m[chosen]).abs() <= width * 2.0**-16)[some].all()
+
+
+def test_layouts() -> None:
+    sizes = set()
+    for bits in bins.BITS:
+        for octaves in bins.OCTAVES:
+            size = bins.number(octaves, bits)
+            assert bins.layout(size) == (octaves, bits)
+            assert bins.number(*bins.layout(size, "hinge")) == size
+            sizes.add(size)
+    assert len(sizes) == len(bins.BITS) * len(bins.OCTAVES)
+    assert bins.layout(None) == bins.DEFAULT
+    assert bins.layout(8192, "hinge") == (8, 9)
+    assert bins.layout(6144, "hinge") == (12, 8)
+    assert bins.layout(bins.number(*bins.DEFAULT)) == bins.DEFAULT
+    for size in (0, 1, 100, 1000, 4097, 2**18, -4096):
+        if size not in sizes:
+            with pytest.raises(ValueError, match=f"bins must be .* got {size}"):
+                bins.layout(size)
+    for value in ("4096", 4096.0, True):
+        with pytest.raises(TypeError, match="bins must be an int or None"):
+            bins.layout(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [1, 2, 15, 16, 17, 1000, 10**7, 2**40])
+def test_harmonic_sums(first: int) -> None:
+    for number in (0, 1, 2, 15, 16, 17, 40, 300):
+        true = float(sum(Fraction(1, first + k) for k in range(number)))
+        a, n = (torch.tensor(float(v), dtype=torch.float64) for v in (first, number))
+        assert math.isclose(harmonic(a, n).item(), true, rel_tol=3e-15)
+    n = torch.tensor(1e9, dtype=torch.float64)
+    ends = torch.digamma(first + n) - torch.digamma(torch.tensor(float(first), dtype=n.dtype))
+    if first < 10**6:  # above, the difference cancels
+        assert math.isclose(harmonic(torch.tensor(float(first)).double(), n), ends, rel_tol=1e-13)
+
+
+def test_increments_of_many_groups() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for empty in (False, True):
+        n_f = torch.randint(0, 4, (40,), generator=generator) * (not empty)
+        n_b = torch.randint(0, 60, (40,), generator=generator)
+        g_f, g_b = increments(n_f.double(), n_b.double())
+        groups = torch.arange(40).flip(0)  # higher come first
+        t = torch.cat([torch.ones(int(n_f.sum())), torch.zeros(int(n_b.sum()))]).bool()
+        group = torch.cat([groups.repeat_interleave(n_f), groups.repeat_interleave(n_b)])
+        true = definition.grouped(group, t)
+        mine = torch.cat([g_f.repeat_interleave(n_f), g_b.repeat_interleave(n_b)])
+        torch.testing.assert_close(mine, true, rtol=1e-11, atol=0)
+        assert math.isclose(mine.sum().item(), 1, rel_tol=1e-12)
+
+
+@by_impl
+@by_activation
+@pytest.mark.parametrize("rare", [False, True])
+def test_scan_of_large_counts(impl: str, activation: str, rare: bool) -> None:
+    """Counts of 10^9 voxels; every implementation agrees with the reference."""
+    if impl == "reference":
+        pytest.skip("is what the others are compared with")
+    generator = torch.Generator().manual_seed(4)
+    size = bins.number(*LAYOUT[activation])
+    number = torch.randint(0, 10**6, (2, 3, 2, size), generator=generator)
+    number *= torch.rand(number.shape, generator=generator) < 0.7
+    number[:, :, 1] //= 10**5 if rare else 10
+    number[0, 1, 1] = 0
+    number[1, 2] = 0
+    counts = torch.stack([number, number * 30000])
+    rows = torch.zeros(2, 2, 3, dtype=torch.float64)
+    rows[0, 1, 0] = 2
+    for dtype in (torch.float32, torch.float64):
+        loss, table = kernels.scan(impl, counts, rows, options(activation), dtype)
+        true_loss, true = reference.scan(counts, rows, options(activation), dtype)
+        assert table.dtype == dtype
+        tolerance = 1e-6 if dtype == torch.float32 else 1e-9
+        torch.testing.assert_close(loss, true_loss, rtol=1e-12, atol=0, equal_nan=True)
+        used = (number > 0) | true.isnan()
+        if activation == "hinge":
+            used[..., 0] = False
+        torch.testing.assert_close(table[used], true[used], rtol=tolerance, atol=0, equal_nan=True)
+        assert loss[1, 0].isnan()
+        assert loss[1, 2] == 0
