@@ -13,7 +13,7 @@ from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 from tests.helpers import relative_l2
 from tests.ops.lovasz_native import count, options_of, run_all, sort, weights
-from tests.ops.lovasz_samples import BITS, IMPLS, KINDS, OCTAVES, sample
+from tests.ops.lovasz_samples import IMPLS, KINDS, sample
 
 pytestmark = pytest.mark.skipif("native" not in IMPLS, reason="no native kernels")
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -71,7 +71,7 @@ def assert_equals_the_reference(x: Tensor, target: Tensor, o: Options) -> None:
     counts, rows, invalid = reference.count(x.double(), target, o)
     assert torch.equal(found["counts"][0], counts[0])
     # Bin and offset know an error to 2^-(b + 16) of itself; float32 to about |x - max| 2^-24.
-    slack = (2 if dtype == torch.float64 else 64) * 2 ** max(0, BITS - 8)
+    slack = (2 if dtype == torch.float64 else 64) * 2 ** max(0, o.bits - 8)
     assert ((found["counts"][1] - counts[1]).abs() <= slack * counts[0]).all()
     torch.testing.assert_close(found["rows"], rows, rtol=single, atol=single)
     assert torch.equal(found["invalid"], invalid)
@@ -173,7 +173,7 @@ def test_hinge_errors_beyond_the_bins_are_flagged() -> None:
     x = torch.tensor([65534.0, 65535.0, 1e30, torch.inf, -torch.inf]).view(1, 1, 5)
     o = options_of("hinge")
     counts, rows, _ = count(x, torch.zeros(1, 5), o)
-    last = bins.number(OCTAVES, BITS) - 1
+    last = bins.number(o.octaves, o.bits) - 1
     assert rows[0].item() == 3
     assert counts[0, 0, 0, 0, last].item() == 4
     assert counts[0, 0, 0, 0, 0].item() == 1
