@@ -35,7 +35,7 @@ draw = random.Random(0)
 def run(library: ctypes.CDLL) -> None:
     library.segloss_shim_set_seed(draw.choice((0, 1, 2)))
     library.segloss_shim_set_multiprocessors(draw.choice((1, 3, 40)))
-    library.segloss_shim_set_shared_bytes(draw.choice((227, 40, 8)) * 1024)
+    library.segloss_shim_set_shared_bytes(draw.choice((227, 60, 36)) * 1024)
     classes = draw.choice(CLASSES)
     activation = draw.choice([name for name in ACTIVATIONS if classes > 1 or name != "softmax"])
     ignored = draw.choice(IGNORED)

@@ -73,6 +73,8 @@ struct ClassErrors {
 
 // Counts them.
 struct ToCounters {
+  static constexpr int kBlocks = 2;  // on a multiprocessor, where counters and registers allow it
+
   template <class T>
   SL_DEVICE static Place place(const CountLaunch& launch, const Error<T>& error) {
     return place_of(launch.bins, error);
@@ -109,6 +111,8 @@ SL_DEVICE unsigned long long sort_key(double m, bool ignored, int64_t) {
 
 // Writes their keys, and as values the voxel's number in the image with the foreground in bit 0.
 struct ToKeys {
+  static constexpr int kBlocks = 1;
+
   template <class T>
   SL_DEVICE static Place place(const CountLaunch&, const Error<T>& error) {
     return {0, 0, !(error.m == error.m)};
@@ -214,7 +218,8 @@ SL_DEVICE int64_t statistics_index(const CountLaunch& launch, const CountBlock& 
 }
 
 template <class Sink, class Storage, int kNeeds>
-__global__ void __launch_bounds__(kThreads, kNeeds == kNothing && sizeof(Storage) < 8 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads,
+                                  kNeeds == kNothing && sizeof(Storage) < 8 ? Sink::kBlocks : 1)
     count_kernel(const __grid_constant__ CountLaunch launch) {
   using T = Computed<Storage>;
   constexpr int kClasses = kNeeds > 0 ? kNeeds : 1;
