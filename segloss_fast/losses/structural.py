@@ -86,8 +86,8 @@ def structural_similarity_loss(
 class StructuralSimilarityLoss(Loss):
     """Correlation maximised structural similarity, ``lambda_ce CE + (1 - lambda_ce) structural``.
 
-    The structural part is the sum of ``e CE`` over hard voxels divided by their number, both counted
-    for each class: a voxel is hard for a class where the error e of the structure around it exceeds
+    The structural part is the sum of ``e CE`` over hard voxels divided by their number, counted
+    per class: a voxel is hard for a class where the error e of the structure around it exceeds
     ``beta`` times the largest e of the item, all classes together (of the batch with
     ``batch=True``). With mean mu and standard deviation sd over
     a Gaussian window around the voxel,
