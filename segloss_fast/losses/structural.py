@@ -86,9 +86,10 @@ def structural_similarity_loss(
 class StructuralSimilarityLoss(Loss):
     """Correlation maximised structural similarity, ``lambda_ce CE + (1 - lambda_ce) structural``.
 
-    The structural part is the mean of ``e CE`` over the hard voxels of each class: those where the
-    error e of the structure around the voxel exceeds ``beta`` times the largest e of the item, all
-    classes together (of the batch with ``batch=True``). With mean mu and standard deviation sd over
+    The structural part is the sum of ``e CE`` over hard voxels divided by their number, counted
+    per class: a voxel is hard for a class where the error e of the structure around it exceeds
+    ``beta`` times the largest e of the item, all classes together (of the batch with
+    ``batch=True``). With mean mu and standard deviation sd over
     a Gaussian window around the voxel,
 
         e = |(t - mu_t + c) / (sd_t + c) - (p - mu_p + c) / (sd_p + c)|.
