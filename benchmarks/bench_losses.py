@@ -3,8 +3,8 @@
     python -m pytest benchmarks/bench_losses.py --benchmark-only -o addopts=
 
 What is measured, and how it is published, is as in bench_region_sums.py. A loss joins by a line in
-contenders.LOSSES and one among the eager definitions. ``DeepSupervision`` is DiceCE over five levels,
-against MONAI's. A test fails if the two sides do not compute the same.
+contenders.LOSSES and one among the eager definitions. ``DeepSupervision`` is DiceCE over five
+levels, against MONAI's. A test fails if the two sides do not compute the same.
 """
 
 from __future__ import annotations
