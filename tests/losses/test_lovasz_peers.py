@@ -70,11 +70,11 @@ def test_smp(smp: Any, impl: str, method: str, rank: int, per_image: bool) -> No
 
 
 @by_impl
-def test_gradient_of_smp_in_float64(smp: Any, impl: str) -> None:  # noqa: ANN401
-    x, target = case(3, 4, 2)
-    mine, theirs = (x.double().requires_grad_() for _ in range(2))
+def test_gradient_of_smp(smp: Any, impl: str) -> None:  # noqa: ANN401
+    x, target = case(3, 4, 2)  # few voxels: it subtracts neighbouring values in float32
+    mine, theirs = (x.clone().requires_grad_() for _ in range(2))
     functional.lovasz_softmax_loss(mine, target, method="sort", impl=impl).backward()
     smp.LovaszLoss("multiclass")(theirs, target).backward()
     assert mine.grad is not None
     assert theirs.grad is not None
-    assert relative_l2(mine.grad, theirs.grad) < 1e-6  # it adds up in float32
+    assert relative_l2(mine.grad, theirs.grad) < 1e-5
