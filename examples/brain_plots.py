@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure  # used without pyplot, so that no display is needed
 from matplotlib.patches import Patch
@@ -118,4 +119,29 @@ def plot_costs(costs: dict[str, Cost], caption: str, path: Path) -> None:
         axis.bar_label(bars, [f"{value:.1f}" for value in values], padding=3)
         axis.set(xlabel=title, xlim=(0, 1.18 * max(values)))
         axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=DPI)
+
+
+def plot_progress(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw Dice and boundary error against the time of training, a curve for each loss.
+
+    Args:
+        runs: Name, and the rows ``seconds``, ``dice`` and ``surface`` of one length.
+        path: File to write.
+    """
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colors = colormaps["tab10"].colors
+    for i, (name, run) in enumerate(runs.items()):
+        for axis, row in ((left, "dice"), (right, "surface")):
+            style = {"color": colors[i % len(colors)], "linewidth": 1.4, "markersize": 3}
+            axis.plot(run["seconds"], run[row], "o-", label=name, **style)
+    left.set(title="Dice of gray and white matter", ylabel="mean Dice")
+    right.set(title="Their boundary error", ylabel="95 % surface distance (mm)", yscale="log")
+    for axis in (left, right):
+        axis.set_xlabel("seconds of training")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     figure.savefig(path, dpi=DPI)
