@@ -35,7 +35,7 @@ bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 # What __all__ names; beside it the packages whose docstrings hold the keywords and the formulas.
 docs: $(VENV)/.docs $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/pdoc --docformat google --output-directory build/docs \
-		segloss_fast segloss_fast.losses segloss_fast.ops.region_sums
+		segloss_fast segloss_fast.losses segloss_fast.ops.region_sums segloss_fast.ops.lovasz
 	@echo "API reference: build/docs/index.html"
 
 build: $(VENV)/.built-$(SEGLOSS_BUILD)

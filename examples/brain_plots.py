@@ -131,7 +131,7 @@ def plot_progress(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
     """
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colors = colormaps["tab10"].colors
+    colors = [colormaps["tab10"](i) for i in range(10)]
     for i, (name, run) in enumerate(runs.items()):
         for axis, row in ((left, "dice"), (right, "surface")):
             style = {"color": colors[i % len(colors)], "linewidth": 1.4, "markersize": 3}
