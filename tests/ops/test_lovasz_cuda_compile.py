@@ -54,7 +54,11 @@ def test_rows_move_16_bytes_at_a_time(architecture: str, folder: Path) -> None:
     """Logits of float32 and their gradients; counters take their own atomics in shared memory."""
     for name in ("count", "backward"):
         found = opcodes(compile_source(source_of(name), architecture, folder)[0])
-        rows = {k: codes for k, codes in found.items() if re.search(r"kernelI.*fLi(4|14)E", k)}
+        rows = {
+            k: codes
+            for k, codes in found.items()
+            if re.search(r"(ToCountersE|kernelI)fLi(4|14)E", k)
+        }
         assert len(rows) == 2
         for kernel, codes in rows.items():
             assert any(code.startswith("LDG.E") and "128" in code for code in codes), kernel
