@@ -14,7 +14,8 @@ from segloss_fast import lovasz, lovasz_counts
 from segloss_fast._check import FLOATING, INTEGER
 from tests.gpu.device import DEVICE, KERNELS, free_memory, require
 from tests.helpers import relative_l2, relative_max
-from tests.ops.lovasz_samples import ACTIVATIONS, KINDS, sample
+from tests.ops.lovasz_cuda import sample
+from tests.ops.lovasz_samples import ACTIVATIONS, KINDS
 
 METHODS = ("histogram", "sort")
 by_kernel = pytest.mark.parametrize("impl", KERNELS)
