@@ -16,6 +16,7 @@ from segloss_fast.functional import deep_supervision_loss, dice_loss
 from segloss_fast.losses._module import Loss
 from tests.conformance import LOSSES, LossRecord
 from tests.helpers import IMPLS, assert_close, relative_l2
+from tests.records_topk import HARDEST_LOSSES
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 by_loss = pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
