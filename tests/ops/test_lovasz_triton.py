@@ -20,9 +20,7 @@ pytestmark = pytest.mark.kernels
 
 
 @can_interpret
-@pytest.mark.parametrize(
-    "name", ["interpreted_lovasz", "interpreted_lovasz_limits", "interpreted_lovasz_op"]
-)
+@pytest.mark.parametrize("name", ["lovasz", "lovasz_limits", "lovasz_op"])
 def test_interpreted(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", f"tests/ops/triton/interpreted_{name}.py"],
