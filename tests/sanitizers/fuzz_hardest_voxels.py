@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._native import _C
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels, reference
 from segloss_fast.ops.region_sums import ACTIVATIONS
+from tests.sanitizers.driver import attempt, every_instruction_set
 from tests.sanitizers.fuzz_region_sums import (
-    CAPABILITIES,
     CLASSES,
     FLOATING,
     IGNORED,
@@ -24,7 +23,6 @@ from tests.sanitizers.fuzz_region_sums import (
     LABELS,
     LAYOUTS,
     SHAPES,
-    attempt,
     lay_out,
     random_input,
     random_target,
@@ -104,17 +102,5 @@ def run_all() -> None:
     hardest_voxels(x, torch.zeros(1, 128, 96, 100), None, Rule(10.0, "softmax"), impl="native")
 
 
-def main() -> None:
-    assert _C is not None
-    assert "-fsanitize=" in _C.build_info()["flags"]
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
-        _C.set_cpu_capability(name)
-        run_all()
-        print(f"{name}: no finding", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    every_instruction_set(run_all)

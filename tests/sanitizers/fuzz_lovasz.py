@@ -5,7 +5,6 @@ The tensors are those of fuzz_region_sums.py: strange layouts, values and labels
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import torch
 
 from segloss_fast import lovasz
-from segloss_fast._native import _C
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
+from tests.sanitizers.driver import attempt, every_instruction_set
 from tests.sanitizers.fuzz_region_sums import (
-    CAPABILITIES,
     CLASSES,
     DISTINCT,
     FLOATING,
@@ -95,21 +93,18 @@ def run_raw(call: dict[str, Any]) -> None:
         incoming = torch.ones(images, classes, dtype=double)
         counts = torch.ones(2, images, classes, 2, bins, dtype=torch.int64)
         for rows in (torch.zeros(2, images, classes, dtype=double), torch.zeros(1, dtype=double)):
-            attempt("scan", counts, rows, act, e, b, True)
+            attempt("_lovasz_scan_cpu", counts, rows, act, e, b, True)
         for dtype in (torch.float32, double):
             table = torch.ones(images, classes, 2, bins, dtype=dtype)
-            attempt("backward", table, incoming, x, target, act, e, b, None)
+            attempt("_lovasz_backward_cpu", table, incoming, x, target, act, e, b, None)
             g = torch.ones(x.shape, dtype=dtype)
-            attempt("sort_backward", g, incoming, None, x, target, act, None)
-            attempt("sort_backward", g[:1], incoming, incoming[:, :1], x, target, act, 1)
+            attempt("_lovasz_sort_backward_cpu", g, incoming, None, x, target, act, None)
+            attempt(
+                "_lovasz_sort_backward_cpu", g[:1], incoming, incoming[:, :1], x, target, act, 1
+            )
     for per_image in (False, True):
-        attempt("count", x, target, act, e, b, per_image, 1, True)
-        attempt("sort", x, target, act, per_image, None, True, per_image)
-
-
-def attempt(name: str, *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError, NotImplementedError):
-        getattr(torch.ops.segloss_fast, f"_lovasz_{name}_cpu")(*arguments)
+        attempt("_lovasz_count_cpu", x, target, act, e, b, per_image, 1, True)
+        attempt("_lovasz_sort_cpu", x, target, act, per_image, None, True, per_image)
 
 
 def run_malformed() -> None:
@@ -151,17 +146,5 @@ def run_all() -> None:
         torch.autograd.grad(sums.loss.sum(), x)
 
 
-def main() -> None:
-    assert _C is not None
-    assert "-fsanitize=" in _C.build_info()["flags"]
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
-        _C.set_cpu_capability(name)
-        run_all()
-        print(f"{name}: no finding", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    every_instruction_set(run_all)

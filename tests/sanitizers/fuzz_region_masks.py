@@ -5,17 +5,15 @@ The tensors are those of fuzz_region_sums.py: strange layouts, values and labels
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 from typing import Any
 
 import torch
 
-from segloss_fast._native import _C
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
+from tests.sanitizers.driver import attempt, every_instruction_set
 from tests.sanitizers.fuzz_region_sums import (
-    CAPABILITIES,
     CLASSES,
     FLOATING,
     IGNORED,
@@ -89,8 +87,7 @@ def run_malformed() -> None:
         *({"first": value} for value in (-1, 3, 4, 2**40)),
     ]
     for change in changes:
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            torch.ops.segloss_fast._region_masks_cpu(*{**good, **change}.values())
+        attempt("_region_masks_cpu", *{**good, **change}.values())
 
 
 def run_all() -> None:
@@ -104,17 +101,5 @@ def run_all() -> None:
     run_malformed()
 
 
-def main() -> None:
-    assert _C is not None
-    assert "-fsanitize=" in _C.build_info()["flags"]
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
-        _C.set_cpu_capability(name)
-        run_all()
-        print(f"{name}: no finding", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    every_instruction_set(run_all)

@@ -6,7 +6,6 @@ that is passed holds NaN, or a label that is no class, so that reading it shows 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ import torch
 from torch import Tensor
 
 from segloss_fast import region_sums
-from segloss_fast._native import _C
 from segloss_fast.ops.region_sums import ACTIVATIONS, TERMS
+from tests.sanitizers.driver import attempt, every_instruction_set
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGER = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-CAPABILITIES = ("baseline", "avx2", "avx512")
 LAYOUTS = ("contiguous", "channels_last", "sliced", "strided", "transposed", "expanded")
 DISTINCT = LAYOUTS[:-1]  # that keep every value
 # One voxel, less than a vector, primes, one more than a vector or a block, several chunks.
@@ -235,11 +233,6 @@ def run_malformed() -> None:
         attempt("_region_sums_cpu", call["input"], *arguments)
 
 
-def attempt(name: str, *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError, NotImplementedError):
-        getattr(torch.ops.segloss_fast, name)(*arguments)
-
-
 def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
     for case in itertools.product(FLOATING, LAYOUTS, targets, (False, True)):
@@ -254,17 +247,5 @@ def run_all() -> None:
     torch.autograd.grad(sums.rows, x, torch.ones_like(sums.rows))
 
 
-def main() -> None:
-    assert _C is not None
-    assert "-fsanitize=" in _C.build_info()["flags"]
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
-        _C.set_cpu_capability(name)
-        run_all()
-        print(f"{name}: no finding", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    every_instruction_set(run_all)

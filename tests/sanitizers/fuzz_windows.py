@@ -5,7 +5,6 @@ The layouts and strange values are those of fuzz_region_sums.py.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 from collections.abc import Callable
@@ -14,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._native import _C
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from segloss_fast.ops.structural_error import structural_error
+from tests.sanitizers.driver import attempt, every_instruction_set
 from tests.sanitizers.fuzz_region_sums import (
-    CAPABILITIES,
     FLOATING,
     INTEGER,
     LAYOUTS,
@@ -95,28 +93,22 @@ def run_error(dtype: torch.dtype, layout: str, wild: bool) -> None:
 def run_malformed() -> None:
     """Calls that nobody makes through Python: an error, or a harmless answer."""
     x = torch.rand(2, 3, 5, 6)
-    ops = torch.ops.segloss_fast
     wrong = (
         *(torch.rand(2), torch.rand(2, 3, 5, 5), torch.rand(2, 3, 5, 6, 1), x.double(), x.half()),
         *(torch.rand(1, 1, 1, 1, 1, 1), x.to(torch.complex64), torch.empty(0)),
     )
     calls: list[tuple[Any, ...]] = [(x, k, f) for k in (-1, 2**62) for f in (0, -1, 2**62)]
     for arguments in (*calls, *((other, 2, 0) for other in wrong)):
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            ops._soft_skeleton_cpu(*arguments)
+        attempt("_soft_skeleton_cpu", *arguments)
     for pair in itertools.product((x, *wrong), repeat=2):
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            ops._soft_skeleton_backward_cpu(*pair, 2, 0)
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            ops._structural_error_cpu(*pair, 3, 1.5, 0.01, 0)
+        attempt("_soft_skeleton_backward_cpu", *pair, 2, 0)
+        attempt("_structural_error_cpu", *pair, 3, 1.5, 0.01, 0)
         for grad in (x, *wrong):
-            with contextlib.suppress(RuntimeError, NotImplementedError):
-                ops._structural_error_backward_cpu(grad, *pair, 3, 1.5, 0.01, 0)
+            attempt("_structural_error_backward_cpu", grad, *pair, 3, 1.5, 0.01, 0)
     for window, sigma, constant, first in itertools.product(
         (-1, 0, 2, 67, 2**62), (0.0, -1.0, torch.nan, 1.5), (0.0, torch.nan, 0.01), (-1, 2**62, 0)
     ):
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            ops._structural_error_cpu(x, x, window, sigma, constant, first)
+        attempt("_structural_error_cpu", x, x, window, sigma, constant, first)
 
 
 def run_all() -> None:
@@ -127,17 +119,5 @@ def run_all() -> None:
     run_malformed()
 
 
-def main() -> None:
-    assert _C is not None
-    assert "-fsanitize=" in _C.build_info()["flags"]
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
-        _C.set_cpu_capability(name)
-        run_all()
-        print(f"{name}: no finding", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    every_instruction_set(run_all)

@@ -1,0 +1,34 @@
+"""What the fuzzers of the native kernels share: the way through the instruction sets, raw calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+
+from segloss_fast._native import _C
+
+CAPABILITIES = ("baseline", "avx2", "avx512")
+
+
+def attempt(operator: str, *arguments: object) -> None:
+    """Call a raw operator. It may refuse: an error is an answer, what the sanitizers find is not.
+
+    They end the process, so that no finding is suppressed here.
+    """
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        getattr(torch.ops.segloss_fast, operator)(*arguments)
+
+
+def every_instruction_set(run_all: Callable[[], None]) -> None:
+    """Call a fuzzer under each instruction set of this machine, in a build with sanitizers."""
+    assert _C is not None
+    assert "-fsanitize=" in _C.build_info()["flags"]
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    best = CAPABILITIES.index(_C.cpu_capability())
+    for name in CAPABILITIES[: best + 1]:
+        _C.set_cpu_capability(name)
+        run_all()
+        print(f"{name}: no finding", flush=True)
