@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
-#include <vector>
 
 #include "lovasz/increments.h"
 #include "lovasz/radix.h"
@@ -13,8 +12,7 @@
 namespace segloss::lovasz {
 namespace {
 
-constexpr int64_t kScanChunk = 65536;  // voxels; the chunks' losses are added in order
-constexpr int64_t kPrefetch = 24;      // voxels ahead, of writes to random places
+constexpr int64_t kPrefetch = 24;  // voxels ahead, of writes to random places
 
 // The scan of one group's sorted keys.
 template <class Element>
@@ -23,115 +21,63 @@ class SortedScan {
   using Key = typename Element::Key;
   using Value = std::conditional_t<sizeof(Key) == 4, float, double>;
 
-  SortedScan(const SortJob& job, const SortGroup& group, const Team& team,
-             const RadixSort<Element>& sorted)
-      : job_(job),
-        team_(team),
-        values_(static_cast<Value*>(group.values)),
-        data_(sorted.data()),
-        count_(sorted.count()),
-        foreground_(sorted.foreground()) {}
+  SortedScan(const SortJob& job, const SortGroup& group) : job_(job), group_(group) {}
 
-  double run() const {
-    if (count_ == 0) return 0;
-    return foreground_ > 0 ? scan() : scan_without_foreground();
+  double run(RadixSort<Element>& sorted) const {
+    if (sorted.count() == 0) return 0;
+    const int64_t foreground = sorted.foreground();
+    if (foreground == 0) return scan_without_foreground();
+    return sorted.sum([&](const Bucket<Element>& bucket) { return scan(bucket, foreground); });
   }
 
  private:
   const SortJob& job_;
-  const Team& team_;
-  Value* const values_;
-  const Element* const data_;
-  const int64_t count_;
-  const int64_t foreground_;
+  const SortGroup& group_;
 
   Value error(Key key) const { return std::bit_cast<Value>(Key(Key(job_.top) - (key >> 1))); }
 
-  void put(int64_t i, double g) const {
-    if constexpr (requires { data_->put(static_cast<Value*>(nullptr), Value()); }) {
-      data_[i].put(values_, Value(g));
+  void put(const Element& element, double g) const {
+    if constexpr (requires { element.put(static_cast<Value*>(nullptr), Value()); }) {
+      element.put(static_cast<Value*>(group_.values), Value(g));
     }
   }
 
-  void prefetch(int64_t i) const {
-    if constexpr (requires { data_->place; }) {
-      __builtin_prefetch(values_ + data_[i].place, 1);
+  void prefetch(const Element& element) const {
+    if constexpr (requires { element.place; }) {
+      __builtin_prefetch(static_cast<Value*>(group_.values) + element.place, 1);
     }
   }
 
-  // The end of the voxels whose error is that of voxel i.
-  int64_t tie_end(int64_t i) const {
-    const Key key = data_[i].key >> 1;
-    const auto above = [key](const Element& element) { return (element.key >> 1) > key; };
-    // Few are equal, or very many.
-    int64_t step = 1;
-    while (i + step < count_ && !above(data_[i + step])) step *= 2;
-    const Element* const stop = data_ + std::min(i + step, count_);
-    return std::partition_point(data_ + i + step / 2, stop,
-                                [&](const Element& e) { return !above(e); }) -
-           data_;
-  }
-
-  // Chunks end between different errors.
-  int64_t chunk_begin(int64_t chunk) const {
-    if (chunk == 0) return 0;
-    const int64_t begin = chunk * kScanChunk;
-    return begin >= count_ ? count_ : tie_end(begin - 1);
-  }
-
-  double scan() const {
-    const int64_t chunks = (count_ + kScanChunk - 1) / kScanChunk;
-    std::vector<int64_t> foreground(chunks);
-    std::vector<double> loss(chunks);
-    team_.run(chunks, [&](int64_t chunk) {
-      int64_t n = 0;
-      for (int64_t i = chunk_begin(chunk), end = chunk_begin(chunk + 1); i < end; ++i) {
-        n += data_[i].key & 1;
-      }
-      foreground[chunk] = n;
-    });
-    int64_t before = 0;
-    for (int64_t& n : foreground) {
-      const int64_t own = n;
-      n = before;
-      before += own;
-    }
-    team_.run(chunks, [&](int64_t chunk) {
-      loss[chunk] =
-          scan_chunk(chunk_begin(chunk), chunk_begin(chunk + 1), double(foreground[chunk]));
-    });
-    double total = 0;
-    for (const double part : loss) total += part;
-    return total;
-  }
-
-  // The numbers are whole and below 2^53.
-  double scan_chunk(int64_t begin, int64_t end, double foreground_before) const {
-    double left = double(foreground_) - foreground_before;
-    double u = double(foreground_) + (double(begin) - foreground_before);
+  // The loss of one bucket; equal errors never lie in two. The numbers are whole and below 2^53.
+  double scan(const Bucket<Element>& bucket, int64_t foreground) const {
+    const Element* const data = bucket.data;
+    const int64_t count = bucket.count;
+    int64_t left = foreground - bucket.foreground_before;
+    int64_t u = foreground + bucket.before - bucket.foreground_before;
     double loss = 0;
-    for (int64_t i = begin; i < end;) {
-      const Key key = data_[i].key;
-      if (i + kPrefetch < end) prefetch(i + kPrefetch);
-      if (i + 1 == end || (data_[i + 1].key ^ key) > 1) {
-        const double is_foreground = double(key & 1);
-        const double g = key & 1 ? 1 / u : left / (u * (u + 1));
+    for (int64_t i = 0; i < count;) {
+      const Key key = data[i].key;
+      if (i + kPrefetch < count) prefetch(data[i + kPrefetch]);
+      const bool none = job_.zero_is_none && error(key) == 0;
+      if (i + 1 == count || (data[i + 1].key ^ key) > 1) {
+        // 1 / u or left / (u * (u + 1)), without a branch that could not be foreseen.
+        const int64_t is_foreground = key & 1, is_background = 1 - is_foreground;
+        const double above = double(is_foreground + (left & -is_background));
+        const double g = above / (double(u) * double(1 + (u & -is_background)));
         left -= is_foreground;
-        u += 1 - is_foreground;
+        u += is_background;
         loss += double(error(key)) * g;
-        put(i++, job_.zero_is_none && error(key) == 0 ? 0 : g);
+        put(data[i++], none ? 0 : g);
         continue;
       }
-      const int64_t stop = tie_end(i);
-      int64_t n = 0;
-      for (int64_t j = i; j < stop; ++j) n += data_[j].key & 1;
-      const double n_f = double(n), n_b = double(stop - i - n);
-      const Increments g = group_increments(left, u, n_f, n_b);
-      loss += double(error(key)) * (n_f * g.foreground + n_b * g.background);
-      const bool none = job_.zero_is_none && error(key) == 0;
+      int64_t stop = i, n_f = 0;
+      for (; stop < count && data[stop].key >> 1 == key >> 1; ++stop) n_f += data[stop].key & 1;
+      const int64_t n_b = stop - i - n_f;
+      const Increments g = group_increments(double(left), double(u), double(n_f), double(n_b));
+      loss += double(error(key)) * (double(n_f) * g.foreground + double(n_b) * g.background);
       for (; i < stop; ++i) {
-        if (i + kPrefetch < end) prefetch(i + kPrefetch);
-        put(i, none ? 0 : (data_[i].key & 1 ? g.foreground : g.background));
+        if (i + kPrefetch < count) prefetch(data[i + kPrefetch]);
+        put(data[i], none ? 0 : (data[i].key & 1 ? g.foreground : g.background));
       }
       left -= n_f;
       u += n_b;
@@ -139,12 +85,19 @@ class SortedScan {
     return loss;
   }
 
-  // The largest error alone counts.
+  // The largest error alone counts; nothing needs to be sorted.
   double scan_without_foreground() const {
-    const int64_t first = tie_end(0);
-    const double m = double(error(data_[0].key));
-    const double share = job_.zero_is_none && m == 0 ? 0 : 1 / double(first);
-    for (int64_t i = 0; i < count_; ++i) put(i, i < first ? share : 0);
+    Key least = ~Key(0);
+    int64_t number = 0;
+    each_key<Key>(group_, 0, group_.voxels(), [&](Key key, int64_t) {
+      number = key < least ? 1 : number + (key == least);
+      least = std::min(key, least);
+    });
+    const double m = double(error(least));
+    const double share = job_.zero_is_none && m == 0 ? 0 : 1 / double(number);
+    each_key<Key>(group_, 0, group_.voxels(), [&](Key key, int64_t place) {
+      put(Element::make(key, place), key == least ? share : 0);
+    });
     return m;
   }
 };
@@ -187,9 +140,8 @@ SortResult sort_group(const SortJob& job, const SortGroup& group, int64_t parts,
     using Element = decltype(element);
     using Value = typename SortedScan<Element>::Value;
     const Team team{parts};
-    RadixSort<Element> sorted(team, group, memory);
-    sorted.run(job.top);
-    const SortResult result{SortedScan<Element>(job, group, team, sorted).run(),
+    RadixSort<Element> sorted(team, group, job.top, memory);
+    const SortResult result{SortedScan<Element>(job, group).run(sorted),
                             double(sorted.foreground())};
     constexpr auto kNan = std::numeric_limits<Value>::quiet_NaN();
     if (job.wants_gradient && group.flagged) {

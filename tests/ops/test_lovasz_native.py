@@ -126,6 +126,21 @@ def test_gradient_of_the_sort(activation: str, dtype: torch.dtype, kind: str) ->
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("voxels", [1500, 50021])
+def test_sort_of_many_errors_in_few_octaves(dtype: torch.dtype, voxels: int) -> None:
+    """By comparisons and by digits; errors that both dtypes hold, some of them equal."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2**20, (2, 1, voxels), generator=generator).double() / 2**20
+    target = (torch.rand((2, voxels), generator=generator) < 0.3).to(torch.uint8)
+    o = options_of("hinge", False, None)
+    loss, _, _, g = sort(x.to(dtype), target, o)
+    expected = reference.sort(x, target, o)
+    torch.testing.assert_close(loss, expected[0], rtol=1e-13, atol=0)
+    rounding = 1e-12 if dtype == torch.float64 else 2**-24
+    torch.testing.assert_close(g.double(), expected[3], rtol=rounding, atol=0)
+
+
 @by_activation
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_widened(activation: str, dtype: torch.dtype) -> None:

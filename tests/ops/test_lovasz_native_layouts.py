@@ -102,7 +102,7 @@ def test_threads_do_not_matter(activation: str, classes: int) -> None:
         pytest.skip("a softmax needs two classes")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((2, classes, 47, 23, 61), generator=generator)
-    x[:, :, :20] = (4 * x[:, :, :20]).round() / 4  # ties, of which some span chunks
+    x[:, :, :20] = (4 * x[:, :, :20]).round() / 4  # ties, some of them long
     target = torch.randint(0, 2, (2, 47, 23, 61), generator=generator)
     before = torch.get_num_threads()
     results = []
@@ -125,8 +125,8 @@ def test_threads_do_not_matter(activation: str, classes: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("foreground", [0, 1, 70001, 200000])
-def test_one_tie_over_several_chunks(threads: int, foreground: int) -> None:
-    """All errors are equal but one: the tie is longer than what is scanned at once."""
+def test_one_tie_of_nearly_all(threads: int, foreground: int) -> None:
+    """All errors are equal but one: one thread has nearly all of the sort and the scan to do."""
     x = torch.zeros(1, 1, 200001, dtype=torch.float64)
     x[..., -1] = 3.0
     target = torch.zeros(1, 200001, dtype=torch.int64)
