@@ -45,6 +45,9 @@ LOSSES = {
 # Without a peer of their own: the definition in eager PyTorch is timed beside them.
 EAGER = {**EAGER_FORMULAS, **EAGER_TOPK, **EAGER_STRUCTURES}
 SIGMOID = ("BalancedCE", "Combo")  # also of several classes
+# Their gradients jump where rounding changes which of two neighbours is smaller: ours cannot be
+# nearer to float64 than the definition in float32.
+KINKED = ("SoftClDice", "SoftDiceClDice")
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")
 LEVELS = 5  # of deep supervision: each has half the size of the one before, and half its weight

@@ -59,7 +59,8 @@ def _normalized(x: Tensor, window: Tensor) -> Tensor:
     flat = x.flatten(0, 1)[:, None]
     mean = convolve(flat, window, padding=1)
     variance = convolve(flat.square(), window, padding=1) - mean.square()
-    deviation = variance.clamp_min(1e-8).sqrt()  # the root has no derivative at 0
+    some = variance > 0  # the root has no derivative at 0
+    deviation = torch.where(some, variance, 1).sqrt() * some
     return ((flat - mean + 0.01) / (deviation + 0.01)).view_as(x)
 
 

@@ -13,6 +13,13 @@ REAL = (*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32
 INTEGER = REAL[len(FLOATING) :]
 
 
+def can_hold(dtype: torch.dtype, value: int) -> bool:
+    """Whether a label can have the value; torch would compare with the value wrapped around."""
+    if dtype.is_floating_point or dtype == torch.bool:
+        return True
+    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+
+
 def check_option(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise ValueError unless ``value`` is one of ``allowed``."""
     if value not in allowed:

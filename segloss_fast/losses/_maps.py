@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segloss_fast._check import can_hold
 from segloss_fast.losses._keywords import Voxel
-from segloss_fast.ops.region_sums.reference import can_hold
 
 
 def widened(input: Tensor, labels: Tensor, keywords: Voxel) -> tuple[Tensor, Tensor | None]:

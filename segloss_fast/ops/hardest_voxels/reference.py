@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast.ops.region_sums.reference import LOG_MIN, can_hold, row_dtype
+from segloss_fast._check import can_hold
+from segloss_fast.ops.region_sums.reference import LOG_MIN, row_dtype
 
 
 @dataclass(frozen=True)

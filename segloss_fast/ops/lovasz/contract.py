@@ -16,7 +16,7 @@ from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
 from segloss_fast.ops.region_sums.contract import check_target
 from segloss_fast.ops.region_sums.kernels import check_labels_on_device
-from segloss_fast.ops.region_sums.reference import can_hold, row_dtype
+from segloss_fast.ops.region_sums.reference import row_dtype
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -248,7 +248,7 @@ def _weight(input: Tensor, target: Tensor, options: Options) -> Tensor:
     ignored, per_image = options.ignore_index, options.per_image
     dtype = row_dtype(input.device)
     shape = (input.shape[0] if per_image else 1, input.shape[1])
-    if ignored is None or target.dim() == input.dim() or not can_hold(target.dtype, ignored):
+    if ignored is None or target.dim() == input.dim() or not _check.can_hold(target.dtype, ignored):
         voxels = input[0, 0].numel() if input.shape[0] else 0
         voxels = voxels if per_image else voxels * input.shape[0]
         return torch.full(shape, voxels, dtype=dtype, device=input.device)

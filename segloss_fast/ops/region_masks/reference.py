@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.region_sums.reference import can_hold
+from segloss_fast._check import can_hold
 
 
 def forward(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from segloss_fast._check import can_hold
 from segloss_fast.ops.region_sums.options import Options
 
 LOG_MIN = -100.0  # torch's binary cross-entropy clamps log 0 to this,
@@ -84,13 +85,6 @@ def one_hot(
     one_hot = (labels[:, None] == index) & counted[:, None]
     bad = counted & ~one_hot.any(1)
     return one_hot.to(dtype), (counted & ~bad)[:, None], count_invalid(labels, bad)
-
-
-def can_hold(dtype: torch.dtype, value: int) -> bool:
-    """Whether a label can have the value; torch would compare with the value wrapped around."""
-    if dtype.is_floating_point or dtype == torch.bool:
-        return True
-    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
 
 
 def count_invalid(labels: Tensor, bad: Tensor) -> Tensor:
