@@ -35,7 +35,8 @@ bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 # What __all__ names; beside it the packages whose docstrings hold the keywords and the formulas.
 docs: $(VENV)/.docs $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/pdoc --docformat google --output-directory build/docs \
-		segloss_fast segloss_fast.losses segloss_fast.ops.region_sums segloss_fast.ops.lovasz
+		segloss_fast segloss_fast.losses $(addprefix segloss_fast.ops.,region_sums lovasz distance_transform \
+		soft_skeleton)
 	@echo "API reference: build/docs/index.html"
 
 build: $(VENV)/.built-$(SEGLOSS_BUILD)
@@ -57,7 +58,7 @@ $(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
 # The models of segmentation-models-pytorch need torchvision and timm; its losses, peers, torch only.
 $(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.base pyproject.toml
 	$(PIP) $$($(BIN)/python scripts/extra.py $*)
-	$(if $(filter test,$*),$(PIP) --no-deps segmentation-models-pytorch==0.6.0)
+	$(if $(filter test bench,$*),$(PIP) --no-deps segmentation-models-pytorch==0.6.0)
 	touch $@
 
 clean:

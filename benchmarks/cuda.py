@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 
@@ -71,9 +70,3 @@ def floor_bytes(inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> dict
     labels = sum(t.numel() * t.element_size() for t in targets)
     forward, backward = logits + labels, 2 * logits + labels
     return {"forward": forward, "backward": backward, "both": forward + backward}
-
-
-def is_large(inputs: tuple[Tensor, ...]) -> bool:
-    """Whether the logits are far larger than the second-level cache, so that memory decides."""
-    size = sum(math.prod(x.shape) * x.element_size() for x in inputs)
-    return size > 4 * torch.cuda.get_device_properties(0).L2_cache_size

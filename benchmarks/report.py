@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 COLORS = {
     "native": "#0b6e4f",
     "triton": "#2f9e7a",
@@ -131,18 +130,19 @@ def readme_block(results: Sequence[Result]) -> str:
     return "\n\n".join([*parts, folded])
 
 
-def update_readme(path: Path, block: str) -> None:
-    """Replace what is between the markers.
+def update_readme(path: Path, block: str, name: str = "benchmarks") -> None:
+    """Replace what is between the markers of that name.
 
     Raises:
         ValueError: If the file does not hold both, in order.
     """
+    first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{path.name} must hold {BEGIN} and, after it, {END}")
-    path.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{path.name} must hold {first} and, after it, {last}")
+    path.write_text(f"{before}{begin}\n{block}\n{end}{after}", encoding="utf-8")
 
 
 def plot(results: Sequence[Result], path: Path) -> None:

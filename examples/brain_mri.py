@@ -5,8 +5,8 @@ population average, not a patient) under noise, on all axial slices but a slab, 
 that slab beside the best intensity thresholds. It is trained twice from the same seed, with the
 fastest implementation of the loss and with the reference, which must agree. Then the loss of one
 training step is timed beside MONAI's. ``--loss dice_ce_hausdorff`` trains with a Hausdorff loss
-besides. Takes about three minutes on two CPU cores; uses a GPU if
-there is one. Exits with 1 if a promise fails.
+besides. Takes about three minutes on two CPU cores; uses a GPU if there is one. Exits with 1 if
+a promise fails.
 """
 
 from __future__ import annotations

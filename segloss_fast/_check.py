@@ -20,8 +20,11 @@ def can_hold(dtype: torch.dtype, value: int) -> bool:
     return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
 
 
-def check_option(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise ValueError unless ``value`` is one of ``allowed``."""
+def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise TypeError unless ``value`` is a str, ValueError unless it is one of ``allowed``."""
+    if not isinstance(value, str):
+        names = ", ".join(map(repr, allowed))
+        raise TypeError(f"{name} must be a str, one of {names}, got {type(value).__name__}")
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 

@@ -13,8 +13,10 @@ _default = "auto"
 _debug = False
 
 
-def check_impl(impl: str) -> None:
-    """Raise ValueError unless ``impl`` names an implementation."""
+def check_impl(impl: object) -> None:
+    """Raise TypeError unless ``impl`` is a str, ValueError unless it names an implementation."""
+    if not isinstance(impl, str):
+        raise TypeError(f"impl must be a str, one of {', '.join(IMPLS)}, got {type(impl).__name__}")
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
 

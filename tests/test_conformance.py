@@ -142,6 +142,19 @@ def test_dtypes_equal_the_rounded_input_in_float64(
 
 @by_loss
 @by_impl
+def test_autocast_changes_nothing(record: LossRecord, impl: str) -> None:
+    """Float32 logits stay what they are: half precision is for the network."""
+    case = problem("labels", dtype=torch.float32)
+    for keywords in record.keywords:
+        plain = run(record, case, dict(keywords), impl)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = run(record, case, dict(keywords), impl)
+        assert found[0].dtype == torch.float32
+        assert all(torch.equal(*pair) for pair in zip(plain, found, strict=True)), keywords
+
+
+@by_loss
+@by_impl
 def test_layouts_are_read_in_place(record: LossRecord, impl: str) -> None:
     case = problem("labels", (4, 6, 5))
     value, grad = run(record, case, {}, impl)

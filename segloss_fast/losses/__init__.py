@@ -6,8 +6,9 @@ voxel_weight=None)`` takes
 
 * ``input`` ``[B, C, *S]``, S of one to three dimensions, float16, bfloat16, float32 or float64, any
   strides;
-* ``target``: class indices ``[B, *S]`` or ``[B, 1, *S]`` of any integer or floating dtype (with one
-  class, t is 1 where they are not 0), or values ``[B, C, *S]``: one-hot, multi-label or soft;
+* ``target``: class indices ``[B, *S]`` or ``[B, 1, *S]`` as bool, uint8, int8 to int64 or floating
+  point (with one class, t is 1 where they are not 0), or values ``[B, C, *S]``: one-hot,
+  multi-label or soft;
 * ``voxel_weight`` ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, multiplied to every voxel's
   share;
 
@@ -66,7 +67,7 @@ voxel that counts makes the loss NaN. Empty classes and perfect predictions have
 Errors: ``TypeError`` for an unknown keyword, a wrong type or dtype; ``ValueError`` for a wrong
 shape, device or value, and for class indices outside [0, C) that are not ``ignore_index`` (on a GPU
 the loss becomes NaN, unless :class:`segloss_fast.debug` is on); ``RuntimeError`` if the ``impl``
-asked for is not available.
+asked for is not available, or if ``sync`` is asked for without torch.distributed.
 """
 
 from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss

@@ -187,10 +187,11 @@ class DeepSupervisionLoss(nn.Module):
     first, B and C the same; one tensor alone is one level. ``targets`` is one target, whose nearest
     voxels (to the centres, as MONAI's nearest-exact) are taken for smaller levels, or a list of one
     per level; and so are ``voxel_weights``. A level of weight 0 is not computed. The sums of all
-    levels come from one launch (:func:`segloss_fast.region_sums_multi`), which asks for inputs of
+    levels come from one call of :func:`segloss_fast.region_sums_multi`, which asks for inputs of
     one dtype; losses that need more than sums run level by level. ``spacing`` is that of the first
     level; the others' is larger by what they are smaller.
-    Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185; weights as in nnU-Net.
+    Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185; weights as in nnU-Net,
+    but there the smallest level gets none.
 
     Args:
         loss: A loss of this package.

@@ -90,8 +90,7 @@ class CrossEntropyLoss(Loss):
     """Cross-entropy.
 
     Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
-        nll the
-    sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
+    nll the sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
     ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights and N the number of
     voxels. Probabilities are read as those of a softmax, for C = 1 as those of a sigmoid.
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._check import check_flag
+from segloss_fast._check import can_hold, check_flag
 from segloss_fast.losses._keywords import Spacing, check_spacing
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
+from segloss_fast.ops.region_sums.reference import count_invalid
 
 
 @torch.no_grad()
@@ -31,9 +32,10 @@ def hausdorff_field(
     no boundary because no voxel, or every one, is its.
 
     Args:
-        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` of any real dtype, with ``classes``
-            given; or values ``[B, C, *S]``, above one half inside. ``[B, 1, S]`` is read as one
-            axis of voxels. A single sample goes in as ``target[None]``.
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` as bool, uint8, int8 to int64 or
+            floating point, with ``classes`` given; or values ``[B, C, *S]``, above one half inside.
+            ``[B, 1, S]`` is read as one axis of voxels. A single sample goes in as
+            ``target[None]``.
         classes: Number of classes of class indices (of one class, what is not 0); None for values.
         spacing: The distance between neighbouring voxels in any unit: one number, or one per axis.
         include_background: Whether to compute class 0, whose field is 0 otherwise.
@@ -45,7 +47,8 @@ def hausdorff_field(
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
-        ValueError: If a shape, the number of classes or of spacings, or a value is not.
+        ValueError: If a shape, the number of classes or of spacings, or a value is not; on the CPU
+            also if a label is neither one of several classes nor ``ignore_index``.
         RuntimeError: If ``impl`` names kernels that are not available here.
     """
     mask = _masks(target, classes, include_background, ignore_index, impl)
@@ -238,4 +241,19 @@ def _read(
             "target must be class indices [B, *S] or [B, 1, *S] with one to three spatial "
             f"dimensions, got shape {list(target.shape)}"
         )
+    if classes > 1 and target.device.type == "cpu":  # on a GPU the host would wait for the answer
+        _check_labels(target, classes, ignore_index)
     return target, False, classes
+
+
+def _check_labels(labels: Tensor, classes: int, ignore_index: int | None) -> None:
+    """Raise ValueError if there are labels that are no class."""
+    bad = labels < 0
+    if can_hold(labels.dtype, classes):
+        bad |= labels >= classes
+    if labels.is_floating_point():
+        bad |= labels != labels.floor()
+    if ignore_index is not None and can_hold(labels.dtype, ignore_index):
+        bad &= labels != ignore_index
+    if bad.any():
+        _check.check_labels(count_invalid(labels, bad), classes)

@@ -164,7 +164,8 @@ def _erode(error: Tensor) -> Tensor:
             if other != axis:
                 line = line.narrow(other, 1, 1)
         line.fill_(1 / (2 * axes + 1))
-    mean = _CONVOLUTIONS[axes - 1](error, kernel[None, None], padding=1)
+    with torch.autocast(error.device.type, enabled=False):  # which would round to half precision
+        mean = _CONVOLUTIONS[axes - 1](error, kernel[None, None], padding=1)
     # Not clamp_min, whose derivative at the bound depends on torch's version.
     return (mean - 0.5).masked_fill(mean < 0.5, 0)
 

@@ -105,6 +105,25 @@ def test_background_left_out_of_a_field_is_zero() -> None:
         assert torch.equal(field[:, 1:], compute(labels, 3)[:, 1:])
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [segloss_fast.hausdorff_field, segloss_fast.boundary_field, segloss_fast.penalty_field],
+)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_labels_out_of_range_are_refused(compute: Any, dtype: torch.dtype) -> None:  # noqa: ANN401
+    labels = torch.tensor([[0, 1, 2, 7, 1, 9]]).to(dtype)
+    with pytest.raises(ValueError, match=r"in \[0, 3\).*got 2 other values, the first .* is 7"):
+        compute(labels, 3)
+    with pytest.raises(ValueError, match=r"got 1 other values, the first of which is 9"):
+        compute(labels, 3, ignore_index=7)
+    compute(labels, 10)
+    compute(labels, 1)
+    compute(labels, 300)
+    if dtype == torch.float32:
+        with pytest.raises(ValueError, match=r"got 1 other values, the first of which is 0.5"):
+            compute(torch.tensor([[0.0, 0.5]]), 3)
+
+
 def test_bad_fields_and_spacings_are_refused() -> None:
     x, labels = torch.randn(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int64)
     for loss in FIELDS:

@@ -23,7 +23,6 @@ SIZES = (*INPUT_SIZES, *TARGET_SIZES, "voxels", "n1", "n2", "chunks", "ignore")
 
 NO_WEIGHT = tl.constexpr(0)
 SHARED_WEIGHT = tl.constexpr(1)
-CLASS_WEIGHT = tl.constexpr(2)
 
 
 @triton.jit

@@ -46,16 +46,17 @@ def lovasz(
     Args:
         input: Logits ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16,
             float32 or float64.
-        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), any integer or floating dtype
-            (for C = 1, foreground is what is not 0); or values ``[B, C, *S]`` of any real dtype,
-            foreground above one half. For C = 1 a floating-point ``[B, 1, *S]`` target is read as
-            values.
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), bool, uint8, int8 to int64 or
+            floating point (for C = 1, foreground is what is not 0); or values ``[B, C, *S]`` of any
+            of these dtypes, foreground above one half. For C = 1 a floating-point ``[B, 1, *S]``
+            target is read as values.
         activation: What the errors are of: ``"softmax"`` over the classes, ``"sigmoid"``, or
             ``"hinge"``, where each class is a problem of its own.
         method: ``"sort"`` (exact), ``"histogram"`` (by bins, in a fraction of the time and without
             memory of the input's size), or ``"auto"``: exact below 2^18 voxels per class, where the
             kernels have a sort and ranks need not be synchronised.
         bins: Number of bins of the histogram, 9 to 16 times a power of two; None for the default.
+            Hinge errors of 2^16 and more are beyond the bins, and make the loss NaN.
         per_image: Whether each item of the batch has a loss of its own; else they are pooled.
         ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
         cross_entropy: Whether to sum the cross-entropy too, in the same pass.

@@ -15,11 +15,9 @@ abs_err       w abs(p - t)
 ============  =====================  ==============  ==================================
 
 A product whose factor t (or 1 - t) is exactly 0 is 0, whatever the logarithm. Logarithms come from
-the
-logits: log-softmax, log-sigmoid, and log(1 - softmax) as the log of the sum over the other classes.
-    For
-probabilities they are clamped to -100, and their derivative is 1 / max(p, 1e-12), as in torch's
-binary cross-entropy.
+the logits: log-softmax, log-sigmoid, and log(1 - softmax) as the log of the sum over the other
+classes. For probabilities they are clamped to -100, and their derivative is 1 / max(p, 1e-12),
+as in torch's binary cross-entropy.
 
 Backward reads input and target again and writes the gradient: with G_c = dL/dp_c, the softmax gives
 dL/dx_k = p_k (G_k - sum_j p_j G_j), and with L_c = dL/d(log p_c), L_k - p_k sum_j L_j.

@@ -37,9 +37,10 @@ def region_sums(
     Args:
         input: ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16, float32
             or float64. Logits, or probabilities in [0, 1].
-        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), any integer or floating dtype
-            (for C = 1, t = (target != 0)); or one-hot, multi-label or soft values ``[B, C, *S]`` of
-            any real dtype. For C = 1 a floating-point ``[B, 1, *S]`` target is read as values.
+        target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), bool, uint8, int8 to int64 or
+            floating point (for C = 1, t = (target != 0)); or one-hot, multi-label or soft values
+            ``[B, C, *S]`` of any of these dtypes. For C = 1 a floating-point
+            ``[B, 1, *S]`` target is read as values.
         activation: ``"softmax"`` over the classes, ``"sigmoid"``, or ``"probabilities"`` (none).
         terms: Names of the rows to compute.
         gamma: Exponent of nll_pow, focal and focal_neg, at least 0.
