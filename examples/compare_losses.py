@@ -5,7 +5,7 @@ differs. The time is that of the training: forward, backward and optimiser, with
 losses' own settings are the usual ones, untuned: one seed on one head ranks nothing, it shows that
 every loss trains and what it costs.
 
-    python examples/compare_losses.py                # about ten minutes on two CPU cores
+    python examples/compare_losses.py                # eleven minutes on two CPU cores
     python examples/compare_losses.py --losses DiceCE LovaszSoftmax+CE --steps 100
 """
 
