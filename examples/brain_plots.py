@@ -138,6 +138,8 @@ def plot_progress(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
             axis.plot(run["seconds"], run[row], "o-", label=name, **style)
     left.set(title="Dice of gray and white matter", ylabel="mean Dice")
     right.set(title="Their boundary error", ylabel="95 % surface distance (mm)", yscale="log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter(lambda y, _: f"{y:g}" if f"{y:g}"[0] in "235" else "")
     for axis in (left, right):
         axis.set_xlabel("seconds of training")
         axis.grid(alpha=0.25)
