@@ -89,6 +89,7 @@ def run_malformed() -> None:
     x, labels = torch.randn(2, 3, 5, 7), torch.zeros(2, 5, 7, dtype=torch.int64)
     good: dict[str, Any] = {"input": x, "target": labels, "weight": None, "activation": 0}
     changes: list[dict[str, Any]] = [
+        {},
         *({"activation": value} for value in (-1, 3, 2**40)),
         *({"target": t} for t in (labels[:1], labels[..., :6], labels[:, :, 0], x[:, :2])),
         {"target": labels[..., None, None]},

@@ -79,6 +79,7 @@ def run_malformed() -> None:
         "squared": False,
     }
     changes: list[dict[str, Any]] = [
+        {},
         {"mask": torch.zeros(3)},
         {"mask": torch.zeros(1, 1)},
         {"mask": torch.zeros(1, 1, 1, 1, 1, 1)},

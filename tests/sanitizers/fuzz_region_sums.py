@@ -199,6 +199,7 @@ def run_malformed() -> None:
         "ce": 0,
     }
     changes: list[dict[str, Any]] = [
+        {},
         {"terms": []},
         {"terms": [-1]},
         {"terms": [15]},
@@ -224,13 +225,20 @@ def run_malformed() -> None:
     ]
     for change in changes:
         call = {**good, **change}
-        arguments = (*(call[key] for key in ("target", "weight", "terms", "act", "ce")), 2.0, None)
+        weights = [] if call["weight"] is None else [call["weight"]]
+        codes = (call["terms"], call["act"], call["ce"], 2.0, None)
+        lists = [([call["input"]], [call["target"]], weights)]
+        if not change:
+            lists += [([], [], []), ([x], [], []), ([x], [labels] * 2, []), ([x] * 2, [labels], [])]
+            lists += [([x] * 2, [labels] * 2, [x]), ([x, x[:1]], [labels, labels[:1]], [])]
+            lists += [([x, x.double()], [labels] * 2, []), ([x, x[:, :2]], [labels] * 2, [])]
         rows = len(call["terms"])
         for size in (rows * 6, rows * 2, rows * 6 + 1, 0):
             grad = torch.ones(size, dtype=torch.float64)
-            for dtype in (torch.float64, torch.float32):
-                attempt("_region_sums_cpu_backward", grad.to(dtype), call["input"], *arguments)
-        attempt("_region_sums_cpu", call["input"], *arguments)
+            for dtype, tensors in itertools.product((torch.float64, torch.float32), lists):
+                attempt("_region_sums_cpu_backward", grad.to(dtype), *tensors, *codes)
+        for tensors in lists:
+            attempt("_region_sums_cpu", *tensors, *codes)
 
 
 def run_all() -> None:
