@@ -22,11 +22,12 @@ def can_hold(dtype: torch.dtype, value: int) -> bool:
 
 def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise TypeError unless ``value`` is a str, ValueError unless it is one of ``allowed``."""
+    if isinstance(value, str) and value in allowed:
+        return
+    names = ", ".join(map(repr, allowed))
     if not isinstance(value, str):
-        names = ", ".join(map(repr, allowed))
         raise TypeError(f"{name} must be a str, one of {names}, got {type(value).__name__}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    raise ValueError(f"{name} must be one of {names}, got {value!r}")
 
 
 def check_dtype(name: str, tensor: object, allowed: Sequence[torch.dtype]) -> None:

@@ -171,8 +171,8 @@ class RadixSort {
     int64_t count, foreground;
   };
 
-  // About 16 buckets per octave of a float32: of 2^20 voxels in a few octaves, each fits into a
-  // cache of the second level.
+  // 16 buckets per octave of a float32: of 2^20 voxels in a few octaves, each fits into a cache of
+  // the second level. Of a float64 only two: its buckets are larger, and no less right.
   static constexpr int kHighBits = 11;
 
   const Team& team_;

@@ -36,6 +36,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ignore_index": 1.0}, TypeError, "ignore_index must be an int or None, got float"),
     ({"activation": "relu"}, ValueError, "activation must be one of 'softmax'.*got 'relu'"),
     ({"ce_activation": "relu"}, ValueError, "ce_activation must be one of"),
+    ({"activation": 1}, TypeError, "activation must be a str, one of 'softmax'.*got int"),
+    ({"impl": None}, TypeError, "impl must be a str, one of auto, reference.*got NoneType"),
     ({"activation": "probabilities", "ce_activation": "softmax"}, ValueError, "must agree"),
     ({"terms": []}, ValueError, "terms must be different names among tp, pred"),
     ({"terms": ["tp", "tp"]}, ValueError, "terms must be different names"),
