@@ -186,19 +186,10 @@ def run_bad_label(dtype: torch.dtype, target_dtype: torch.dtype, label: float) -
         )
 
 
-def run_malformed() -> None:
-    """Calls that Python's checks would refuse, made directly: an error, or a harmless answer."""
-    x, labels = torch.randn(2, 3, 5, 7), torch.zeros(2, 5, 7, dtype=torch.int64)
+def malformed_changes(x: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+    """Return what to change in a good call, one thing at a time; first nothing."""
     other = (*INTEGER, torch.bool, torch.complex64)
-    good: dict[str, Any] = {
-        "input": x,
-        "target": labels,
-        "weight": None,
-        "terms": [0, 1],
-        "act": 0,
-        "ce": 0,
-    }
-    changes: list[dict[str, Any]] = [
+    return [
         {},
         {"terms": []},
         {"terms": [-1]},
@@ -223,7 +214,20 @@ def run_malformed() -> None:
         {"input": x[:, :1]},
         *({"input": x.to(dtype)} for dtype in other),
     ]
-    for change in changes:
+
+
+def run_malformed() -> None:
+    """Calls that Python's checks would refuse, made directly: an error, or a harmless answer."""
+    x, labels = torch.randn(2, 3, 5, 7), torch.zeros(2, 5, 7, dtype=torch.int64)
+    good: dict[str, Any] = {
+        "input": x,
+        "target": labels,
+        "weight": None,
+        "terms": [0, 1],
+        "act": 0,
+        "ce": 0,
+    }
+    for change in malformed_changes(x, labels):
         call = {**good, **change}
         weights = [] if call["weight"] is None else [call["weight"]]
         codes = (call["terms"], call["act"], call["ce"], 2.0, None)
