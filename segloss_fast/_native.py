@@ -82,8 +82,14 @@ CUDA_MISSING = _cuda if isinstance(_cuda, str) else None
 _HAS_TRITON = find_spec("triton") is not None
 
 
-def why_no_native(primitive: str, device: torch.device) -> str | None:
-    """Return why no native kernels serve tensors of this device, None where they may."""
+def why_no_native(primitive: str, device: torch.device, on_cuda: bool = True) -> str | None:
+    """Return why no native kernels serve tensors of this device, None where they may.
+
+    Args:
+        primitive: Its name.
+        device: That of the tensors.
+        on_cuda: Whether the primitive has kernels in the CUDA library.
+    """
     if device.type == "cpu":
         if _C is not None:
             return None
@@ -91,7 +97,7 @@ def why_no_native(primitive: str, device: torch.device) -> str | None:
             "the native module was not built; install a C++ compiler and reinstall with "
             "SEGLOSS_BUILD=require to see why"
         )
-    if device.type == "cuda":
+    if device.type == "cuda" and on_cuda:
         return CUDA_MISSING
     return f"{primitive} has no native kernels for {device.type} tensors"
 

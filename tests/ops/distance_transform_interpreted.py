@@ -1,6 +1,6 @@
 """Tests of distance_transform's Triton kernels under Triton's interpreter.
 
-Not collected by name: test_distance_transform_triton.py runs them in a process of their own.
+Not collected by name: test_without_a_gpu.py runs them in a process of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.ops.distance_transform_cases import (
     seeds,
 )
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_distance_transform_triton.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 
 def run(case: Case) -> Tensor:

@@ -1,6 +1,6 @@
 """Compiles the Triton kernel of region_masks for GPUs that need not be there.
 
-Not collected by name: test_region_masks_triton.py runs it in a process of its own.
+Not collected by name: test_without_a_gpu.py runs it in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from triton.backends.compiler import GPUTarget
-from triton.compiler import make_backend
-from triton.runtime.jit import create_function_from_signature
 
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_masks import triton_launch
 from segloss_fast.ops.region_masks.kernels import MODES
-from tests.ops.triton.aot import compile_launch
+from tests.ops.triton.compiler import compile_launch, specialization
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_region_masks_triton.py"
+assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
 
 SPACE = (64, 64, 64)
 KINDS = {
@@ -72,17 +69,9 @@ def test_a_softmax_is_read_once_in_vectors(capability: int) -> None:
 
 
 def test_sizes_and_numbers_make_no_new_kernels() -> None:
-    def specialization(*arguments: Any) -> Any:  # noqa: ANN401
-        launch = launch_of(*arguments)
-        kernel = launch.kernel
-        backend = make_backend(GPUTarget("cuda", 90, 32))
-        binder = create_function_from_signature(kernel.signature, kernel.params, backend)
-        values = {
-            name: torch.empty(16, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
-            for name, value in launch.arguments.items()
-        }
-        return binder(**values, **launch.constants, **launch.options)[1:]
+    def kernel_of(*arguments: Any) -> Any:  # noqa: ANN401
+        return specialization(launch_of(*arguments))
 
-    one = specialization("softmax", torch.float32, torch.uint8, (16, 16, 16), 2)
-    assert one == specialization("softmax", torch.float32, torch.uint8, (1, 4, 5), 33)
-    assert one == specialization("softmax", torch.float32, torch.uint8, (400,), 7)
+    one = kernel_of("softmax", torch.float32, torch.uint8, (16, 16, 16), 2)
+    assert one == kernel_of("softmax", torch.float32, torch.uint8, (1, 4, 5), 33)
+    assert one == kernel_of("softmax", torch.float32, torch.uint8, (400,), 7)

@@ -1,6 +1,6 @@
 """Tests of region_masks' Triton kernel under Triton's interpreter.
 
-Not collected by name: test_region_masks_triton.py runs them in a process of their own.
+Not collected by name: test_without_a_gpu.py runs them in a process of their own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.ops.region_masks_cases import (
     random_values,
 )
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_region_masks_triton.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

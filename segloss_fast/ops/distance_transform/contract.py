@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
+from segloss_fast.ops._choice import preference
 from segloss_fast.ops.distance_transform import kernels, op, reference
 from segloss_fast.ops.distance_transform.kernels import SIDES
 
@@ -64,7 +65,7 @@ def distance_transform(
     spacings = _spacings(spacing, mask.dim() - 2)
     impl = resolve(
         impl,
-        kernels.preference(mask.device),
+        preference(mask.device),
         lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
     )
     mask = mask.detach()

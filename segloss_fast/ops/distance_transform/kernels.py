@@ -14,12 +14,6 @@ from segloss_fast import _native
 SIDES = ("inside", "outside", "both", "signed")
 
 
-def preference(device: torch.device) -> tuple[str, ...]:
-    """Return the kernels that impl="auto" tries, the expected fastest first."""
-    # On the CPU Triton only interprets: for tests, on request.
-    return ("native",) if device.type == "cpu" else ("native", "triton")
-
-
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a mask, None where they can."""
     if impl == "triton":

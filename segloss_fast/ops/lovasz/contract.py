@@ -10,6 +10,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled, resolve, transforms_active
 from segloss_fast._sync import add_over_ranks, check_sync, gradient_over_ranks
+from segloss_fast.ops._choice import preference
 from segloss_fast.ops.lovasz import bins as layouts
 from segloss_fast.ops.lovasz import kernels, op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
@@ -174,7 +175,7 @@ def _choose(
         )
 
     by = "sort" if method == "sort" else "histogram"
-    impl = resolve(impl, kernels.preference(input.device), lambda name: why_not(name, by))
+    impl = resolve(impl, preference(input.device), lambda name: why_not(name, by))
     if method != "auto":
         return impl, method
     voxels = input[0, 0].numel() if input.shape[0] else 0

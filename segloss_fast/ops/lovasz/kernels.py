@@ -17,12 +17,6 @@ from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 from segloss_fast.ops.region_sums.kernels import check_labels_on_device
 
 
-def preference(device: torch.device) -> tuple[str, ...]:
-    """Return the kernels that impl="auto" tries, the expected fastest first."""
-    # On the CPU Triton only interprets: for tests, on request.
-    return ("native", "triton") if device.type == "cuda" else ("native",)
-
-
 def why_not(
     impl: str,
     device: torch.device,

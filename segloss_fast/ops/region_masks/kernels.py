@@ -8,16 +8,10 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _native
-from segloss_fast._impl import resolve
+from segloss_fast.ops import _choice
 
 # The order is the numbering of the native kernels (csrc/region_masks/kernels.h).
 MODES = ("softmax", "sigmoid", "values", "labels")
-
-
-def preference(device: torch.device) -> tuple[str, ...]:
-    """Return the kernels that impl="auto" tries, the expected fastest first."""
-    # On the CPU Triton only interprets: for tests, on request.
-    return ("native",) if device.type == "cpu" else ("native", "triton")
 
 
 def why_not(impl: str, device: torch.device) -> str | None:
@@ -28,17 +22,8 @@ def why_not(impl: str, device: torch.device) -> str | None:
 
 
 def choose(impl: str, device: torch.device) -> str:
-    """Return "native", "triton" or "reference".
-
-    Never an error: the kernels that ``impl`` names are those of the primitives that do the work.
-    Where they do not run here, the choice is that of ``"auto"``.
-    """
-    named = resolve(impl, ("auto",), lambda name: None)
-    tried = preference(device) if named == "auto" else (named, *preference(device))
-    return next(
-        (name for name in tried if name == "reference" or why_not(name, device) is None),
-        "reference",
-    )
+    """Return "native", "triton" or "reference"; see :func:`_choice.choose`."""
+    return _choice.choose(impl, device, why_not)
 
 
 def forward(

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from triton.backends.compiler import GPUTarget
-from triton.compiler import make_backend
-from triton.runtime.jit import create_function_from_signature
 
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.lovasz import triton_launch
 from segloss_fast.ops.lovasz.bins import DEFAULT, number
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
-from tests.ops.triton.aot import DTYPES, TARGETS, compile_launch
+from tests.ops.triton.aot import DTYPES, TARGETS
+from tests.ops.triton.compiler import compile_launch, specialization
 
 CLASSES = (1, 2, 3, 4, 8, 14, 32, 64, 105, 200)
 DIRECTIONS = ("count", "backward")
@@ -115,19 +113,8 @@ def _softmax_layouts(ttgir: str) -> set[str]:
 
 def specializations(space: tuple[int, ...], ignore_index: int) -> list[Any]:
     """Return what decides whether the launches of a call need kernels of their own."""
-    backend = make_backend(GPUTarget("cuda", 90, 32))
-    found = []
-    for launch in launches(
-        "softmax", 4, "float32", "int64", ignore_index=ignore_index, space=space
-    ).values():
-        kernel = launch.kernel
-        binder = create_function_from_signature(kernel.signature, kernel.params, backend)
-        arguments = {
-            name: torch.empty(8, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
-            for name, value in launch.arguments.items()
-        }
-        found.append(binder(**arguments, **launch.constants, **launch.options)[1:])
-    return found
+    found = launches("softmax", 4, "float32", "int64", ignore_index=ignore_index, space=space)
+    return [specialization(launch) for launch in found.values()]
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_lovasz_triton.py"
 
 import segloss_fast
-from segloss_fast.ops.lovasz import kernels, lovasz, lovasz_counts
+from segloss_fast.ops._choice import preference
+from segloss_fast.ops.lovasz import lovasz, lovasz_counts
 from tests.helpers import gradient, relative_l2
 from tests.ops.triton.lovasz_problems import options, sample
 
@@ -64,7 +65,7 @@ def test_auto_takes_the_histogram_where_there_is_no_sort() -> None:
         lovasz(x, labels, impl="triton", method="sort")
     with pytest.raises(RuntimeError, match="no float64"):
         lovasz(x.double(), labels, impl="triton", method="histogram")
-    assert kernels.preference(x.device) == ("native",)  # never by itself on the CPU
+    assert preference(x.device) == ("native",)  # never by itself on the CPU
 
 
 def test_labels_out_of_range_raise_as_on_the_cpu() -> None:

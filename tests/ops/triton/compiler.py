@@ -1,0 +1,146 @@
+"""Compiles Triton kernels for GPUs that need not be there, and looks at them.
+
+It compiles what a launch would launch: the same constants, signature and number of warps. Not under
+TRITON_INTERPRET.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+
+from segloss_fast.ops._triton.launch import Launch
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+POINTERS = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+WIDTHS = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}  # 4 bytes without a suffix
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one kernel became.
+
+    Attributes:
+        registers: Per thread.
+        stack: Bytes per thread; above 0 where registers spill.
+        sass: The machine code.
+        ttgir: The code before, with the places of tiles in registers, lanes and warps.
+    """
+
+    registers: int
+    stack: int
+    sass: str
+    ttgir: str
+
+    def report(self) -> dict[str, Any]:
+        """Return what the tests look at; the loop is the innermost one that loads."""
+        loop = _loop(self.sass)
+        loads, stores = _accesses(loop, "LDG"), _accesses(loop, "STG")
+        return {
+            "registers": self.registers,
+            "stack": self.stack,
+            "loads": loads,
+            "stores": stores,
+            "loop_bytes_read": sum(width * n for width, n in loads.items()),
+            "loop_bytes_written": sum(width * n for width, n in stores.items()),
+            "loop_instructions": loop.count(";"),
+            "loop_exponentials": loop.count("MUFU.EX2"),
+            "loop_shuffles": loop.count("SHFL"),
+            "loop_barriers": loop.count("BAR.SYNC"),
+            "loop_spills": loop.count("STL") + loop.count("LDL"),
+        }
+
+
+def _loop(sass: str) -> str:
+    """Return the shortest stretch between a label and a branch back to it that loads."""
+    lines = sass.splitlines()
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L_x_\d+:", line)}
+    loops = []
+    for end, line in enumerate(lines):
+        target = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
+        if target and labels[target[1]] < end:
+            text = "\n".join(lines[labels[target[1]] : end + 1])
+            if "LDG" in text:
+                loops.append(text)
+    return min(loops, key=len, default="")
+
+
+def _accesses(sass: str, name: str) -> dict[int, int]:
+    """Count loads or stores by the bytes that each moves."""
+    kinds = re.findall(rf"\b{name}\.E((?:\.\w+)*)\s", sass)
+    found = Counter(
+        next((WIDTHS[part] for part in kind.split(".") if part in WIDTHS), 4) for kind in kinds
+    )
+    return dict(found)
+
+
+def compile_launch(launch: Launch, capability: int) -> Compiled:
+    """Compile a launch's kernel for a GPU of this compute capability."""
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int], Any] = {}
+    for place, parameter in enumerate(launch.kernel.params):
+        name = parameter.name
+        if name in launch.constants:
+            signature[name] = "constexpr"
+            continue
+        value = launch.arguments[name]
+        if isinstance(value, Tensor):
+            signature[name] = POINTERS[value.dtype]
+            attributes[(place,)] = [["tt.divisibility", 16]]  # of its address
+        else:
+            signature[name] = parameter.annotation_type
+    source = ASTSource(
+        fn=launch.kernel, signature=signature, constexprs=launch.constants, attrs=attributes
+    )
+    kernel = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options=launch.options
+    )
+    usage, sass = _disassemble(kernel.asm["cubin"])
+    return Compiled(usage["REG"], usage["STACK"], sass, kernel.asm["ttgir"])
+
+
+def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage, sass = (
+            subprocess.run(
+                [str(TOOLS / tool), option, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
+        )
+    return {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", usage)}, sass
+
+
+def specialization(launch: Launch) -> Any:  # noqa: ANN401
+    """Return what decides whether a launch needs a kernel of its own."""
+    kernel = launch.kernel
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+    arguments = {
+        name: torch.empty(16, dtype=value.dtype) if isinstance(value, Tensor) else value
+        for name, value in launch.arguments.items()
+    }
+    return binder(**arguments, **launch.constants, **launch.options)[1:]
