@@ -59,7 +59,7 @@ def _cpu_block(result: Result) -> list[str]:
         "scipy one. Errors are the largest relative to scipy's float64; MB are ours, above the "
         "output.",
         _times(cases),
-        _summary(cases),
+        summary(cases),
     ]
 
 
@@ -106,7 +106,7 @@ def _verdict(case: Case) -> str:
     return "; ".join(cells)
 
 
-def _summary(cases: Sequence[Case]) -> str:
+def summary(cases: Sequence[Case]) -> str:
     """Return the geometric mean and the worst over all cases."""
     parts = []
     for other in ("edt", "scipy"):

@@ -29,7 +29,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.report import README, update_readme
 from benchmarks.tables import table
 from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import Options
@@ -38,6 +37,11 @@ SIZES = (10**4, 10**5, 2**20, 2**22, 10**7)
 FOREGROUND = (0.3, 0.01, 0.001, 0.0001)
 LOGITS = ("random", "saturated")
 LAYOUTS = ((2, 11), (12, 7), (16, 7), (12, 8), (16, 8), (12, 9), (16, 9))
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "lovasz_accuracy.md"
+PREFACE = (
+    "# Errors of the Lovász losses\n\nMeasured and written by `benchmarks/lovasz_accuracy.py`; its "
+    "docstring says what the columns are."
+)
 LEGEND = (
     "One class: relative L2 error of the gradient in the logits / error of the loss, of float32 "
     "against the exact sort in float64; per column a number of bins (octaves x bits), `eager` the "
@@ -178,12 +182,10 @@ def markdown(record: dict[str, Any]) -> str:
     )
 
 
-def write_readme(paths: list[Path]) -> None:
-    """Put the tables of these files into the README."""
+def publish(paths: list[Path]) -> None:
+    """Write the page with the tables of these files."""
     tables = [markdown(json.loads(path.read_text())) for path in paths]
-    head = f"<details><summary>Errors for {len(tables)} activations</summary>\n\n{LEGEND}\n\n"
-    block = head + "\n\n".join(tables) + "\n\n</details>"
-    update_readme(README, block, "lovasz-accuracy")
+    PAGE.write_text("\n\n".join([PREFACE, LEGEND, *tables]) + "\n", encoding="utf-8")
 
 
 def _layout(name: str) -> tuple[int, int]:
@@ -199,10 +201,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layouts", default="", help="like 12x8,16x8")
     parser.add_argument("--json", type=Path, help="file to write")
-    parser.add_argument("--readme", nargs="+", type=Path, metavar="FILE", help="only publish these")
+    parser.add_argument("--publish", nargs="+", type=Path, metavar="FILE", help="write docs")
     arguments = parser.parse_args()
-    if arguments.readme:
-        write_readme(arguments.readme)
+    if arguments.publish:
+        publish(arguments.publish)
         return
     layouts = list(LAYOUTS)
     if arguments.layouts:

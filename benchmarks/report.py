@@ -1,8 +1,8 @@
 """Makes tables and plots of the committed results: ``python -m benchmarks.report``.
 
-``--readme`` writes the README's tables between two markers, ``--plot FILE`` draws a bar chart,
-``--plot-lovasz FILE`` a Lovász loss's error and time by the number of voxels; ``--results`` and
-``--machine`` choose other results than all that are committed.
+``--publish`` writes docs/benchmarks.md, and the README's short table between two markers; ``--plot
+FILE`` draws a bar chart, ``--plot-lovasz FILE`` a Lovász loss's error and time by the number of
+voxels; ``--results`` and ``--machine`` choose other results than all that are committed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import distance_tables, lovasz_tables, tables
+from benchmarks import distance_tables, headlines, lovasz_tables, tables
 from benchmarks.results import RESULTS, Case, Result, load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+PREFACE = """# Benchmarks
+
+All cases of all benchmarks, on the machines of `benchmarks/results/`; written by
+`python -m benchmarks.report --publish`. Ratios above 1 mean that ours is faster.
+"""
 COLORS = {
     "native": "#0b6e4f",
     "triton": "#2f9e7a",
@@ -70,10 +76,10 @@ def full(results: Sequence[Result]) -> str:
         cases = result.cases
         own = _own_block(result)
         if own is not None:
-            parts += [f"**{result.benchmark}**", heading(result), *own]
+            parts += [f"## `{result.benchmark}`", heading(result), *own]
             continue
         parts += [
-            f"**{result.benchmark}**",
+            f"## `{result.benchmark}`",
             heading(result),
             "Milliseconds, forward / backward / both: medians of interleaved repeats. "
             "Ratios and targets are of both; above 1, ours is faster. "
@@ -103,7 +109,7 @@ def _bandwidth(result: Result) -> list[str]:
 
 
 def is_headline(case: Case) -> bool:
-    """Whether the short table has the case: a target of its own, torch.compile, or a loss.
+    """Whether the plot has the case: a target of its own, torch.compile, or a loss.
 
     Or if it is the one case of a loss that no peer has.
     """
@@ -111,32 +117,19 @@ def is_headline(case: Case) -> bool:
     return bool(alone or tables.own_targets(case) or "compiled" in case.rows or tables.lost(case))
 
 
-def readme_block(results: Sequence[Result]) -> str:
-    """Return what stands between the README's markers: headlines, then everything, folded."""
-    parts = []
-    for result in results:
-        own = _own_block(result)
-        if own is not None:
-            parts += [f"`{result.benchmark}`: {heading(result)}", *own]
-            continue
-        shown = [case for case in result.cases if is_headline(case)]
-        parts += [
-            f"`{result.benchmark}`: {heading(result)}",
-            tables.summary(shown),
-            *tables.remarks(shown),
-        ]
-    losses = [result for result in results if _own_block(result) is None]
-    folded = f"<details><summary>All cases</summary>\n\n{full(losses)}\n\n</details>"
-    return "\n\n".join([*parts, folded])
+def publish(results: Sequence[Result]) -> None:
+    """Write the page of all tables, and the README's short one."""
+    PAGE.write_text(f"{PREFACE}\n{full(results)}\n", encoding="utf-8")
+    update_readme(README, headlines.block(results))
 
 
-def update_readme(path: Path, block: str, name: str = "benchmarks") -> None:
-    """Replace what is between the markers of that name.
+def update_readme(path: Path, block: str) -> None:
+    """Replace what is between the markers.
 
     Raises:
         ValueError: If the file does not hold both, in order.
     """
-    first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    first, last = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(first)
     _, end, after = rest.partition(last)
@@ -208,7 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--machine", action="append", default=[], help="only this machine's")
-    parser.add_argument("--readme", action="store_true", help="write the README's tables")
+    parser.add_argument("--publish", action="store_true", help="write the tables")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG)")
     parser.add_argument("--plot-lovasz", type=Path, metavar="FILE", help="write its plot (PNG)")
     options = parser.parse_args()
@@ -216,13 +209,13 @@ def main() -> int:
     if not results:
         print(f"no results in {options.results.name}: run make bench", file=sys.stderr)
         return 1
-    if options.readme:
-        update_readme(README, readme_block(results))
+    if options.publish:
+        publish(results)
     if options.plot:
         plot([r for r in results if lovasz_tables.block(r) is None], options.plot)
     if options.plot_lovasz:
         lovasz_tables.plot(_of(results, lovasz_tables.SCALING), options.plot_lovasz)
-    if not (options.readme or options.plot or options.plot_lovasz):
+    if not (options.publish or options.plot or options.plot_lovasz):
         print(full(results))
     return 0
 
