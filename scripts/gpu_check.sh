@@ -45,7 +45,7 @@ fi
 if has pytest_benchmark; then
   has monai || echo "left out: the comparison with MONAI"
   step benchmarks
-  "$python" benchmarks/run.py region_sums_cuda distance_transform_cuda lovasz_cuda \
+  "$python" benchmarks/run.py region_sums_cuda distance_transform_cuda lovasz_cuda losses_cuda \
     --output "$out" ${QUICK:+--quick} \
     | tee "$out/report.md" || failed+=(benchmarks)
 else
