@@ -223,5 +223,5 @@ def test_opcheck(dense: bool) -> None:
     x, labels = sample(3, (4, 5), torch.float32)
     target = torch.rand_like(x) if dense else labels
     weight = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    arguments = (x, target, torch.rand(2, 1, 4, 5), weight, 30.0, "sigmoid", 1, None)
+    arguments = (x, target, torch.rand(2, 1, 4, 5), weight, 30.0, "sigmoid", 1, None, "native")
     torch.library.opcheck(torch.ops.segloss_fast.hardest_voxels, arguments)

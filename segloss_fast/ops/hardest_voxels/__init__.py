@@ -6,6 +6,9 @@ leading digit of its bits, then by the digits after it, each counted in a pass o
 the map's values become weights in place: 1 above this threshold, 0 below, and for the voxels equal
 to it the share that makes the sum k.
 
+Beside the map the CPU's kernels keep counters per thread; those in Triton 9 KB of them, and move
+24 bytes per voxel of the map (see triton_launch.py). PyTorch keeps several maps.
+
 The weights are constants: the derivative of the sum over the k largest is that of a sum over
 these voxels, wherever there is a derivative.
 """
@@ -41,17 +44,18 @@ def hardest_voxels(
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, or None.
         rule: How many there are, and of what cross-entropy.
         add: Adds counts over ranks (PyTorch then serves); None where there is one.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
-            of this primitive, PyTorch serves.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names kernels that
+            do not run here, others serve, and PyTorch for float64 input in place of Triton.
 
     Returns:
         The weights, float32 (float64 for float64 input), contiguous, and the sums, float64 (float32
-        on devices without it). Labels out of range have weight 0.
+        on devices without it). Where classes exclude each other, labels out of range have weight 0.
     """
     input, target = input.detach(), target.detach()
     weight = None if voxel_weight is None else voxel_weight.detach()
-    native = add is None and not transforms_active()
-    if native and kernels.choose(impl, input.device) == "native":
-        return op.call(input, target, weight, rule)
+    if add is None and not transforms_active():
+        chosen = kernels.choose(impl, input.device)
+        if kernels.serves(chosen, input.dtype):
+            return op.call(input, target, weight, rule, chosen)
     with torch.no_grad():
         return reference.forward(input, target, weight, rule, add)

@@ -13,9 +13,10 @@ from segloss_fast.ops.hardest_voxels.reference import Rule
 torch.library.define(
     "segloss_fast::hardest_voxels",
     "(Tensor input, Tensor target, Tensor? voxel_weight, Tensor? class_weight, float k, "
-    "str activation, int first, int? ignore_index) -> (Tensor, Tensor)",
+    "str activation, int first, int? ignore_index, str impl) -> (Tensor, Tensor)",
 )
-torch.library.impl("segloss_fast::hardest_voxels", "CPU", kernels.forward)
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("segloss_fast::hardest_voxels", _device, kernels.forward)
 
 
 @torch.library.register_fake("segloss_fast::hardest_voxels")
@@ -26,9 +27,9 @@ def _fake(input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
 
 
 def call(
-    input: Tensor, target: Tensor, voxel_weight: Tensor | None, rule: Rule
+    input: Tensor, target: Tensor, voxel_weight: Tensor | None, rule: Rule, impl: str
 ) -> tuple[Tensor, Tensor]:
-    """Return the weights and their sums by the native kernels."""
+    """Return the weights and their sums by the kernels that ``impl`` names."""
     operator = torch.ops.segloss_fast.hardest_voxels
     result: tuple[Tensor, Tensor] = operator(
         input,
@@ -39,5 +40,6 @@ def call(
         rule.activation,
         rule.first,
         rule.ignore_index,
+        impl,
     )
     return result
