@@ -145,6 +145,13 @@ def test_saturated_logits() -> None:
     for k in (1.0, 2.5, 2.6, 90.0):
         case, answer = of_values(losses, k)
         assert torch.equal(run(case)[0][:, 0], answer)
+    # With a negative weight the 0 is negative, and no smaller.
+    case, _ = of_values(torch.full((1, 2000), -100.0), 50.0)
+    weight = torch.where(torch.arange(2000) % 3 > 0, 1.0, -1.0).view(1, 1, -1)
+    for activation in ("softmax", "probabilities"):
+        x = case.input.softmax(1) if activation == "probabilities" else case.input
+        weights, _ = run(Case(x, case.target, weight, Rule(50.0, activation)))
+        assert bool((weights == 0.5).all())
 
 
 def test_what_is_not_finite_comes_first() -> None:
@@ -153,11 +160,11 @@ def test_what_is_not_finite_comes_first() -> None:
     x[0, 0, 7], x[0, 1, 700], x[0, 0, 11] = torch.nan, -torch.nan, -torch.inf
     assert selected(x, labels, Rule(0.2, "softmax")) == [7, 700]
     assert selected(x, labels, Rule(0.3, "softmax")) == [7, 11, 700]
-    x[0, 0, 500] = torch.inf
-    assert selected(x, labels, Rule(0.3, "softmax")) == [7, 500, 700]
-    labels[0, [7, 11, 500, 700]] = 9  # now they do not count
+    x[0, 0, 500], x[0, :, 600] = torch.inf, -torch.inf
+    assert selected(x, labels, Rule(0.4, "softmax")) == [7, 500, 600, 700]
+    labels[0, [7, 11, 500, 600, 700]] = 9  # now they do not count
     found = selected(x, labels, Rule(100.0, "softmax", ignore_index=9))
-    assert found == [v for v in range(1000) if v not in (7, 11, 500, 700)]
+    assert found == [v for v in range(1000) if v not in (7, 11, 500, 600, 700)]
 
 
 def test_smallest_values_stand_above_what_does_not_count() -> None:

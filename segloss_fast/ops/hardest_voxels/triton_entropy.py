@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from segloss_fast.ops._triton.elementary import MAX, at_least, exp, log_normal
+from segloss_fast.ops._triton.elementary import exp, log_normal
 from segloss_fast.ops._triton.tiles import (
     NO_WEIGHT,
     load_classes,
@@ -43,8 +43,7 @@ LARGEST = tl.constexpr((1 << 31) - 1)
 
 @triton.jit
 def _keys(value, counts):
-    """Return the keys of cross-entropies."""
-    value = at_least(value, -MAX)  # so that no voxel that counts stands below those that do not
+    """Return the keys of cross-entropies; that of what does not count is below -infinity's."""
     bits = value.to(tl.int32, bitcast=True)
     key = tl.where(bits < 0, bits ^ LARGEST, bits)
     key = tl.where(value == 0, 0, key)  # -0 is as large as 0
@@ -102,8 +101,8 @@ def _softmax(
             )  # fmt: skip
             own += tl.sum(tl.where(t, x, 0.0), 0)
             weight += tl.sum(tl.where(t, w, 0.0), 0)
-    # max - max is NaN where the softmax is: if the maximum is infinite.
-    log_total = log_normal(total + (top - top))
+    # Where the maximum is infinite all is NaN, as the softmax is: x - max, if not the sum.
+    log_total = log_normal(total)
     return top, log_total, (own - top) - log_total, weight
 
 

@@ -1,0 +1,147 @@
+"""hardest_voxels' kernels on a CUDA device, against the definition in float64 and the CPU's."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
+from segloss_fast.ops.region_sums import ACTIVATIONS
+from tests.gpu.device import DEVICE, free_memory, require
+from tests.gpu.test_distance_transform import no_synchronisation
+from tests.gpu.test_region_masks import there
+from tests.ops.distance_transform_cases import LAYOUTS, lay_out
+from tests.ops.hardest_voxels_cases import (
+    DTYPES,
+    KS,
+    LABELS,
+    Case,
+    compare,
+    of_values,
+    random_case,
+    random_input,
+    random_target,
+    random_weight,
+)
+from tests.ops.region_masks_cases import random_labels
+
+
+@pytest.fixture(autouse=True)
+def _runs_here() -> None:
+    require("triton", "hardest_voxels")
+
+
+def run(case: Case) -> tuple[Tensor, Tensor]:
+    """Return what the kernels find on the device, on the CPU."""
+    x, target = there(case.input), there(case.target)
+    assert x is not None
+    assert target is not None
+    weight, scales = there(case.voxel_weight), there(case.rule.class_weight)
+    found = launch(x, target, weight, replace(case.rule, class_weight=scales))
+    assert found[0].device.type == DEVICE
+    return found[0].cpu(), found[1].cpu()
+
+
+def launch(x: Tensor, target: Tensor, weight: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+    return hardest_voxels(x, target, weight, rule, impl="triton")
+
+
+def volume(*size: int, classes: int = 4) -> tuple[Tensor, Tensor]:
+    """Return logits and labels, on the device."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x = torch.randn((2, classes, *size), generator=generator, device=DEVICE)
+    return x, torch.randint(0, classes, (2, *size), generator=generator, device=DEVICE)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_random_problems(activation: str) -> None:
+    draw = random.Random(activation)
+    for _ in range(150):
+        compare(run, random_case(draw, activation))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_volumes(layout: str) -> None:
+    draw = random.Random(0)
+    labels = lay_out(random_labels((2, 63, 65, 40), 5, torch.uint8, draw), layout)
+    for dtype in DTYPES:
+        x = lay_out(random_input((2, 5, 63, 65, 40), dtype, "softmax", draw), layout)
+        compare(run, Case(x, labels, None, Rule(20.0, "softmax", ignore_index=6)))
+        compare(run, Case(x, labels, random_weight(x.shape, 1, draw), Rule(20.0, "sigmoid", 1)))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 16, 17, 105, 128, 129, 200])
+def test_any_number_of_classes(classes: int) -> None:
+    draw = random.Random(classes)
+    x = random_input((2, classes, 30, 41), torch.float32, "softmax", draw)
+    for dtype in LABELS:
+        labels = random_labels((2, 30, 41), classes, dtype, draw)
+        compare(run, Case(x, labels, None, Rule(30.0, "softmax", ignore_index=1)))
+    for activation in ("softmax", "sigmoid"):
+        values = random_target(x.shape, torch.float32, draw)
+        compare(run, Case(x, values, random_weight(x.shape, classes, draw), Rule(30.0, activation)))
+
+
+@pytest.mark.parametrize("k", KS)
+def test_equals_a_sort_and_the_cpu(k: float) -> None:
+    """All values equal, many ties, and values further apart than roundings."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 101, 1003)
+    ties = [torch.randint(0, n, shape, generator=generator) / 8 for n in (1, 3, 40)]
+    for losses in (*ties, torch.randperm(2**13, generator=generator).view(2, -1) / 512):
+        case, answer = of_values(losses, k)
+        found = run(case)
+        assert torch.equal(found[0][:, 0], answer)
+        wanted = hardest_voxels(case.input, case.target, None, case.rule)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
+def test_runs_agree_and_the_host_never_waits_and_memory_is_that_of_the_map() -> None:
+    x, labels = volume(96, 95, 94)
+    rule = Rule(10.0, "softmax", ignore_index=1)
+    first = launch(x, labels, None, rule)  # compiles
+    with no_synchronisation():
+        again = launch(x, labels, None, rule)
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    launch(x, labels, None, rule)
+    assert torch.cuda.max_memory_allocated() - before <= x[:, :1].nbytes + 2**20
+
+
+def test_a_cuda_graph_replays_it() -> None:
+    x, labels = volume(16, 17, 18)
+    rule = Rule(10.0, "softmax")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        launch(x, labels, None, rule)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = launch(x, labels, None, rule)
+    for shift in (1, 5):
+        x.copy_(x.roll(shift, -1))
+        graph.replay()
+        for one, other in zip(found, launch(x, labels, None, rule), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_more_than_2_to_the_31_voxels() -> None:
+    """Only the last are hard, so a wrapped offset shows; one class, seven voxels too many."""
+    voxels = 2**31 + 7
+    if free_memory() < 8 * voxels:
+        pytest.skip("not enough memory on the device")
+    x = torch.zeros((1, 1, voxels), dtype=torch.float16, device=DEVICE)
+    x[..., -5:] = 9
+    labels = torch.zeros((1, voxels), dtype=torch.uint8, device=DEVICE)
+    found, sums = launch(x, labels, None, Rule(100 * 5.5 / voxels, "sigmoid"))
+    assert found[..., -5:].eq(1).all()
+    assert found.count_nonzero().item() == sums.item() == 5
+    found, sums = launch(x, labels, None, Rule(50.0, "sigmoid"))  # counts of ties beyond int32
+    assert sums.item() == pytest.approx(voxels // 2, rel=1e-7)
