@@ -7,44 +7,14 @@ from types import ModuleType
 import pytest
 import torch
 from monai.losses.cldice import soft_skel
-from torch import Tensor
 
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from tests.helpers import impls, peak_allocation
+from tests.ops.soft_skeleton_cases import KINDS, solve, values, weights
 
 IMPLS = impls("soft_skeleton")
 by_impl = pytest.mark.parametrize("impl", IMPLS)
-KINDS = ["random", "quarters", "binary", "saturated", "sparse", "constant"]
 SIZES = [(1,), (37,), (1, 1), (8, 21), (40, 1), (1, 6, 5), (5, 1, 9), (9, 8, 17), (23, 4, 2)]
-
-
-def values(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return a map; all kinds but the first are full of equal values."""
-    generator = torch.Generator().manual_seed(len(shape) + sum(shape))
-    x = torch.rand(shape, dtype=dtype, generator=generator)
-    if kind == "quarters":
-        return (4 * x).round() / 4
-    if kind == "binary":
-        return (x > 0.4).to(dtype)
-    if kind == "saturated":
-        return torch.sigmoid(90 * (x - 0.5))
-    if kind == "sparse":
-        return x * (torch.rand(shape, generator=generator) > 0.7)
-    return torch.full_like(x, 0.5) if kind == "constant" else x
-
-
-def solve(x: Tensor, iterations: int, impl: str, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the skeleton, and the gradient of a random weighted sum of it."""
-    x = x.detach().requires_grad_()
-    found = soft_skeleton(x, iterations, first=first, impl=impl)
-    found.backward(weights(x))
-    assert x.grad is not None
-    return found.detach(), x.grad
-
-
-def weights(x: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(x.shape, dtype=x.dtype, generator=generator)
 
 
 @by_impl
@@ -188,10 +158,10 @@ def test_backward_keeps_a_few_slices_only() -> None:
 def test_operators(layout: torch.memory_format) -> None:
     x = values("random", (2, 3, 5, 6)).to(memory_format=layout)
     operator = torch.ops.segloss_fast.soft_skeleton.default
-    torch.library.opcheck(operator, (x.clone().requires_grad_(), 2, 1))
-    torch.library.opcheck(operator, (x > 0.5, 2, 0))
+    torch.library.opcheck(operator, (x.clone().requires_grad_(), 2, 1, "native"))
+    torch.library.opcheck(operator, (x > 0.5, 2, 0, "native"))
     backward = torch.ops.segloss_fast.soft_skeleton_backward.default
-    torch.library.opcheck(backward, (torch.ones_like(x), x, 2, 1))
+    torch.library.opcheck(backward, (torch.ones_like(x), x, 2, 1, "native"))
 
 
 @pytest.mark.skipif("native" not in IMPLS, reason="needs the native module")

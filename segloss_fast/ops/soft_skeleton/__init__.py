@@ -13,10 +13,16 @@ Where voxels are equal, as in background and saturated regions, the derivative i
 pooling and minimum, and so MONAI's: of a window's equal voxels the first in memory takes the
 gradient, and equal minima along different axes share it, half and half.
 
-The kernels keep nothing of the size of the map: they sweep through its slices (of an image, its
-rows), forward's filters running again in backward just ahead of the gradient's. Scratch memory is
-6 (k + 1)(k + 5) + 36 k + 68 bytes per voxel of one slice, for each thread, in float32; no more
-threads work than have 2.5 times the map's memory between them.
+Nothing but the map is kept between forward and backward. The native kernels' scratch memory has not
+the map's size either: they sweep through its slices (of an image, its rows), forward's filters
+running again in backward just ahead of the gradient's. It is 6 (k + 1)(k + 5) + 36 k + 68 bytes per
+voxel of one slice, for each thread, in float32; no more threads work than have 2.5 times the map's
+memory between them.
+
+The Triton kernels work on whole planes, a plane being an item's class: in float32 with 16 bytes per
+voxel of a plane in forward, and 6 (k + 2) in backward (in float64 32 and 10 (k + 2); of masks 4).
+Planes go together as long as this stays below twice the map's memory and 32 MiB, or below 4 MiB;
+larger ones go one after another.
 """
 
 from __future__ import annotations
@@ -38,12 +44,13 @@ def soft_skeleton(values: Tensor, iterations: int, *, first: int = 0, impl: str 
         iterations: Number of erosions after the first, at least 0: half the width of the thickest
             structure.
         first: Skeletons of classes below it are 0.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
-            of this primitive, PyTorch serves.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names kernels that
+            do not run here, others serve.
 
     Returns:
         ``[B, C, *S]`` of the same dtype. Differentiable where ``values`` is floating point.
     """
-    if kernels.choose(impl, values.device) == "native" and not transforms_active():
-        return op.call(values, iterations, first)
+    chosen = kernels.choose(impl, values.device)
+    if chosen != "reference" and not transforms_active():
+        return op.call(values, iterations, first, chosen)
     return reference.forward(values, iterations, first)

@@ -1,40 +1,51 @@
-"""Which kernels serve a call of soft_skeleton, and the way to them."""
+"""Which kernels serve a call of soft_skeleton, and the way to each."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from segloss_fast._impl import resolve
-from segloss_fast._native import why_no_native
+from segloss_fast import _native
+from segloss_fast.ops import _choice
 
 
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a tensor, None where they can."""
-    if impl == "native" and device.type == "cpu":
-        return why_no_native("soft_skeleton", device)
-    kind = {"native": "native", "triton": "Triton"}[impl]
-    return f"soft_skeleton has no {kind} kernels for {device.type} tensors; PyTorch serves"
+    if impl == "triton":
+        return _native.why_no_triton("soft_skeleton", device)
+    return _native.why_no_native("soft_skeleton", device, on_cuda=False)
 
 
 def choose(impl: str, device: torch.device) -> str:
-    """Return "native" or "reference".
+    """Return "native", "triton" or "reference"; see :func:`_choice.choose`."""
+    return _choice.choose(impl, device, why_not)
 
-    Never an error: the kernels that ``impl`` names are those of the primitives that do the work,
-    some of which have none here.
+
+def _way_to(name: str, impl: str) -> Callable[..., Tensor]:
+    if impl == "native":
+        native = {"forward": "_soft_skeleton_cpu", "backward": "_soft_skeleton_backward_cpu"}
+        found: Callable[..., Tensor] = getattr(torch.ops.segloss_fast, native[name])
+        return found
+    # Not at import: triton is optional.
+    found = getattr(import_module("segloss_fast.ops.soft_skeleton.triton_launch"), name)
+    return found
+
+
+def forward(values: Tensor, iterations: int, first: int, impl: str) -> Tensor:
+    """Return the skeletons.
+
+    Args:
+        values: As for the reference.
+        iterations: As for the reference.
+        first: As for the reference.
+        impl: ``"native"`` or ``"triton"``.
     """
-    named = resolve(impl, ("native",), lambda name: None)
-    return "native" if named != "reference" and why_not("native", device) is None else "reference"
+    return _way_to("forward", impl)(values, iterations, first)
 
 
-def forward(values: Tensor, iterations: int, first: int) -> Tensor:
-    """Return the skeletons; the arguments are those of the reference."""
-    result: Tensor = torch.ops.segloss_fast._soft_skeleton_cpu(values, iterations, first)
-    return result
-
-
-def backward(grad: Tensor, values: Tensor, iterations: int, first: int) -> Tensor:
+def backward(grad: Tensor, values: Tensor, iterations: int, first: int, impl: str) -> Tensor:
     """Return the gradient of the values, given that of the skeletons."""
-    operator = torch.ops.segloss_fast._soft_skeleton_backward_cpu
-    result: Tensor = operator(grad, values, iterations, first)
-    return result
+    return _way_to("backward", impl)(grad, values, iterations, first)

@@ -9,22 +9,23 @@ from torch import Tensor
 
 from segloss_fast.ops.soft_skeleton import kernels
 
-_ARGUMENTS = "Tensor values, int iterations, int first"
+_ARGUMENTS = "Tensor values, int iterations, int first, str impl"
 torch.library.define("segloss_fast::soft_skeleton", f"({_ARGUMENTS}) -> Tensor")
 torch.library.define(
     "segloss_fast::soft_skeleton_backward", f"(Tensor grad, {_ARGUMENTS}) -> Tensor"
 )
-torch.library.impl("segloss_fast::soft_skeleton", "CPU", kernels.forward)
-torch.library.impl("segloss_fast::soft_skeleton_backward", "CPU", kernels.backward)
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("segloss_fast::soft_skeleton", _device, kernels.forward)
+    torch.library.impl("segloss_fast::soft_skeleton_backward", _device, kernels.backward)
 
 
 @torch.library.register_fake("segloss_fast::soft_skeleton")
-def _fake(values: Tensor, iterations: int, first: int) -> Tensor:
+def _fake(values: Tensor, iterations: int, first: int, impl: str) -> Tensor:
     return torch.empty_like(values)
 
 
 @torch.library.register_fake("segloss_fast::soft_skeleton_backward")
-def _backward_fake(grad: Tensor, values: Tensor, iterations: int, first: int) -> Tensor:
+def _backward_fake(grad: Tensor, values: Tensor, iterations: int, first: int, impl: str) -> Tensor:
     return torch.empty_like(values)
 
 
@@ -35,7 +36,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     operator = torch.ops.segloss_fast.soft_skeleton_backward
-    return operator(grad, *ctx.saved_tensors, *ctx.options), None, None
+    return operator(grad, *ctx.saved_tensors, *ctx.options), None, None, None
 
 
 def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -49,7 +50,7 @@ torch.library.register_autograd("segloss_fast::soft_skeleton", _derivative, setu
 torch.library.register_autograd("segloss_fast::soft_skeleton_backward", _double_backward)
 
 
-def call(values: Tensor, iterations: int, first: int) -> Tensor:
-    """Return the skeletons by the native kernels."""
-    result: Tensor = torch.ops.segloss_fast.soft_skeleton(values, iterations, first)
+def call(values: Tensor, iterations: int, first: int, impl: str) -> Tensor:
+    """Return the skeletons by the kernels that ``impl`` names."""
+    result: Tensor = torch.ops.segloss_fast.soft_skeleton(values, iterations, first, impl)
     return result
