@@ -190,7 +190,7 @@ def test_instruction_sets(cpu_capability: ModuleType, capability: str) -> None:
 def test_operators(layout: torch.memory_format) -> None:
     x, t = maps((2, 3, 5, 6))
     x = x.to(memory_format=layout)
-    options = (3, 1.5, 0.01, 1)
+    options = (3, 1.5, 0.01, 1, "native")
     operator = torch.ops.segloss_fast.structural_error.default
     torch.library.opcheck(operator, (x.clone().requires_grad_(), t, *options))
     backward = torch.ops.segloss_fast.structural_error_backward.default

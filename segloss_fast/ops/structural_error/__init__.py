@@ -9,8 +9,11 @@ distance to the voxel cut to ``window_size`` voxels along each axis, and what li
 Where all of a window is equal, sd has no derivative; it is taken as 0. Source: Zhao et al. 2019,
 https://arxiv.org/abs/1910.08711.
 
-Backward computes the windows again. The kernels sweep through the slices of a map and keep some
-of them: about 48 window_size bytes per voxel of a slice, for each thread, in float32.
+Backward computes the windows again. The kernels on the CPU sweep through the slices of a map and
+keep some of them: about 48 window_size bytes per voxel of a slice, for each thread, in float32.
+Those in Triton take a plane (item and class) at a time, or as many as 64 MB hold, and keep moments
+of all its voxels: in float32 16 bytes per voxel of a plane (8 of an image), and 32 (24) in
+backward. There is no CUDA C++. Elsewhere PyTorch computes the same.
 """
 
 from __future__ import annotations
@@ -20,10 +23,9 @@ from torch import Tensor
 
 from segloss_fast._impl import transforms_active
 from segloss_fast.ops.structural_error import kernels, op, reference
+from segloss_fast.ops.structural_error.kernels import MAX_WINDOW
 
 __all__ = ["MAX_WINDOW", "structural_error"]
-
-MAX_WINDOW = 65  # that the kernels take (csrc/structural_error/kernels.h)
 
 
 def structural_error(
@@ -47,11 +49,14 @@ def structural_error(
         sigma: Of the window, in voxels, greater than 0.
         constant: c, greater than 0.
         first: Errors of classes below it are 0.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names no kernels
-            of this primitive, PyTorch serves.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names kernels that
+            do not run here, those of ``"auto"`` do.
     """
     options = window_size, float(sigma), float(constant), first
-    kernel = kernels.choose(impl, values.device) == "native" and not transforms_active()
-    if kernel and not (torch.is_grad_enabled() and target.requires_grad):
-        return op.call(values, target, *options)
-    return reference.forward(values, target, *options)
+    chosen = kernels.choose(impl, values.device)
+    needs_reference = transforms_active() or (torch.is_grad_enabled() and target.requires_grad)
+    if chosen == "triton" and not kernels.triton_takes(values, target):
+        needs_reference = True
+    if chosen == "reference" or needs_reference:
+        return reference.forward(values, target, *options)
+    return op.call(values, target, *options, chosen)

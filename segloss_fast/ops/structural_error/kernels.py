@@ -1,38 +1,62 @@
-"""Which kernels serve a call of structural_error, and the way to them."""
+"""Which kernels serve a call of structural_error, and the way to each."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from segloss_fast._impl import resolve
-from segloss_fast._native import why_no_native
+from segloss_fast import _native
+from segloss_fast._check import REAL
+from segloss_fast.ops import _choice
+
+MAX_WINDOW = 65  # that the kernels take (csrc/structural_error/kernels.h)
 
 
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a tensor, None where they can."""
-    if impl == "native" and device.type == "cpu":
-        return why_no_native("structural_error", device)
-    kind = {"native": "native", "triton": "Triton"}[impl]
-    return f"structural_error has no {kind} kernels for {device.type} tensors; PyTorch serves"
+    if impl == "triton":
+        return _native.why_no_triton("structural_error", device)
+    return _native.why_no_native("structural_error", device, on_cuda=False)
 
 
 def choose(impl: str, device: torch.device) -> str:
-    """Return "native" or "reference".
+    """Return "native", "triton" or "reference"; see :func:`_choice.choose`."""
+    return _choice.choose(impl, device, why_not)
 
-    Never an error: the kernels that ``impl`` names are those of the primitives that do the work,
-    some of which have none here.
-    """
-    named = resolve(impl, ("native",), lambda name: None)
-    return "native" if named != "reference" and why_not("native", device) is None else "reference"
+
+def triton_takes(values: Tensor, target: Tensor) -> bool:
+    """Whether the Triton kernels know these dtypes."""
+    return values.dtype in (torch.float32, torch.float64) and target.dtype in REAL
 
 
 def forward(
-    values: Tensor, target: Tensor, window_size: int, sigma: float, constant: float, first: int
+    values: Tensor,
+    target: Tensor,
+    window_size: int,
+    sigma: float,
+    constant: float,
+    first: int,
+    impl: str,
 ) -> Tensor:
-    """Return the errors; the arguments are those of the reference."""
-    operator = torch.ops.segloss_fast._structural_error_cpu
-    result: Tensor = operator(values, target, window_size, sigma, constant, first)
+    """Return the errors.
+
+    Args:
+        values: As for the reference.
+        target: As for the reference.
+        window_size: As for the reference; at most MAX_WINDOW.
+        sigma: As for the reference.
+        constant: As for the reference.
+        first: As for the reference.
+        impl: ``"native"`` or ``"triton"``.
+    """
+    if impl == "triton":
+        # Not at import: triton is optional.
+        launch = import_module("segloss_fast.ops.structural_error.triton_launch").forward
+    else:
+        launch = torch.ops.segloss_fast._structural_error_cpu
+    result: Tensor = launch(values, target, window_size, sigma, constant, first)
     return result
 
 
@@ -44,8 +68,12 @@ def backward(
     sigma: float,
     constant: float,
     first: int,
+    impl: str,
 ) -> Tensor:
     """Return the gradient of the values, given that of the errors."""
-    operator = torch.ops.segloss_fast._structural_error_backward_cpu
-    result: Tensor = operator(grad, values, target, window_size, sigma, constant, first)
+    if impl == "triton":
+        launch = import_module("segloss_fast.ops.structural_error.triton_launch").backward
+    else:
+        launch = torch.ops.segloss_fast._structural_error_backward_cpu
+    result: Tensor = launch(grad, values, target, window_size, sigma, constant, first)
     return result

@@ -9,13 +9,17 @@ from torch import Tensor
 
 from segloss_fast.ops.structural_error import kernels
 
-_ARGUMENTS = "Tensor values, Tensor target, int window_size, float sigma, float constant, int first"
+_ARGUMENTS = (
+    "Tensor values, Tensor target, int window_size, float sigma, float constant, int first,"
+    " str impl"
+)
 for _name, _arguments, _kernel in (
     ("structural_error", _ARGUMENTS, kernels.forward),
     ("structural_error_backward", f"Tensor grad, {_ARGUMENTS}", kernels.backward),
 ):
     torch.library.define(f"segloss_fast::{_name}", f"({_arguments}) -> Tensor")
-    torch.library.impl(f"segloss_fast::{_name}", "CPU", _kernel)
+    for _device in ("CPU", "CUDA"):
+        torch.library.impl(f"segloss_fast::{_name}", _device, _kernel)
 
 
 @torch.library.register_fake("segloss_fast::structural_error")
@@ -35,7 +39,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     operator = torch.ops.segloss_fast.structural_error_backward
-    return operator(grad, *ctx.saved_tensors, *ctx.options), *[None] * 5
+    return operator(grad, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
 def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -50,9 +54,15 @@ torch.library.register_autograd("segloss_fast::structural_error_backward", _doub
 
 
 def call(
-    values: Tensor, target: Tensor, window_size: int, sigma: float, constant: float, first: int
+    values: Tensor,
+    target: Tensor,
+    window_size: int,
+    sigma: float,
+    constant: float,
+    first: int,
+    impl: str,
 ) -> Tensor:
-    """Return the errors by the native kernels."""
+    """Return the errors by the kernels that ``impl`` names."""
     operator = torch.ops.segloss_fast.structural_error
-    result: Tensor = operator(values, target, window_size, sigma, constant, first)
+    result: Tensor = operator(values, target, window_size, sigma, constant, first, impl)
     return result
