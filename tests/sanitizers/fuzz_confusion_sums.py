@@ -80,7 +80,7 @@ def run_bad_label(dtype: torch.dtype, target_dtype: torch.dtype, label: float) -
         assert "got 1 other values" in message, f"{case}: {message}"
         grad = torch.ones(batch, classes, classes + 1, dtype=torch.float64)
         torch.ops.segloss_fast.confusion_sums_backward(
-            grad, x, target, weight, draw.choice(ACTIVATIONS), ignored
+            grad, x, target, weight, draw.choice(ACTIVATIONS), ignored, "native"
         )
 
 

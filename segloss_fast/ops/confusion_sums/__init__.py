@@ -2,8 +2,9 @@
 
 ``confusion[l, c] = sum of w t_l p_c`` and ``target[l] = sum of w t_l`` over the voxels of an item,
 with p the activated input, t the target and w the voxel weight (that of class l; 0 where ignored).
-The diagonal is region_sums' tp. One pass over the input forward, one backward; nothing of its size
-is kept.
+The diagonal is region_sums' tp. One pass over the input forward, one backward (several of more than
+128 classes on a GPU); nothing of its size is kept. The Triton kernels need room for the partial
+sums of their programs, 8 MB (from 90 classes on 1056 C (C + 1) bytes), while the forward pass runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
+from segloss_fast.ops._choice import preference
 from segloss_fast.ops.confusion_sums import kernels, op, reference
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
@@ -40,7 +42,7 @@ def confusion_sums(
         activation: ``"softmax"``, ``"sigmoid"`` or ``"probabilities"``.
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, any sign.
         ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
-        impl: ``"auto"``, ``"reference"`` or ``"native"``.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` (CPU) or ``"triton"`` (GPU, not float64).
 
     Returns:
         float64 (float32 on devices without it).
@@ -67,7 +69,7 @@ def confusion_sums(
     only_reference = transforms_active() or (
         torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)
     )
-    candidates = () if only_reference else ("native",)
+    candidates = () if only_reference else preference(input.device)
     chosen = resolve(
         impl,
         candidates,
@@ -75,10 +77,10 @@ def confusion_sums(
             "the gradient of target and of voxel_weight, and the transforms of torch.func, are "
             "served by the reference only"
             if only_reference
-            else kernels.why_not(name, input.device)
+            else kernels.why_not(name, input.device, input.dtype)
         ),
     )
-    if chosen == "native":
-        return op.call(input, target, voxel_weight, activation, ignore_index)
+    if chosen != "reference":
+        return op.call(input, target, voxel_weight, activation, ignore_index, chosen)
     sums, invalid = reference.forward(input, target, voxel_weight, activation, ignore_index)
     return kernels.guard(sums, invalid, input, target)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled
-from segloss_fast._native import why_no_native
+from segloss_fast._native import why_no_native, why_no_triton
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from segloss_fast.ops.region_sums.kernels import check_labels_on_device
 
 
-def why_not(impl: str, device: torch.device) -> str | None:
-    """Return why these kernels cannot serve such a tensor, None where they can."""
-    if impl == "native" and device.type == "cpu":
-        return why_no_native("confusion_sums", device)
-    kind = {"native": "native", "triton": "Triton"}[impl]
-    return f"confusion_sums has no {kind} kernels for {device.type} tensors; use impl='reference'"
+def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+    """Return why these kernels cannot serve such an input, None where they can."""
+    if impl != "triton":
+        return why_no_native("confusion_sums", device, on_cuda=False)
+    reason = why_no_triton("confusion_sums", device)
+    if reason is None and dtype == torch.float64:
+        return "the Triton kernels have no float64"
+    return reason
 
 
 def guard(sums: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
@@ -39,12 +44,12 @@ def forward(
     voxel_weight: Tensor | None,
     activation: str,
     ignore_index: int | None,
+    impl: str,
 ) -> Tensor:
-    """Return the sums by the native kernels."""
+    """Return the sums by the kernels that ``impl`` names, "native" or "triton"."""
+    launch = _triton().forward if impl == "triton" else torch.ops.segloss_fast._confusion_sums_cpu
     code = ACTIVATIONS.index(activation)
-    sums, invalid = torch.ops.segloss_fast._confusion_sums_cpu(
-        input, target, voxel_weight, code, ignore_index
-    )
+    sums, invalid = launch(input, target, voxel_weight, code, ignore_index)
     return guard(sums, invalid, input, target)
 
 
@@ -55,10 +60,16 @@ def backward(
     voxel_weight: Tensor | None,
     activation: str,
     ignore_index: int | None,
+    impl: str,
 ) -> Tensor:
-    """Return the gradient of the input by the native kernels, given that of the sums."""
+    """Return the gradient of the input, given that of the sums, by the same kernels."""
+    native = torch.ops.segloss_fast._confusion_sums_cpu_backward
+    launch = _triton().backward if impl == "triton" else native
     code = ACTIVATIONS.index(activation)
-    grad: Tensor = torch.ops.segloss_fast._confusion_sums_cpu_backward(
-        grad_sums, input, target, voxel_weight, code, ignore_index
-    )
+    grad: Tensor = launch(grad_sums, input, target, voxel_weight, code, ignore_index)
     return grad
+
+
+def _triton() -> ModuleType:
+    # Not at import: triton is optional.
+    return import_module("segloss_fast.ops.confusion_sums.triton_launch")

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from segloss_fast.ops.confusion_sums import kernels
 
-_ARGUMENTS = "Tensor input, Tensor target, Tensor? voxel_weight, str activation, int? ignore_index"
+_ARGUMENTS = (
+    "Tensor input, Tensor target, Tensor? voxel_weight, str activation, int? ignore_index, str impl"
+)
 torch.library.define("segloss_fast::confusion_sums", f"({_ARGUMENTS}) -> Tensor")
 torch.library.define(
     "segloss_fast::confusion_sums_backward", f"(Tensor grad_sums, {_ARGUMENTS}) -> Tensor"
 )
-torch.library.impl("segloss_fast::confusion_sums", "CPU", kernels.forward)
-torch.library.impl("segloss_fast::confusion_sums_backward", "CPU", kernels.backward)
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("segloss_fast::confusion_sums", _device, kernels.forward)
+    torch.library.impl("segloss_fast::confusion_sums_backward", _device, kernels.backward)
 
 
 @torch.library.register_fake("segloss_fast::confusion_sums")
@@ -36,7 +39,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 def _derivative(ctx: Any, grad_sums: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     operator = torch.ops.segloss_fast.confusion_sums_backward
-    return operator(grad_sums, *ctx.saved_tensors, *ctx.options), *[None] * 4
+    return operator(grad_sums, *ctx.saved_tensors, *ctx.options), *[None] * 5
 
 
 def _double_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -56,8 +59,9 @@ def call(
     voxel_weight: Tensor | None,
     activation: str,
     ignore_index: int | None,
+    impl: str,
 ) -> Tensor:
-    """Return the sums by the native kernels."""
+    """Return the sums by the kernels that ``impl`` names."""
     operator = torch.ops.segloss_fast.confusion_sums
-    sums: Tensor = operator(input, target, voxel_weight, activation, ignore_index)
+    sums: Tensor = operator(input, target, voxel_weight, activation, ignore_index, impl)
     return sums

@@ -1,0 +1,60 @@
+"""Which kernels a call of confusion_sums runs, and with which tiles: fixed rules, no autotuner.
+
+Bytes per voxel, with e bytes per element of the input and l per label: forward e C + l, backward
+2 e C + l, a dense target or weights in addition; see triton_wide.py for C > 128. The partial sums
+of the programs take 8 C (C + 1) bytes each, together at most 8 MB or that of MIN_PROGRAMS.
+"""
+
+from __future__ import annotations
+
+from segloss_fast.ops._triton.plan import Plan
+from segloss_fast.ops._triton.views import Tensors
+
+FEW_CLASSES = 8  # up to so many, a thread keeps all sums of its voxels: their square
+MOST_CLASSES = 128  # of a tile
+BLOCK_TILES = 16  # tiles that are added in float32
+PARTIALS = 1 << 20  # float64 values
+MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
+
+
+def forward_plan(tensors: Tensors) -> Plan:
+    """Return the tiles of the forward kernel."""
+    per_program = tensors.classes * (tensors.classes + 1)
+    return _plan(tensors, min(MAX_PROGRAMS, max(MIN_PROGRAMS, PARTIALS // per_program)))
+
+
+def target_classes(tensors: Tensors, plan: Plan) -> int:
+    """Return how many classes of the target a program of the wide forward kernel sums for.
+
+    Those of its tile; but half of 128 where registers have to hold more: the bfloat16 parts of a
+    dense target, or two tiles of the input.
+    """
+    many = tensors.dense or tensors.classes > MOST_CLASSES
+    return MOST_CLASSES // 2 if many and plan.block_c == MOST_CLASSES else plan.block_c
+
+
+def backward_plan(tensors: Tensors) -> Plan:
+    """Return the tiles of the backward kernel."""
+    return _plan(tensors, 2 * MAX_PROGRAMS)
+
+
+def _plan(tensors: Tensors, programs: int) -> Plan:
+    padded = 1 << (tensors.classes - 1).bit_length()
+    few = tensors.classes <= FEW_CLASSES
+    per_thread = min(16 // tensors.input.element_size(), max(tensors.unit, 1))
+    if tensors.unit == 1:  # no vectors, but as many voxels
+        per_thread = 16 // tensors.input.element_size()
+    if few:
+        # Of eight classes there are 64 sums besides the voxels' input.
+        per_thread = min(per_thread, 2 if padded == 8 else 32 // padded)
+        block_v, warps = 128 * per_thread, 4
+    else:
+        padded = min(padded, MOST_CLASSES)
+        per_thread = min(per_thread, 4)
+        block_v = 32
+        warps = {16: 1, 32: 2, 64: 4, 128: 8}[padded]
+    tiles = -(-tensors.voxels // block_v)
+    chunks = max(1, min(tiles, programs // tensors.batch))
+    blocks = -(-tensors.classes // padded)
+    unit = min(tensors.unit, per_thread)
+    return Plan(padded, block_v, per_thread if few else 1, warps, blocks, chunks, unit, not few)

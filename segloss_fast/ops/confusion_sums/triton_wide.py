@@ -1,0 +1,241 @@
+"""Kernels of more than eight classes: the sums are matrix products on the tensor cores.
+
+``sums = A p^T`` over the voxels of a tile. The factors are cut into up to three bfloat16 parts of 8
+bits each, whose products are exact, and the products of parts that matter are added up in float32,
+which for 0 and 1 as A are three. Tensor cores round sums towards 0, so theirs are those of one tile
+only; up to BLOCK_TILES tiles are then added in float32, and their sums in float64 to the program's
+partials. There are no atomics.
+
+Up to 128 classes a tile holds all of them. Input, target and weight are read once by the forward
+kernel (twice the input of more than 64 classes with a dense target) and once by the backward
+kernel. Of more classes the forward kernel has a program for every 64 of the target and every 128 of
+the prediction, each of which reads all classes for the softmax, and its own again; the backward
+kernel reads all classes three times. These reads come from a cache in part only.
+"""
+
+# Triton's compiler reads the annotations, and knows none for pointers and tiles.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from segloss_fast.ops._triton.elementary import INTERPRETED
+from segloss_fast.ops._triton.sums import store_flags
+from segloss_fast.ops._triton.tiles import class_pointers, load_classes, load_voxels, one_hot
+from segloss_fast.ops.confusion_sums.triton_tiles import (
+    BACKWARD_SIZES,
+    FORWARD_SIZES,
+    chain_rule,
+    load_scale,
+    load_values,
+    probabilities,
+    softmax_stats,
+)
+from segloss_fast.ops.region_sums.triton_activations import SOFTMAX
+
+
+@triton.jit
+def _parts(x):
+    """Return float32 as a sum of three bfloat16: 24 bits, however they are rounded."""
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def _add_product(sums, a, b):
+    """Add a matrix product of bfloat16, which the interpreter would multiply as integers."""
+    if INTERPRETED:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
+    else:
+        return tl.dot(a, b, sums)
+
+
+@triton.jit
+def _product(a, b, EXACT: tl.constexpr):
+    """Return the matrix product, smallest parts first. EXACT: ``a`` holds 0 and 1 only."""
+    b0, b1, b2 = _parts(b)
+    sums = tl.zeros([a.shape[0], b.shape[1]], tl.float32)
+    if EXACT:
+        a0 = a.to(tl.bfloat16)
+        sums = _add_product(sums, a0, b2)
+    else:
+        a0, a1, a2 = _parts(a)
+        sums = _add_product(sums, a0, b2)
+        sums = _add_product(sums, a1, b1)
+        sums = _add_product(sums, a2, b0)
+        sums = _add_product(sums, a1, b0)
+    sums = _add_product(sums, a0, b1)
+    return _add_product(sums, a0, b0)
+
+
+@triton.jit
+def _store(partials, program, sums, targets, l, c, fresh, C: tl.constexpr):
+    """Add sums and, with the first classes of p, targets to the partials ``[C, C + 1]``."""
+    rows = partials + program * (C * (C + 1)) + l * (C + 1)
+    pointers = rows[:, None] + c[None, :]
+    mask = (l < C)[:, None] & (c < C)[None, :]
+    before = tl.where(fresh, 0.0, tl.load(pointers, mask=mask, other=0.0))
+    tl.store(pointers, before + sums.to(tl.float64), mask=mask)
+    if tl.min(c, 0) == 0:
+        earlier = tl.where(fresh, 0.0, tl.load(rows + C, mask=l < C, other=0.0))
+        tl.store(rows + C, earlier + tl.sum(targets, 1).to(tl.float64), mask=l < C)
+    tl.debug_barrier()  # the next load may be another thread's
+
+
+@triton.jit(do_not_specialize=FORWARD_SIZES)
+def partial_sums(
+    partials, flags,
+    x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
+    t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
+    w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
+    voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
+    C: tl.constexpr, ACT: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr,
+    IGNORE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_V: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_TILES: tl.constexpr,
+):  # fmt: skip
+    """Write partials ``[B * chunks, C, C + 1]``, and flags ``[B * chunks, 2]`` of invalid labels.
+
+    The programs of a chunk, one per block of the target's and of the prediction's classes, follow
+    each other; all write the same flags.
+    """
+    x_view, sizes = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (n1, n2)
+    t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
+    COLUMNS: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
+    BLOCKS: tl.constexpr = COLUMNS * ((C + BLOCK_L - 1) // BLOCK_L)
+    block = tl.program_id(0) % BLOCKS
+    begin = block % COLUMNS * BLOCK_C
+    program = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    chunk = (program % chunks).to(tl.int32)
+    item = program // chunks
+    l = tl.arange(0, BLOCK_L) + block // COLUMNS * BLOCK_L
+    c = tl.arange(0, BLOCK_C) + begin
+    lanes = tl.arange(0, BLOCK_V)
+    n = voxels.to(tl.int64) * UNIT
+    tiles = tl.cdiv(n, BLOCK_V).to(tl.int32)
+    bad_count = tl.zeros([BLOCK_V], tl.int32)
+    bad_tile = tl.full([BLOCK_V], 0x7FFFFFFF, tl.int32)
+    for start in range(chunk, tiles, chunks * BLOCK_TILES):
+        sums = tl.zeros([BLOCK_L, BLOCK_C], tl.float32)
+        targets = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
+        for tile in range(start, min(start + chunks * BLOCK_TILES, tiles), chunks):
+            first = tl.cast(tile, tl.int64) * BLOCK_V
+            in_v = first + lanes < n
+            code, counts, bad = load_voxels(
+                t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
+            )
+            scale = load_scale(
+                w_view, item, code, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, DENSE,
+                WEIGHT,
+            )  # fmt: skip
+            stats = softmax_stats(
+                x_view, item, first, lanes, in_v, counts, sizes, C, ACT, LAYOUT, UNIT, IGNORE,
+                BLOCK_C,
+            )  # fmt: skip
+            _, in_c, logits = load_classes(
+                x_view, item, begin, first, lanes, in_v, counts, sizes, C,
+                LAYOUT, UNIT, IGNORE, BLOCK_C,
+            )  # fmt: skip
+            p, _ = probabilities(logits, in_c, counts, stats, ACT)
+            if DENSE:
+                mask = (l < C)[:, None] & in_v[None, :]
+                target = load_values(
+                    t_view, w_view, scale, item, l, first, lanes, mask, in_v, sizes, C, LAYOUT,
+                    UNIT, WEIGHT,
+                )  # fmt: skip
+                sums += _product(target, tl.trans(p), False)
+                targets += target
+            else:
+                is_class = one_hot(code, l, logits, BLOCK_L == BLOCK_C)
+                sums += _product(is_class.to(tl.float32), tl.trans(p * scale[None, :]), True)
+                targets += tl.where(is_class, scale[None, :], 0.0)
+            if not DENSE:
+                bad_count += bad.to(tl.int32)
+                bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
+        _store(partials, program, sums, targets, l, c, start == chunk, C)
+    if not DENSE:
+        store_flags(flags, program, item * n, lanes, bad_count, bad_tile, BLOCK_V)
+
+
+@triton.jit
+def _look_up(table, code, c, C: tl.constexpr):
+    """Return G[label, c] ``[C, V]`` of the item's table, 0 where a voxel has no class."""
+    has_class = (code >= 0)[None, :]
+    row = tl.where(code >= 0, code, 0) * C
+    return tl.load(
+        table + (row[None, :] + c[:, None]), mask=(c < C)[:, None] & has_class, other=0.0
+    )
+
+
+@triton.jit
+def _load_factors(table, c, l, C: tl.constexpr):
+    """Return G[l, c] as ``[C, L]``."""
+    mask = (c < C)[:, None] & (l < C)[None, :]
+    return tl.load(table + (l[None, :] * C + c[:, None]), mask=mask, other=0.0)
+
+
+@triton.jit(do_not_specialize=BACKWARD_SIZES)
+def input_gradient(
+    g, g_bs: tl.int64, g_cs: tl.int64, g_s0: tl.int64, g_s1: tl.int64, g_s2: tl.int64, table,
+    x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
+    t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
+    w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
+    voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
+    C: tl.constexpr, ACT: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr,
+    IGNORE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_V: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of the input, given ``table [B, C, C]``, that of the sums of p."""
+    x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
+    t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
+    sizes = (n1, n2)
+    chunk = tl.program_id(0) % chunks
+    item = tl.program_id(0).to(tl.int64) // chunks
+    lanes = tl.arange(0, BLOCK_V)
+    n = voxels.to(tl.int64) * UNIT
+    table += item * (C * C)
+    # Once for the sum over the classes that a softmax needs, once for the gradient.
+    FIRST: tl.constexpr = 0 if ACT == SOFTMAX else 1
+    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(tile, tl.int64) * BLOCK_V
+        in_v = first + lanes < n
+        code, counts, _ = load_voxels(
+            t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
+        )
+        scale = load_scale(
+            w_view, item, code, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, DENSE, WEIGHT
+        )
+        stats = softmax_stats(
+            x_view, item, first, lanes, in_v, counts, sizes, C, ACT, LAYOUT, UNIT, IGNORE, BLOCK_C
+        )
+        dot = tl.zeros([BLOCK_V], tl.float32)
+        for write in tl.static_range(FIRST, 2):
+            for start in range(0, C, BLOCK_C):
+                c, in_c, logits = load_classes(
+                    x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT,
+                    IGNORE, BLOCK_C,
+                )  # fmt: skip
+                p, slope = probabilities(logits, in_c, counts, stats, ACT)
+                if DENSE:
+                    dp = tl.zeros([BLOCK_C, BLOCK_V], tl.float32)
+                    for other in range(0, C, BLOCK_L):
+                        l = tl.arange(0, BLOCK_L) + other
+                        mask = (l < C)[:, None] & in_v[None, :]
+                        target = load_values(
+                            t_view, w_view, scale, item, l, first, lanes, mask, in_v, sizes, C,
+                            LAYOUT, UNIT, WEIGHT,
+                        )  # fmt: skip
+                        dp += _product(_load_factors(table, c, l, C), target, False)
+                else:
+                    dp = _look_up(table, code, c, C) * scale[None, :]
+                if write == 0:
+                    dot += tl.sum(p * dp, 0)
+                else:
+                    dx = chain_rule(dp, p, slope, dot, ACT)
+                    if not DENSE:
+                        dx = tl.where(counts[None, :], dx, 0.0)
+                    pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
+                    tl.store(pointers, dx.to(g.dtype.element_ty), mask=in_c & in_v[None, :])
