@@ -75,7 +75,7 @@ def _new_tensors_are_nan() -> Iterator[None]:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_random_problems(activation: str) -> None:
     draw = random.Random(activation)
-    for _ in range(30):
+    for _ in range(20):
         compare(run, random_case(draw, activation))
 
 
@@ -111,7 +111,8 @@ def test_more_classes_than_a_tile_holds(classes: int) -> None:
     x[:, :64, 3:6] = -torch.inf
     labels = random_labels((1, 35), classes, torch.int16, draw)
     scales = torch.rand(classes, dtype=torch.float64)
-    for target in (labels, random_target(x.shape, torch.float32, draw)):
+    small = random_labels((1, 35), classes, torch.int8, draw)  # does not hold all of them
+    for target in (labels, small, random_target(x.shape, torch.float32, draw)):
         for k in (10.0, 60.0):
             compare(run, Case(x, target, None, Rule(k, "softmax", 70, scales)))
 

@@ -165,6 +165,15 @@ def test_nothing(impl: str) -> None:
 
 
 @by_impl
+def test_labels_of_a_dtype_that_does_not_hold_all_classes(impl: str) -> None:
+    """A label of -128 is none of them: it is not class 128."""
+    x, labels = torch.randn(1, 130, 40), torch.randint(0, 127, (1, 40), dtype=torch.int8)
+    labels[0, ::3] = -128
+    found, _ = hardest_voxels(x, labels, None, Rule(100.0, "softmax"), impl=impl)
+    assert torch.equal(found.flatten(), (labels[0] >= 0).float())
+
+
+@by_impl
 def test_layouts(impl: str) -> None:
     x, labels = sample(4, (6, 5, 7), torch.float32)
     wanted, _ = hardest_voxels(x, labels, None, SOFTMAX, impl=impl)

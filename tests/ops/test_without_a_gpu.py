@@ -19,7 +19,13 @@ pytestmark = [
     ),
 ]
 
-PRIMITIVES = ("distance_transform", "region_masks")
+PRIMITIVES = (
+    "distance_transform",
+    "hardest_voxels",
+    "region_masks",
+    "soft_skeleton",
+    "structural_error",
+)
 
 
 @pytest.mark.parametrize("part", ["interpreted", "compiled"])
