@@ -17,7 +17,16 @@ from tests.gpu.device import DEVICE, free_memory, require
 from tests.gpu.test_distance_transform import no_synchronisation
 from tests.helpers import impls, relative_l2
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
-from tests.ops.structural_error_cases import VALUES, Case, check, maps, random_case, solve, wild
+from tests.ops.structural_error_cases import (
+    VALUES,
+    Case,
+    check,
+    maps,
+    nearly_equal,
+    random_case,
+    solve,
+    wild,
+)
 
 SHAPES = ((2, 3, 3000), (1, 2, 70, 131), (2, 1, 21, 34, 67), (3, 4, 5, 6, 7))
 MAPS = {1: (0, 3), 2: (2, 6), 3: (4, 8)}  # of a group of planes, forward and backward
@@ -65,6 +74,7 @@ def test_random_problems(seed: int) -> None:
     draw = random.Random(seed)
     for _ in range(40):
         compare(random_case(draw, SHAPES))
+    compare(nearly_equal(draw.choice(SHAPES)))
 
 
 @pytest.mark.parametrize("space", [(100_003,), (512, 513), (96, 65, 130)], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -129,16 +130,25 @@ def wild(case: Case) -> Case:
 
 
 def far_apart(case: Case, folder: Path) -> Case:
-    """Return the problem with strides beyond 2^31, in files of which only what is used exists."""
+    """Return the problem with all strides beyond 2^31, in files of which only what is used exists.
+
+    Of one item, because files have limits.
+    """
     tensors: dict[str, Any] = {}
     for name in ("values", "target", "grad"):
         tensor: Tensor = getattr(case, name)
-        steps = [tensor.shape[-1]]
-        for size in reversed(tensor.shape[2:-1]):
-            steps.append(size * steps[-1])
-        strides = [FAR * tensor.shape[1], FAR, *reversed(steps[:-1]), 1]
+        strides = [FAR * math.prod(tensor.shape[axis + 1 :]) for axis in range(tensor.dim())]
         room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
         path = str(folder / name)
         whole = torch.from_file(path, shared=True, size=room, dtype=tensor.dtype)
         tensors[name] = whole.as_strided(tensor.shape, strides).copy_(tensor)
     return replace(case, **tensors)
+
+
+def nearly_equal(shape: Sequence[int]) -> Case:
+    """Return a problem of values whose windows have small deviations, most of them at one voxel.
+
+    There the rounding of means would show in the gradient.
+    """
+    x, t, grad = maps(shape, random.Random(0))
+    return Case(1 - 0.01 * x, t, grad, 3, 0.4, 0.3)

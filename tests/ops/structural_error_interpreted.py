@@ -25,6 +25,7 @@ from tests.ops.structural_error_cases import (
     compare,
     far_apart,
     maps,
+    nearly_equal,
     random_case,
     wild,
 )
@@ -53,7 +54,7 @@ def _new_tensors_are_nan() -> Iterator[None]:
 @pytest.mark.parametrize("seed", range(3))
 def test_random_problems(seed: int) -> None:
     draw = random.Random(seed)
-    for _ in range(8):
+    for _ in range(6):
         compare(run, random_case(draw, SMALL))
 
 
@@ -67,8 +68,7 @@ def test_random_problems(seed: int) -> None:
 )
 def test_shapes_around_a_tile(shape: Sequence[int]) -> None:
     draw = random.Random(0)
-    for window_size in (3, 5):
-        compare(run, Case(*maps(shape, draw), window_size))
+    compare(run, Case(*maps(shape, draw), draw.choice((3, 5))))
 
 
 @pytest.mark.parametrize("dtype", REAL, ids=str)
@@ -93,7 +93,7 @@ def test_windows(window_size: int, sigma: float) -> None:
     compare(run, Case(*maps((1, 1, 2, 19), random.Random(0)), window_size, sigma))
 
 
-@pytest.mark.parametrize("sigma", [0.02, 0.5, 1.5, 1e6])
+@pytest.mark.parametrize("sigma", [0.02, 0.7, 1.5, 1e6])
 def test_weights_are_those_of_the_reference(sigma: float) -> None:
     for window_size in (1, 3, 65):
         work = triton_launch.begin(torch.empty(1, 1, 1).double(), window_size, sigma, 1.0, 0)
@@ -155,13 +155,18 @@ def test_equal_maps() -> None:
         assert bool((result == 0).all())
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 40), (1, 1, 12, 24), (1, 1, 4, 8, 12)], ids=str)
+def test_small_deviations(shape: Sequence[int]) -> None:
+    compare(run, nearly_equal(shape))
+
+
 @pytest.mark.parametrize("dtype", VALUES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 2, 20), (2, 2, 6, 9), (1, 2, 4, 5, 6)], ids=str)
 def test_values_that_are_not_finite(dtype: torch.dtype, shape: Sequence[int]) -> None:
     compare(run, wild(Case(*maps(shape, random.Random(0), dtype, torch.float16))))
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 37), (1, 2, 3, 7), (1, 2, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 5), (1, 2, 2, 3), (1, 2, 1, 2, 3)], ids=str)
 def test_offsets_past_2_to_the_31(shape: Sequence[int], tmp_path: Path) -> None:
     case = Case(*maps(shape, random.Random(0), torch.float32, torch.uint8))
     compare(run, far_apart(case, tmp_path))
