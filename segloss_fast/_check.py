@@ -20,6 +20,15 @@ def can_hold(dtype: torch.dtype, value: int) -> bool:
     return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
 
 
+def is_class(labels: Tensor, c: int, classes: int) -> Tensor:
+    """Return where labels are those of class c; of the only class, all but 0 are."""
+    if classes == 1:
+        return labels != 0
+    if can_hold(labels.dtype, c):
+        return labels == c
+    return torch.zeros_like(labels, dtype=torch.bool)
+
+
 def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise TypeError unless ``value`` is a str, ValueError unless it is one of ``allowed``."""
     if isinstance(value, str) and value in allowed:

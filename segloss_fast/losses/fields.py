@@ -186,6 +186,8 @@ def own_class(
     own = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)[:, None]
     axes = list(range(2, own.dim()))
     for c in range(classes if own.numel() else 0):
+        if not can_hold(labels.dtype, c):
+            break  # nor a later one
         mask = (labels == c)[:, None]
         field = distances(mask, spacing, "inside", impl)
         if penalty:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
-from segloss_fast._check import can_hold, check_number
+from segloss_fast._check import can_hold, check_number, is_class
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
@@ -110,7 +110,7 @@ def _rows(
         if dense:
             t = target[:, c : c + 1].to(p.dtype)
         else:
-            t = (target[:, None] != 0 if classes == 1 else target[:, None] == c).to(p.dtype)
+            t = is_class(target, c, classes)[:, None].to(p.dtype)
         weight = counted
         if voxel_weight is not None:
             own = voxel_weight if voxel_weight.shape[1] == 1 else voxel_weight[:, c : c + 1]

@@ -67,6 +67,14 @@ def test_labels(impl: str, size: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 @by_impl
+def test_labels_of_a_dtype_that_does_not_hold_all_classes(impl: str) -> None:
+    """A label of -128 is none of them: it is not class 128."""
+    labels = torch.tensor([[5, -128, 127, -1]], dtype=torch.int8)
+    found = target_masks(labels, 200, dense=False, impl=impl)
+    assert found.nonzero().tolist() == [[0, 5, 0], [0, 127, 2]]
+
+
+@by_impl
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
 def test_values(impl: str, dtype: torch.dtype) -> None:
     values = torch.rand(2, 3, 5, 9).mul(2 if dtype != torch.float32 else 1).to(dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast._check import can_hold
+from segloss_fast._check import can_hold, is_class
 from segloss_fast.ops.region_sums.reference import LOG_MIN, row_dtype
 
 
@@ -85,7 +85,7 @@ def cross_entropy(
     total = torch.zeros(input.shape[:1] + input.shape[2:], dtype=dtype, device=input.device)
     counts = torch.zeros_like(total, dtype=torch.bool)
     for c in range(rule.first, classes):
-        t = (target[:, c] if dense else _is_class(target, c, classes)).to(dtype)
+        t = (target[:, c] if dense else is_class(target, c, classes)).to(dtype)
         log_p, log_q = log.of(c)
         loss = torch.where(t == 0, 0, -t * log_p)
         if not categorical:
@@ -101,13 +101,6 @@ def cross_entropy(
         counts &= ~ignored
     # So that no voxel that counts stands below those that do not.
     return total.clamp_min(torch.finfo(dtype).min), counts
-
-
-def _is_class(target: Tensor, c: int, classes: int) -> Tensor:
-    if classes == 1:
-        return target != 0
-    # Of an int8 of -128, torch would say that it equals 128.
-    return target == c if can_hold(target.dtype, c) else torch.zeros_like(target, dtype=torch.bool)
 
 
 class _Logarithms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold
+from segloss_fast._check import can_hold, is_class
 
 
 def forward(
@@ -34,7 +34,7 @@ def forward(
         largest, one = _largest(values)
     for c in range(first, classes):
         if from_labels:
-            inside = values != 0 if classes == 1 else values == c
+            inside = is_class(values, c, classes)
         elif mode == "softmax":
             assert one is not None
             inside = (values[:, c] == largest) & one
