@@ -101,8 +101,8 @@ class StructuralSimilarityLoss(Loss):
     Windows end at the border, beyond which p and t count as 0, as in a convolution with padding.
     Ignored voxels are 0 in their neighbours' windows, and never hard. A voxel weight weighs the
     means, not the windows. With ``sync`` the largest e is that of all ranks; windows do not cross
-    from one rank's shard of an item to another's. e has kernels on the CPU; elsewhere PyTorch
-    computes it, one class at a time.
+    from one rank's shard of an item to another's. Where e has no kernels (see
+    :mod:`segloss_fast.ops.structural_error`) PyTorch computes it, one class at a time.
 
     Args:
         window_size: Voxels along each axis, odd, at most 65.

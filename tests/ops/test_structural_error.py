@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from segloss_fast.ops.structural_error import structural_error
 from tests.helpers import impls, relative_l2
+from tests.ops.structural_error_cases import check, nearly_equal
 
 IMPLS = impls("structural_error")
 by_impl = pytest.mark.parametrize("impl", IMPLS)
@@ -205,3 +206,14 @@ def test_double_backward_is_refused() -> None:
     (grad,) = torch.autograd.grad(error.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="structural_error has no second derivative"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 20), (2, 2, 6, 9), (1, 2, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "reference"])
+def test_small_deviations(impl: str, shape: tuple[int, ...]) -> None:
+    """The gradient is as exact as plain PyTorch's, though that of a mean's rounding is large."""
+    case = nearly_equal(shape)
+    operators, options = torch.ops.segloss_fast, (*case.options, impl)
+    found = operators.structural_error(case.values, case.target, *options)
+    grad = operators.structural_error_backward(case.grad, case.values, case.target, *options)
+    check((found, grad), case)

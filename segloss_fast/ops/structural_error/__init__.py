@@ -10,7 +10,7 @@ Where all of a window is equal, sd has no derivative; it is taken as 0. Source: 
 https://arxiv.org/abs/1910.08711.
 
 Backward computes the windows again. The kernels on the CPU sweep through the slices of a map and
-keep some of them: about 48 window_size bytes per voxel of a slice, for each thread, in float32.
+keep some of them: about 56 window_size bytes per voxel of a slice, for each thread, in float32.
 Those in Triton take a plane (item and class) at a time, or as many as 64 MB hold, and keep moments
 of all its voxels: in float32 16 bytes per voxel of a plane (8 of an image), and 32 (24) in
 backward. There is no CUDA C++. Elsewhere PyTorch computes the same.
