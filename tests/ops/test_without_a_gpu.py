@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 PRIMITIVES = (
+    "confusion_sums",
     "distance_transform",
     "hardest_voxels",
     "region_masks",

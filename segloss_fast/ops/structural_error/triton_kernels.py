@@ -72,15 +72,15 @@ def first_moments(
     mean_out, variance_out, rest_out, window, radius: tl.int32,
     rows: tl.int64, cols: tl.int64, row_blocks: tl.int32, col_blocks: tl.int32,
     plane: tl.int64, channels: tl.int64, first: tl.int64, n0: tl.int64, n1: tl.int64, n2: tl.int64,
-    REST: tl.constexpr,
+    REST: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """Write the moments along the last axis, from the map x read in place; and REST the rest."""
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
     outer, row, col = tile(rows, cols, row_blocks, col_blocks)
     exists = (row < rows) & (col < cols)
-    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), True)
-    here = address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2))
-    step = x_s2.to(tl.int64)
+    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), True, UNIT)
+    here = address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2), UNIT)
+    step = 1 if UNIT else x_s2.to(tl.int64)
     reach = reach_of(col, cols, exists, radius)
     mean, variance, rest = moments(here, here, step, reach, exists, window, radius, False)
     at = row * cols + col
@@ -121,7 +121,7 @@ def finish(
     window, radius: tl.int32,
     rows: tl.int64, cols: tl.int64, row_blocks: tl.int32, col_blocks: tl.int32,
     plane: tl.int64, channels: tl.int64, first: tl.int64, n0: tl.int64, n1: tl.int64, n2: tl.int64,
-    RESULT: tl.constexpr, ONLY: tl.constexpr,
+    RESULT: tl.constexpr, ONLY: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """Normalize the map x by the moments of its windows, formed along the axis that is left.
 
@@ -135,12 +135,12 @@ def finish(
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
     outer, row, col = tile(rows, cols, row_blocks, col_blocks)
     exists = (row < rows) & (col < cols)
-    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), ONLY)
-    here = address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2))
-    to = address(out, place, (o_bs, o_cs, o_s0, o_s1, o_s2))
+    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), ONLY, UNIT)
+    here = address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2), UNIT)
+    to = address(out, place, (o_bs, o_cs, o_s0, o_s1, o_s2), UNIT)
     at = (outer * rows + row) * cols + col
     if ONLY:
-        reach, step = reach_of(col, cols, exists, radius), x_s2.to(tl.int64)
+        reach, step = reach_of(col, cols, exists, radius), 1 if UNIT else x_s2.to(tl.int64)
         mean, variance, rest = moments(here, here, step, reach, exists, window, radius, False)
     else:
         reach = reach_of(row, rows, exists, radius)
@@ -158,7 +158,7 @@ def finish(
         tl.store(to, tl.abs(tl.load(to, exists, 0) - n), mask=exists)
     else:
         t = tl.load(to, exists, 0)
-        g = tl.load(address(grad, place, (g_bs, g_cs, g_s0, g_s1, g_s2)), exists, 0)
+        g = tl.load(address(grad, place, (g_bs, g_cs, g_s0, g_s1, g_s2), UNIT), exists, 0)
         sign = (n > t).to(dtype) - (n < t).to(dtype)
         direct = _ratio(sign * g, spread)
         # Where all of a window is equal the derivative of the root is taken as 0.
@@ -200,14 +200,15 @@ def differentiate_first(
     mean, grad_mean, grad_variance, window, radius: tl.int32,
     rows: tl.int64, cols: tl.int64, row_blocks: tl.int32, col_blocks: tl.int32,
     plane: tl.int64, channels: tl.int64, first: tl.int64, n0: tl.int64, n1: tl.int64, n2: tl.int64,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """Add to out the gradient of the map x through its moments along the last axis."""
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
     outer, row, col = tile(rows, cols, row_blocks, col_blocks)
     exists = (row < rows) & (col < cols)
-    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), True)
-    own = tl.load(address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2)), exists, 0)
-    to = address(out, place, (o_bs, o_cs, o_s0, o_s1, o_s2))
+    place = place_of(outer, row, col, (plane, channels, first, n0, n1, n2), True, UNIT)
+    own = tl.load(address(x, place, (x_bs, x_cs, x_s0, x_s1, x_s2), UNIT), exists, 0)
+    to = address(out, place, (o_bs, o_cs, o_s0, o_s1, o_s2), UNIT)
     at = row * cols + col
     reach = reach_of(col, cols, exists, radius)
     here = mean + at, grad_mean + at, grad_variance + at

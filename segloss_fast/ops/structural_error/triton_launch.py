@@ -1,7 +1,7 @@
 """structural_error by Triton kernels: groups of planes, and of each one launch per map and axis.
 
 Sizes, strides, the window and the numbers are runtime arguments: a new kernel is compiled only for
-another dtype or alignment, or where voxels have one axis alone.
+another dtype or alignment, where voxels of a slice are apart, or have one axis alone.
 
 A group is as many planes (items and classes) as have their maps in GROUP_BYTES, at least one.
 """
@@ -267,6 +267,12 @@ class Group:
         row_blocks, col_blocks = -(-rows // ROWS), -(-cols // COLS)
         tiling = {"rows": rows, "cols": cols, "row_blocks": row_blocks, "col_blocks": col_blocks}
         window = {"window": self.work.window, "radius": self.work.radius}
+        in_place = [name[:1] for name in arguments if name.endswith("_s2")]
+        if in_place:
+            constants["UNIT"] = all(
+                arguments[f"{name}_s2"] == 1 and (n1 == 1 or arguments[f"{name}_s1"] == n2)
+                for name in in_place
+            )
         # No fusion: where both maps are equal, so must be what their kernels make of them.
         return Launch(
             kernel,

@@ -42,8 +42,12 @@ def inside(k, reach):
 
 
 @triton.jit
-def place_of(outer, row, col, placing, LAST: tl.constexpr):
-    """Return the item, class and three coordinates; of a tile not LAST the axis is the first."""
+def place_of(outer, row, col, placing, LAST: tl.constexpr, UNIT: tl.constexpr):
+    """Return the item, class and three coordinates; of a tile not LAST the axis is the first.
+
+    UNIT: a slice's voxels follow each other, which the compiler has to know to let a warp read
+    neighbours. Then a tile's columns are the last coordinate.
+    """
     plane, channels, first, n0, n1, n2 = placing
     if LAST:
         i1 = row % n1
@@ -54,18 +58,19 @@ def place_of(outer, row, col, placing, LAST: tl.constexpr):
     else:
         i0 = row
         plane = plane + outer
-        i1 = col // n2
-        i2 = col % n2
+        i1 = 0 if UNIT else col // n2
+        i2 = col if UNIT else col % n2
     return plane // channels, plane % channels + first, i0, i1, i2
 
 
 @triton.jit
-def address(pointer, place, strides):
+def address(pointer, place, strides, UNIT: tl.constexpr):
     """Return where voxels of a tensor ``[B, C, *S]`` lie, at a place of place_of."""
     item, channel, i0, i1, i2 = place
     bs, cs, s0, s1, s2 = strides
     plane = item * bs.to(tl.int64) + channel * cs.to(tl.int64)
-    return pointer + plane + i0 * s0.to(tl.int64) + i1 * s1.to(tl.int64) + i2 * s2.to(tl.int64)
+    step = 1 if UNIT else s2.to(tl.int64)
+    return pointer + plane + i0 * s0.to(tl.int64) + i1 * s1.to(tl.int64) + i2 * step
 
 
 @triton.jit
