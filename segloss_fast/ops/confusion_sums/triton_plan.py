@@ -11,7 +11,8 @@ from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 
 FEW_CLASSES = 8  # up to so many, a thread keeps all sums of its voxels: their square
-MOST_CLASSES = 128  # of a tile
+MOST_CLASSES = 128  # up to so many, a tile holds all of them;
+BLOCK_C = 64  # beyond, so many
 BLOCK_TILES = 16  # tiles that are added in float32
 PARTIALS = 1 << 20  # float64 values
 MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
@@ -26,11 +27,9 @@ def forward_plan(tensors: Tensors) -> Plan:
 def target_classes(tensors: Tensors, plan: Plan) -> int:
     """Return how many classes of the target a program of the wide forward kernel sums for.
 
-    Those of its tile; but half of 128 where registers have to hold more: the bfloat16 parts of a
-    dense target, or two tiles of the input.
+    Those of its tile; but half of 128 if dense, whose bfloat16 parts need registers, too.
     """
-    many = tensors.dense or tensors.classes > MOST_CLASSES
-    return MOST_CLASSES // 2 if many and plan.block_c == MOST_CLASSES else plan.block_c
+    return plan.block_c // 2 if tensors.dense and plan.block_c == MOST_CLASSES else plan.block_c
 
 
 def backward_plan(tensors: Tensors) -> Plan:
@@ -49,10 +48,12 @@ def _plan(tensors: Tensors, programs: int) -> Plan:
         per_thread = min(per_thread, 2 if padded == 8 else 32 // padded)
         block_v, warps = 128 * per_thread, 4
     else:
-        padded = min(padded, MOST_CLASSES)
+        many = tensors.classes > MOST_CLASSES
+        padded = BLOCK_C if many else padded
         per_thread = min(per_thread, 4)
         block_v = 32
-        warps = {16: 1, 32: 2, 64: 4, 128: 8}[padded]
+        # Loops over blocks of classes keep more addresses in registers.
+        warps = 8 if many else {16: 1, 32: 2, 64: 4, 128: 8}[padded]
     tiles = -(-tensors.voxels // block_v)
     chunks = max(1, min(tiles, programs // tensors.batch))
     blocks = -(-tensors.classes // padded)

@@ -8,7 +8,7 @@ partials. There are no atomics.
 
 Up to 128 classes a tile holds all of them. Input, target and weight are read once by the forward
 kernel (twice the input of more than 64 classes with a dense target) and once by the backward
-kernel. Of more classes the forward kernel has a program for every 64 of the target and every 128 of
+kernel. Of more classes the forward kernel has a program for every 64 of the target and every 64 of
 the prediction, each of which reads all classes for the softmax, and its own again; the backward
 kernel reads all classes three times. These reads come from a cache in part only.
 """

@@ -1,0 +1,138 @@
+"""confusion_sums' Triton kernels on a CUDA device: the CPU's answer, and how they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import segloss_fast
+from segloss_fast.ops.confusion_sums import confusion_sums
+from tests.gpu.device import DEVICE, free_memory, require
+from tests.gpu.test_region_sums_torch import no_synchronisation
+from tests.helpers import relative_l2, relative_max
+from tests.ops.confusion_sums_cases import (
+    ACTIVATIONS,
+    EPSILON,
+    IGNORED,
+    KINDS,
+    WEIGHTS,
+    Case,
+    case_of,
+    check,
+)
+from tests.ops.distance_transform_cases import LAYOUTS, lay_out
+
+CLASSES = (2, 3, 4, 7, 8, 9, 14, 16, 17, 32, 33, 64, 65, 105, 128, 130, 300)
+
+
+@pytest.fixture(autouse=True)
+def _only_with_triton() -> None:
+    require("triton", "confusion_sums")
+
+
+def there(tensor: Tensor) -> Tensor:
+    """Return the tensor on the device, in memory laid out as on the CPU."""
+    room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    whole = torch.as_strided(tensor, (room,), (1,)).to(DEVICE, copy=True)
+    return torch.as_strided(whole, tensor.shape, tensor.stride(), 0)
+
+
+def volume(classes: int, *size: int, kind: str = "ignored") -> Case:
+    return case_of(classes, size, kind).each(there)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_number_of_classes(classes: int, kind: str) -> None:
+    for size in ((1,), (33, 31), (24, 20, 16)):
+        check(case_of(classes, size, kind, "shared" if classes % 2 else "none").each(there))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_options(kind: str, weight: str, activation: str) -> None:
+    for classes in (3, 11, 105, 130):
+        check(case_of(classes, (9, 77), kind, weight, activation).each(there))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_dtypes_and_layouts(dtype: torch.dtype, layout: str) -> None:
+    for classes in (4, 14, 105):
+        for kind in ("labels", "dense"):
+            case = case_of(classes, (7, 9, 16), kind, "classes")
+            x = lay_out(case.x.to(dtype), layout)
+            check(replace(case, x=x, target=lay_out(case.target, layout)).each(there))
+
+
+@pytest.mark.parametrize("classes", [4, 32, 105])
+def test_equals_the_native_kernels_of_the_cpu(classes: int) -> None:
+    """At a size where every program adds up many tiles."""
+    case = case_of(classes, (96, 96, 48 if classes < 100 else 16), "ignored")
+    value, grad = case.solve("native" if segloss_fast._native._C else "reference")
+    found, found_grad = case.each(there).solve("triton")
+    assert relative_max(found.cpu(), value) < 10 * EPSILON
+    assert relative_l2(found_grad.cpu(), grad) < 10 * EPSILON
+
+
+@pytest.mark.parametrize("classes", [4, 14, 105, 130])
+def test_bits_repeat_and_the_host_never_waits(classes: int) -> None:
+    case = volume(classes, 61, 67, 29)
+    value, grad = case.solve("triton")  # compiles
+    factors = torch.randn(value.shape, dtype=torch.float64, device=DEVICE)
+    x = case.x.requires_grad_()
+    with no_synchronisation():
+        sums = confusion_sums(x, case.target, ignore_index=IGNORED, impl="triton")
+        sums.backward(factors)
+    for _ in range(5):
+        again, again_grad = case.solve("triton")
+        assert torch.equal(again, value)
+        assert torch.equal(again_grad, grad)
+
+
+def test_a_cuda_graph_replays_it() -> None:
+    case = volume(14, 16, 17, 18)
+
+    def run() -> Tensor:
+        return confusion_sums(case.x, case.target, ignore_index=IGNORED, impl="triton")
+
+    run()  # compiles
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+    case.x.copy_(case.x.roll(3, -1))
+    graph.replay()
+    assert torch.equal(result, run())
+
+
+@pytest.mark.parametrize(("classes", "mebibytes"), [(4, 2), (32, 9), (105, 12)])
+def test_memory_is_independent_of_the_volume(classes: int, mebibytes: int) -> None:
+    case = volume(classes, 96, 96, 48)
+    x, size = case.x.requires_grad_(), case.x.numel() * 4
+    for _ in range(2):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        sums = confusion_sums(x, case.target, ignore_index=IGNORED, impl="triton")
+        torch.autograd.grad(sums.sum(), x)
+    assert torch.cuda.max_memory_allocated() - before <= size + mebibytes * 2**20
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_more_than_2_to_the_31_values(classes: int) -> None:
+    voxels = 2**31 // classes + 4096
+    if free_memory() < 8 * classes * voxels:
+        pytest.skip("not enough memory on the device")
+    x = torch.zeros(1, classes, voxels, dtype=torch.float16, device=DEVICE)
+    labels = torch.zeros(1, voxels, dtype=torch.uint8, device=DEVICE)
+    labels[:, -5:] = classes - 1
+    sums = confusion_sums(x.requires_grad_(), labels, impl="triton")
+    assert sums[0, -1, -1].item() == 5
+    torch.testing.assert_close(sums[0, -1, :-1], torch.full_like(sums[0, -1, :-1], 5 / classes))
+    (grad,) = torch.autograd.grad(sums[0, -1, 0], x)
+    assert grad[0, 0].nonzero().flatten().tolist() == list(range(voxels - 5, voxels))
