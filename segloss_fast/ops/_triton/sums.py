@@ -27,7 +27,7 @@ def store_flags(flags, program, origin, lanes, bad_count, bad_tile, BLOCK_V: tl.
 
 
 @triton.jit
-def _read_flags(flags, programs, LANES: tl.constexpr):
+def read_flags(flags, programs, LANES: tl.constexpr):
     """Return the number of invalid labels of the batch, and the index of the first."""
     lanes = tl.arange(0, LANES)
     total = tl.zeros([LANES], tl.float64)
@@ -84,7 +84,7 @@ def total_sums(
     count = 0.0
     value = 0.0
     if not DENSE:
-        count, first = _read_flags(flags, batch * chunks, ROWS)
+        count, first = read_flags(flags, batch * chunks, ROWS)
         sums = tl.where(count > 0, float("nan"), sums)
         at = tl.where(count > 0, first, 0.0).to(tl.int64)
         n = voxels.to(tl.int64) * UNIT

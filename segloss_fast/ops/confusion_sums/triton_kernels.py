@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from segloss_fast.ops._triton.elementary import reciprocal
-from segloss_fast.ops._triton.sums import _read_flags, store_flags
+from segloss_fast.ops._triton.sums import read_flags, store_flags
 from segloss_fast.ops._triton.tiles import (
     PLANES,
     SHARED_WEIGHT,
@@ -262,7 +262,7 @@ def total_sums(
         count = 0.0
         value = 0.0
         if not DENSE:
-            count, first = _read_flags(flags, batch * chunks, ROWS)
+            count, first = read_flags(flags, batch * chunks, ROWS)
             at = tl.where(count > 0, first, 0.0).to(tl.int64)
             n = voxels.to(tl.int64) * UNIT
             view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
