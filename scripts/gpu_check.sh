@@ -36,7 +36,8 @@ if [ "${SANITIZE:-1}" = 1 ] && command -v compute-sanitizer > /dev/null; then
   # Without torch's cache of memory, in which an access out of bounds would hit another tensor.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
     --log-file "$out/memcheck.txt" \
-    "${pytest[@]}" tests/gpu/test_region_sums.py -k "blocks_and_chunks or one_call" \
+    "${pytest[@]}" tests/gpu/test_{region_sums,hardest_voxels,confusion_sums,soft_skeleton,structural_error}.py \
+    -k "blocks_and_chunks or one_call or test_random_problems or test_layouts or test_dtypes_and_layouts" \
     || failed+=("memory check")
 else
   echo "left out: the memory check (compute-sanitizer)"

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -79,7 +80,26 @@ _C = _load()
 _cuda = _load_cuda()
 CUDA_BUILD = None if isinstance(_cuda, str) else _cuda
 CUDA_MISSING = _cuda if isinstance(_cuda, str) else None
-_HAS_TRITON = find_spec("triton") is not None
+# The oldest that its kernels were compiled and interpreted with; the histogram of 3.4 is wrong.
+_TRITON_NEEDED = (3, 6)
+_CAPABILITY_NEEDED = (8, 0)  # for products of bfloat16
+
+
+def _find_triton() -> str | None:
+    """Return why Triton cannot be used, None where it can."""
+    needed = ".".join(map(str, _TRITON_NEEDED))
+    if find_spec("triton") is None:
+        return f"Triton is not installed (pip install 'triton>={needed}')"
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return None  # a nightly build, under another name
+    if tuple(int(number) for number in found.split(".")[:2]) >= _TRITON_NEEDED:
+        return None
+    return f"Triton {needed} or later is needed, this is {found}"
+
+
+TRITON_MISSING = _find_triton()
 
 
 def why_no_native(primitive: str, device: torch.device, on_cuda: bool = True) -> str | None:
@@ -104,10 +124,24 @@ def why_no_native(primitive: str, device: torch.device, on_cuda: bool = True) ->
 
 def why_no_triton(primitive: str, device: torch.device) -> str | None:
     """Return why no Triton kernels serve tensors of this device, None where they may."""
-    if not _HAS_TRITON:
-        return "Triton is not installed (pip install triton)"
+    if TRITON_MISSING is not None:
+        return TRITON_MISSING
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "Triton kernels run on a GPU; on the CPU only under TRITON_INTERPRET=1, for tests"
     if device.type not in ("cpu", "cuda"):
         return f"{primitive} has no Triton kernels for {device.type} tensors"
-    return None
+    return why_no_triton_gpu(device.index) if device.type == "cuda" else None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def why_no_triton_gpu(index: int | None) -> str | None:
+    """Return why Triton kernels do not run on this GPU, None where they may, or there is none."""
+    if torch.version.hip is not None:
+        return "the Triton kernels have instructions of NVIDIA's GPUs"
+    if not torch.cuda.is_available():
+        return None
+    capability = torch.cuda.get_device_capability(index)
+    if capability >= _CAPABILITY_NEEDED:
+        return None
+    needed, found = (f"{major}.{minor}" for major, minor in (_CAPABILITY_NEEDED, capability))
+    return f"the Triton kernels need compute capability {needed}, this GPU has {found}"

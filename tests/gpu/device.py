@@ -9,6 +9,7 @@ from torch import Tensor
 from segloss_fast import backends
 
 DEVICE = "cuda"
+ALIGNMENT = 16  # bytes: what kernels are compiled for, and what vectors need
 # Named even where this install lacks one: its tests are then skipped, with the reason.
 KERNELS = ("native", "triton")
 IMPLS = ("reference", *KERNELS)
@@ -26,6 +27,18 @@ def require(impl: str, *primitives: str) -> None:
 def on_device(*tensors: Tensor | None) -> list[Tensor | None]:
     """Return the tensors on the device; None stays None."""
     return [None if tensor is None else tensor.to(DEVICE) for tensor in tensors]
+
+
+def there(tensor: Tensor) -> Tensor:
+    """Return the tensor on the device, in memory laid out and aligned as on the CPU."""
+    if tensor.numel() == 0:
+        return tensor.to(DEVICE)
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    room = 1 + sum((size - 1) * stride for size, stride in steps)
+    shift = tensor.data_ptr() % ALIGNMENT // tensor.element_size()
+    whole = torch.empty(shift + room, dtype=tensor.dtype, device=DEVICE)
+    whole[shift:] = torch.as_strided(tensor, (room,), (1,))
+    return torch.as_strided(whole, tensor.shape, tensor.stride(), shift)
 
 
 def free_memory() -> int:

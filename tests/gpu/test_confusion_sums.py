@@ -10,7 +10,7 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast.ops.confusion_sums import confusion_sums
-from tests.gpu.device import DEVICE, free_memory, require
+from tests.gpu.device import DEVICE, free_memory, require, there
 from tests.gpu.test_region_sums_torch import no_synchronisation
 from tests.helpers import relative_l2, relative_max
 from tests.ops.confusion_sums_cases import (
@@ -31,13 +31,6 @@ CLASSES = (2, 3, 4, 7, 8, 9, 14, 16, 17, 32, 33, 64, 65, 105, 128, 130, 300)
 @pytest.fixture(autouse=True)
 def _only_with_triton() -> None:
     require("triton", "confusion_sums")
-
-
-def there(tensor: Tensor) -> Tensor:
-    """Return the tensor on the device, in memory laid out as on the CPU."""
-    room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    whole = torch.as_strided(tensor, (room,), (1,)).to(DEVICE, copy=True)
-    return torch.as_strided(whole, tensor.shape, tensor.stride(), 0)
 
 
 def volume(classes: int, *size: int, kind: str = "ignored") -> Case:

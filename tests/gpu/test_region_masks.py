@@ -13,7 +13,7 @@ import segloss_fast  # registers the operator  # noqa: F401
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
 from segloss_fast.ops.region_masks.kernels import MODES
-from tests.gpu.device import DEVICE, KERNELS, free_memory, require
+from tests.gpu.device import DEVICE, KERNELS, free_memory, require, there
 from tests.gpu.test_distance_transform import no_synchronisation
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import (
@@ -31,15 +31,6 @@ from tests.ops.region_masks_cases import (
 by_kernel = pytest.mark.parametrize("impl", KERNELS)
 
 
-def there(tensor: Tensor | None) -> Tensor | None:
-    """Return the tensor on the device, in memory laid out as on the CPU."""
-    if tensor is None or tensor.numel() == 0:
-        return tensor if tensor is None else tensor.to(DEVICE)
-    room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    whole = torch.as_strided(tensor, (room,), (1,)).to(DEVICE, copy=True)
-    return torch.as_strided(whole, tensor.shape, tensor.stride(), 0)
-
-
 def launch(impl: str, case: Case) -> Tensor:
     """Return the masks of a problem that is on the device."""
     operator = torch.ops.segloss_fast.region_masks
@@ -49,9 +40,8 @@ def launch(impl: str, case: Case) -> Tensor:
 
 
 def on_device(case: Case) -> Case:
-    values = there(case.values)
-    assert values is not None
-    return Case(values, there(case.labels), case.classes, case.mode, case.ignore_index, case.first)
+    labels = None if case.labels is None else there(case.labels)
+    return Case(there(case.values), labels, case.classes, case.mode, case.ignore_index, case.first)
 
 
 def compare(impl: str, case: Case) -> None:

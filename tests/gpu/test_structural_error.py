@@ -13,7 +13,7 @@ from torch import Tensor
 import segloss_fast  # registers the operators  # noqa: F401
 from segloss_fast._check import REAL
 from segloss_fast.ops.structural_error import kernels
-from tests.gpu.device import DEVICE, free_memory, require
+from tests.gpu.device import DEVICE, free_memory, require, there
 from tests.gpu.test_distance_transform import no_synchronisation
 from tests.helpers import impls, relative_l2
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
@@ -44,13 +44,6 @@ def calls(case: Case) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
 def run(case: Case) -> tuple[Tensor, Tensor]:
     forward, backward = calls(case)
     return forward(), backward()
-
-
-def there(tensor: Tensor) -> Tensor:
-    """Return the tensor on the device, in memory laid out as on the CPU."""
-    room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    whole = torch.as_strided(tensor, (room,), (1,)).to(DEVICE, copy=True)
-    return torch.as_strided(whole, tensor.shape, tensor.stride(), 0)
 
 
 def on_device(case: Case) -> Case:

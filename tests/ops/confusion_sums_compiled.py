@@ -104,6 +104,15 @@ def test_other_layouts_and_very_many_classes(capability: int) -> None:
             check(launch, capability, 255, classes, stack)
 
 
+@pytest.mark.parametrize("classes", [4, 14])
+def test_memory_that_begins_anywhere(classes: int) -> None:
+    first, _, backward = launches(classes)
+    for launch in (first, backward):
+        found = compile_launch(launch, 90, aligned=False)
+        assert found.report()["loop_spills"] == found.stack == 0
+        assert 16 not in found.report()["loads"]
+
+
 def test_the_products_run_on_tensor_cores() -> None:
     first, _, _ = launches(105)
     for capability, name in ((80, "HMMA.16816.F32.BF16"), (90, "HGMMA.64x128x16.F32.BF16")):

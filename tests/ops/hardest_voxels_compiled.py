@@ -109,6 +109,14 @@ def test_everything_is_read_once_in_vectors(capability: int) -> None:
     assert found["weigh"]["loads"] == found["weigh"]["stores"] == {16: 1024 // 128 // 4}
 
 
+@pytest.mark.parametrize("name", ["float32", "float16", "weights"])
+def test_memory_that_begins_anywhere(name: str) -> None:
+    for launch in launches_of(KINDS[name])[:2]:
+        found = compile_launch(launch, 90, aligned=False)
+        assert found.report()["loop_spills"] == found.stack == 0, launch.kernel.__name__
+        assert 16 not in found.report()["loads"], launch.kernel.__name__
+
+
 def test_sizes_and_numbers_make_no_new_kernels() -> None:
     kind = KINDS["weights"]
     one = launches_of(kind)

@@ -53,7 +53,7 @@ def test_auto_on_the_cpu_never_interprets(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(_native, "_HAS_TRITON", True)
+    monkeypatch.setattr(_native, "TRITON_MISSING", None)
     assert kernels.why_not("triton", CUDA) is None
     for device, dtype, text in [
         (CPU, torch.float32, "only under TRITON_INTERPRET=1"),
@@ -61,10 +61,33 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         (CUDA, torch.float64, "no float64"),
     ]:
         assert text in str(kernels.why_not("triton", device, dtype))
-    monkeypatch.setattr(_native, "_HAS_TRITON", False)
-    assert "pip install triton" in str(kernels.why_not("triton", CUDA))
+    monkeypatch.setattr(_native, "TRITON_MISSING", "Triton is not installed")
+    assert kernels.why_not("triton", CUDA) == "Triton is not installed"
     assert kernels.why_not("native", CUDA) == CUDA_MISSING
     assert "no native kernels for meta tensors" in str(kernels.why_not("native", META))
+
+
+def test_what_triton_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dict.fromkeys(("3.6.0", "3.10.1+git1", "4.0"))
+    monkeypatch.setattr(_native, "find_spec", lambda name: name)
+    for release in (*found, "3.5.1"):
+        monkeypatch.setattr(_native, "version", lambda name, release=release: release)
+        found[release] = _native._find_triton()
+    assert found.pop("3.5.1") == "Triton 3.6 or later is needed, this is 3.5.1"
+    assert set(found.values()) == {None}
+    monkeypatch.setattr(_native, "find_spec", lambda name: None)
+    assert "pip install 'triton>=3.6'" in str(_native._find_triton())
+
+
+def test_gpus_that_triton_kernels_do_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "TRITON_MISSING", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
+    assert kernels.why_not("triton", CUDA) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    assert "need compute capability 8.0, this GPU has 7.5" in str(kernels.why_not("triton", CUDA))
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "instructions of NVIDIA's GPUs" in str(kernels.why_not("triton", CUDA))
 
 
 def test_debug_mode_refuses_the_capture_of_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:

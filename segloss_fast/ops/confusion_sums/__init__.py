@@ -4,7 +4,8 @@
 with p the activated input, t the target and w the voxel weight (that of class l; 0 where ignored).
 The diagonal is region_sums' tp. One pass over the input forward, one backward (several of more than
 128 classes on a GPU); nothing of its size is kept. The Triton kernels need room for the partial
-sums of their programs, 8 MB (from 90 classes on 1056 C (C + 1) bytes), while the forward pass runs.
+sums of their programs while the forward pass runs: 8 MB (from 90 classes on 1056 C (C + 1) bytes),
+or 8 C (C + 1) bytes per item if that is more.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def confusion_sums(
         input: ``[B, C, *S]``, floating point, any strides, C at least 2.
         target: As for :func:`segloss_fast.region_sums`.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"probabilities"``.
-        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, any sign.
+        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, finite, any sign.
         ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
         impl: ``"auto"``, ``"reference"``, ``"native"`` (CPU) or ``"triton"`` (GPU, not float64).
 

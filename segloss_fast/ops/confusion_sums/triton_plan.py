@@ -2,7 +2,8 @@
 
 Bytes per voxel, with e bytes per element of the input and l per label: forward e C + l, backward
 2 e C + l, a dense target or weights in addition; see triton_wide.py for C > 128. The partial sums
-of the programs take 8 C (C + 1) bytes each, together at most 8 MB or that of MIN_PROGRAMS.
+of the programs take 8 C (C + 1) bytes each, together at most 8 MB, or those of MIN_PROGRAMS, or of
+one program per item.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ only; up to BLOCK_TILES tiles are then added in float32, and their sums in float
 partials. There are no atomics.
 
 Up to 128 classes a tile holds all of them. Input, target and weight are read once by the forward
-kernel (twice the input of more than 64 classes with a dense target) and once by the backward
-kernel. Of more classes the forward kernel has a program for every 64 of the target and every 64 of
-the prediction, each of which reads all classes for the softmax, and its own again; the backward
-kernel reads all classes three times. These reads come from a cache in part only.
+kernel (twice the input of more than 64 classes with a dense target) and once by the backward kernel
+(twice a dense target of more than 32 classes, for the softmax's sum and for the gradient). Of more
+classes the forward kernel has a program for every 64 of the target and every 64 of the prediction,
+each of which reads all classes for the softmax, and its own again; the backward kernel reads all
+classes three times. These reads come from a cache in part only.
 """
 
 # Triton's compiler reads the annotations, and knows none for pointers and tiles.

@@ -1,13 +1,13 @@
 """Which voxels have the largest cross-entropy: weights that make TopK of a sum over all voxels.
 
 The cross-entropy of each voxel is computed in one pass over the input and kept as a map
-``[B, 1, *S]``, 1/C of the input's size. The k-th largest value is found without a sort: by the
+``[B, 1, *S]``. The k-th largest value is found without a sort: by the
 leading digit of its bits, then by the digits after it, each counted in a pass over the map. Then
 the map's values become weights in place: 1 above this threshold, 0 below, and for the voxels equal
 to it the share that makes the sum k.
 
-Beside the map the CPU's kernels keep counters per thread; those in Triton 9 KB of them, and move
-24 bytes per voxel of the map (see triton_launch.py). PyTorch keeps several maps.
+Beside the map the CPU's kernels keep counters per thread; those in Triton 8.3 KB and 16 bytes per
+item, and move 24 bytes per voxel of the map (see triton_launch.py). PyTorch keeps several maps.
 
 The weights are constants: the derivative of the sum over the k largest is that of a sum over
 these voxels, wherever there is a derivative.

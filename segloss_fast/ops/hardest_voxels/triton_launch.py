@@ -3,7 +3,7 @@
 Bytes per voxel of C classes, with e bytes per element of the input and l per label: e C + l once;
 of the map, which becomes the weights, 4 written with the cross-entropies, 4 read for each of the
 other three digits of eight bits, 4 read and 4 written for the weights: 24. A dense target and voxel
-weights are read once, too. Memory: the map (4 bytes per voxel) and 9 KB of counters.
+weights are read once, too. Memory: the map (4 bytes per voxel), 8.3 KB and 16 bytes per item.
 
 Sizes, strides, k, the first class and the value of ignore_index are runtime arguments: a new kernel
 is compiled only for another dtype, number of classes, activation, kind of target or weight, or

@@ -96,8 +96,14 @@ def _accesses(sass: str, name: str) -> dict[int, int]:
     return dict(found)
 
 
-def compile_launch(launch: Launch, capability: int) -> Compiled:
-    """Compile a launch's kernel for a GPU of this compute capability."""
+def compile_launch(launch: Launch, capability: int, aligned: bool = True) -> Compiled:
+    """Compile a launch's kernel for a GPU of this compute capability.
+
+    Args:
+        launch: Of meta tensors, or others.
+        capability: As 90.
+        aligned: Whether the tensors' memory begins at multiples of 16 bytes.
+    """
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], Any] = {}
     for place, parameter in enumerate(launch.kernel.params):
@@ -108,7 +114,8 @@ def compile_launch(launch: Launch, capability: int) -> Compiled:
         value = launch.arguments[name]
         if isinstance(value, Tensor):
             signature[name] = POINTERS[value.dtype]
-            attributes[(place,)] = [["tt.divisibility", 16]]  # of its address
+            if aligned:
+                attributes[(place,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = parameter.annotation_type
     source = ASTSource(
