@@ -9,6 +9,7 @@ import torch
 from segloss_fast._native import _C
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
+answered: dict[str, bool] = {}  # by operator, whether any raw call of it was
 
 
 def attempt(operator: str, *arguments: object) -> None:
@@ -17,9 +18,11 @@ def attempt(operator: str, *arguments: object) -> None:
     They end the process, so that no finding is lost here. A call that already the schema refuses
     would try nothing.
     """
+    answered.setdefault(operator, False)
     try:
         getattr(torch.ops.segloss_fast, operator)(*arguments)
-    except (RuntimeError, NotImplementedError) as error:
+        answered[operator] = True
+    except RuntimeError as error:
         if "Declaration:" in str(error):
             raise
 
@@ -33,5 +36,8 @@ def every_instruction_set(run_all: Callable[[], None]) -> None:
     best = CAPABILITIES.index(_C.cpu_capability())
     for name in CAPABILITIES[: best + 1]:
         _C.set_cpu_capability(name)
+        answered.clear()
         run_all()
+        # One that refuses everything has not been tried.
+        assert all(answered.values()), answered
         print(f"{name}: no finding", flush=True)
