@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,6 +42,17 @@ def there(tensor: Tensor) -> Tensor:
     whole = torch.empty(shift + room, dtype=tensor.dtype, device=DEVICE)
     whole[shift:] = torch.as_strided(tensor, (room,), (1,))
     return torch.as_strided(whole, tensor.shape, tensor.stride(), shift)
+
+
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Raise where the host waits for the device."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def free_memory() -> int:

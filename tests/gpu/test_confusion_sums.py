@@ -10,8 +10,7 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast.ops.confusion_sums import confusion_sums
-from tests.gpu.device import DEVICE, free_memory, require, there
-from tests.gpu.test_region_sums_torch import no_synchronisation
+from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.helpers import relative_l2, relative_max
 from tests.ops.confusion_sums_cases import (
     ACTIVATIONS,

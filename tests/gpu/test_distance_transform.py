@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast  # registers the operator  # noqa: F401
-from tests.gpu.device import DEVICE, free_memory
+from tests.gpu.device import DEVICE, free_memory, no_synchronisation, there
 from tests.ops.distance_transform_cases import (
     DTYPES,
     LAYOUTS,
@@ -51,14 +50,7 @@ def run(impl: str, case: Case) -> Tensor:
 
 def compare(impl: str, case: Case) -> None:
     """Run on the device, from memory laid out as on the CPU, and compare there."""
-    mask = case.mask
-    room = 1 + sum((n - 1) * s for n, s in zip(mask.shape, mask.stride(), strict=True))
-    if mask.numel() > 0:
-        whole = torch.as_strided(mask, (room,), (1,)).to(DEVICE, copy=True)
-        there = torch.as_strided(whole, mask.shape, mask.stride(), 0)
-    else:
-        there = mask.to(DEVICE)
-    result = run(impl, replace(case, mask=there))
+    result = run(impl, replace(case, mask=there(case.mask)))
     assert result.device.type == DEVICE
     check(result.cpu(), case)
 
@@ -139,17 +131,6 @@ def test_many_masks_at_once(impl: str) -> None:
 def test_empty(impl: str, shape: Sequence[int]) -> None:
     result = run(impl, Case(torch.ones(shape, device=DEVICE), [1.0] * (len(shape) - 2), "both"))
     assert result.shape == shape
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    """Raise where the host waits for the device."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @by_kernel

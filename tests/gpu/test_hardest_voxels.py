@@ -11,8 +11,7 @@ from torch import Tensor
 
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from segloss_fast.ops.region_sums import ACTIVATIONS
-from tests.gpu.device import DEVICE, free_memory, require, there
-from tests.gpu.test_distance_transform import no_synchronisation
+from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.hardest_voxels_cases import (
     DTYPES,

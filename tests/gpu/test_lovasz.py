@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from segloss_fast import lovasz, lovasz_counts
 from segloss_fast._check import FLOATING, INTEGER
-from tests.gpu.device import DEVICE, KERNELS, free_memory, require
+from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require
 from tests.helpers import relative_l2, relative_max
 from tests.ops.lovasz_cuda import sample
 from tests.ops.lovasz_samples import ACTIVATIONS, KINDS
@@ -151,17 +149,6 @@ def test_repeated_bits(impl: str, method: str, classes: int) -> None:
         again, grad_again = run(x, target, impl=impl, method=method)
         assert torch.equal(again, values)
         assert torch.equal(grad_again, grad)
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    """Raise where the host waits for the device."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def step(x: Tensor, target: Tensor, impl: str, method: str) -> tuple[Tensor, Tensor]:

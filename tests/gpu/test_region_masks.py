@@ -13,8 +13,7 @@ import segloss_fast  # registers the operator  # noqa: F401
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
 from segloss_fast.ops.region_masks.kernels import MODES
-from tests.gpu.device import DEVICE, KERNELS, free_memory, require, there
-from tests.gpu.test_distance_transform import no_synchronisation
+from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require, there
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import (
     CLASSES,

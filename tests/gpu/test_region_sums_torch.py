@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from torch import Tensor
 import segloss_fast
 from segloss_fast import region_sums, region_sums_multi
 from segloss_fast.ops.region_sums import TERMS
-from tests.gpu.device import DEVICE, IMPLS, KERNELS, free_memory, require
+from tests.gpu.device import DEVICE, IMPLS, KERNELS, free_memory, no_synchronisation, require
 from tests.helpers import gradient, relative_l2
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
@@ -36,17 +34,6 @@ def step(x: Tensor, labels: Tensor, impl: str, **options: Any) -> tuple[Tensor, 
     rows = region_sums(x, labels, terms=terms, impl=impl, **options).rows
     (grad,) = torch.autograd.grad(rows.sum(), x)
     return rows.detach(), grad
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    """Raise where the host waits for the device."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @by_kernel

@@ -13,8 +13,7 @@ from torch import Tensor
 import segloss_fast  # registers the operators  # noqa: F401
 from segloss_fast._check import REAL
 from segloss_fast.ops.structural_error import kernels
-from tests.gpu.device import DEVICE, free_memory, require, there
-from tests.gpu.test_distance_transform import no_synchronisation
+from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.helpers import impls, relative_l2
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.structural_error_cases import (

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast
-from tests.gpu.device import DEVICE, on_device
-from tests.gpu.test_region_sums_torch import no_synchronisation
+from tests.gpu.device import DEVICE, no_synchronisation, on_device
 from tests.helpers import gradient, relative_l2
 
 LOSSES: list[Any] = [

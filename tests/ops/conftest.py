@@ -12,6 +12,15 @@ from tests.cuda_shim import build
 from tests.ops import lovasz_cuda, region_sums_cuda
 
 
+@pytest.fixture
+def new_tensors_are_nan() -> Iterator[None]:
+    """Fill new tensors with NaN (integers with their largest value): what no kernel wrote shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """Build and load the operators; return what steers the order of threads and blocks."""

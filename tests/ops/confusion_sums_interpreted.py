@@ -6,7 +6,6 @@ Not collected by name: test_without_a_gpu.py runs them in a process of their own
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -33,21 +32,16 @@ from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
-# Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("new_tensors_are_nan"),
+]
 
 OUT_OF_RANGE = (
     *((torch.uint8, 255), (torch.int64, 2**32 + 1)),
     *((torch.int8, -1), (torch.int32, -(2**31)), (torch.float32, 1.5), (torch.float16, torch.nan)),
 )
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

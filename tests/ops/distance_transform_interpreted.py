@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -28,16 +28,11 @@ from tests.ops.distance_transform_cases import (
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
+pytestmark = pytest.mark.usefixtures("new_tensors_are_nan")
+
 
 def run(case: Case) -> Tensor:
     return triton_launch.forward(case.mask, case.spacing, case.side, case.squared)
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("seed", range(4))

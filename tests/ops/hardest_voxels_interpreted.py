@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -41,8 +41,11 @@ from tests.ops.region_masks_cases import random_labels
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
-# Of the interpreter's arithmetic with NaN and infinity.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    # Of the interpreter's arithmetic with NaN and infinity.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("new_tensors_are_nan"),
+]
 
 
 def run(case: Case) -> tuple[Tensor, Tensor]:
@@ -63,13 +66,6 @@ def selected(x: Tensor, labels: Tensor, rule: Rule) -> list[int]:
     weights, sums = run(Case(x, labels, None, rule))
     assert sums.sum() == weights.sum()
     return weights.flatten().nonzero().flatten().tolist()
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

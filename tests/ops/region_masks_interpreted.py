@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -31,19 +31,15 @@ from tests.ops.region_masks_cases import (
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
-# Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("new_tensors_are_nan"),
+]
 
 
 def run(case: Case) -> Tensor:
     return triton_launch.forward(*case.arguments)
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_true() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("seed", range(3))

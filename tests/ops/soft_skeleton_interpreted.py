@@ -6,7 +6,7 @@ Not collected by name: test_without_a_gpu.py runs them in a process of their own
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -27,15 +27,11 @@ from tests.ops.soft_skeleton_cases import KINDS, check, exact, solve, values, we
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
-# Of the interpreter's arithmetic where there are no voxels.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = [
+    # Of the interpreter's arithmetic where there are no voxels.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("new_tensors_are_nan"),
+]
 
 
 def run(x: Tensor, iterations: int, first: int = 0) -> tuple[Tensor, Tensor]:

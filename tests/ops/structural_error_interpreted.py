@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,8 +32,11 @@ from tests.ops.structural_error_cases import (
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
-# Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("new_tensors_are_nan"),
+]
 
 SMALL = ((2, 3, 37), (1, 2, 5, 7), (2, 1, 2, 3, 5))
 
@@ -42,13 +45,6 @@ def run(case: Case) -> tuple[Tensor, Tensor]:
     x, t = case.values, case.target
     found = triton_launch.forward(x, t, *case.options)
     return found, triton_launch.backward(case.grad, x, t, *case.options)
-
-
-@pytest.fixture(autouse=True)
-def _new_tensors_are_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("seed", range(3))
