@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -130,18 +131,21 @@ def why_no_triton(primitive: str, device: torch.device) -> str | None:
         return "Triton kernels run on a GPU; on the CPU only under TRITON_INTERPRET=1, for tests"
     if device.type not in ("cpu", "cuda"):
         return f"{primitive} has no Triton kernels for {device.type} tensors"
-    return why_no_triton_gpu(device.index) if device.type == "cuda" else None
+    return _why_no_gpu(device.index) if device.type == "cuda" else None
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def why_no_triton_gpu(index: int | None) -> str | None:
+def _why_no_gpu(index: int | None) -> str | None:
     """Return why Triton kernels do not run on this GPU, None where they may, or there is none."""
     if torch.version.hip is not None:
         return "the Triton kernels have instructions of NVIDIA's GPUs"
-    if not torch.cuda.is_available():
-        return None
-    capability = torch.cuda.get_device_capability(index)
-    if capability >= _CAPABILITY_NEEDED:
+    capability = _capability(index)
+    if capability is None or capability >= _CAPABILITY_NEEDED:
         return None
     needed, found = (f"{major}.{minor}" for major, minor in (_CAPABILITY_NEEDED, capability))
     return f"the Triton kernels need compute capability {needed}, this GPU has {found}"
+
+
+@functools.cache  # every call of a loss asks
+def _capability(index: int | None) -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability(index) if torch.cuda.is_available() else None

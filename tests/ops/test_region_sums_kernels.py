@@ -81,10 +81,9 @@ def test_what_triton_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gpus_that_triton_kernels_do_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "TRITON_MISSING", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
+    monkeypatch.setattr(_native, "_capability", lambda index: (8, 0))
     assert kernels.why_not("triton", CUDA) is None
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    monkeypatch.setattr(_native, "_capability", lambda index: (7, 5))
     assert "need compute capability 8.0, this GPU has 7.5" in str(kernels.why_not("triton", CUDA))
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "instructions of NVIDIA's GPUs" in str(kernels.why_not("triton", CUDA))
