@@ -50,10 +50,10 @@ class SoftClDiceLoss(Loss):
     prediction has a loss of 5e-5. Source: Shit et al. 2021, https://arxiv.org/abs/2003.07311.
 
     Ignored voxels are outside of all classes when skeletons are formed. A voxel weight weighs the
-    sums, not the skeletons. Backward forms the predicted skeleton again: on the CPU about 16 bytes
-    per logit are alive besides input and gradient, in Triton 20 of four classes and three
-    iterations (see :mod:`segloss_fast.ops.soft_skeleton`). Where skeletons have no kernels PyTorch
-    forms them, one class at a time.
+    sums, not the skeletons. Backward forms the predicted skeleton again: on the CPU 13 bytes per
+    logit of four classes at 128^3 are alive besides input and gradient; in Triton about 20 of four
+    classes and three iterations, by counting (see :mod:`segloss_fast.ops.soft_skeleton`). Where
+    skeletons have no kernels PyTorch forms them, one class at a time.
 
     Args:
         iterations: Number of erosions, at least 0; half the width, in voxels, of the thickest

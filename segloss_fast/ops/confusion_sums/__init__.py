@@ -4,7 +4,7 @@
 with p the activated input, t the target and w the voxel weight (that of class l; 0 where ignored).
 The diagonal is region_sums' tp. One pass over the input forward, one backward (several of more than
 128 classes on a GPU); nothing of its size is kept. The Triton kernels need room for the partial
-sums of their programs while the forward pass runs: 8 MB (from 90 classes on 1056 C (C + 1) bytes),
+sums of their programs while the forward pass runs: 8 MB (from 89 classes on 1056 C (C + 1) bytes),
 or 8 C (C + 1) bytes per item if that is more.
 """
 
