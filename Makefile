@@ -1,6 +1,8 @@
 # Every target works on a fresh machine: it first creates .venv and installs what it needs.
 PYTHON ?= python3
-ARGS ?= # of pytest, in make test
+# Options of pytest in the test targets, and how many processes test side by side.
+ARGS ?=
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 export SEGLOSS_BUILD ?= auto
@@ -8,21 +10,43 @@ NATIVE := $(shell find csrc -type f) setup.py pyproject.toml constraints.txt seg
 CXX_SOURCES := git ls-files --cached --others --exclude-standard '*.cpp' '*.cu' '*.cuh' '*.h' '*.inc'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo test check bench docs build format clean
+.PHONY: demo test quick test-all test-durations test-faults check bench docs build format clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python examples/brain_mri.py
 
+# A newcomer's proof that the build here is right; WORKERS=0 runs it in one process.
 test: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) --tier test $(ARGS)
 
+# For the loop of somebody at work.
+quick: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(PYTEST) --tier quick $(ARGS)
+
+# All that a change must pass: natively, under Triton's interpreter, and without native kernels.
+test-all: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	BIN=$(abspath $(BIN)) WORKERS=$(WORKERS) scripts/test_all.sh
+
+# Where the time of the last make test-all went.
+test-durations: $(VENV)/.test
+	test -f build/durations.jsonl || $(MAKE) test-all
+	$(BIN)/python scripts/test_durations.py build/durations.jsonl
+
+# Plants faults in copies of the source tree, and names the tests that catch them.
+test-faults: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python -m tests.faults $(ARGS)
+
+# Form first: it fails within seconds.
 check: $(VENV)/.test $(VENV)/.check
+	$(BIN)/python scripts/check_form.py
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(CXX_SOURCES) | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/mypy
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

@@ -1,4 +1,7 @@
-"""What several test files share: the native module, and installs into temporary folders."""
+"""What several test files share: the native module, and installs into temporary folders.
+
+The suite's own options and hooks, its tiers and kinds of tests, are in tests/suite.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,16 @@ from types import ModuleType
 import pytest
 
 from segloss_fast import _native
+from tests.suite import durations, selection
+from tests.suite.built import PACKAGE, once
+from tests.suite.tree import ROOT as ROOT
+from tests.suite.tree import copy_tree
 
-ROOT = Path(__file__).parent.parent
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Register the suite's hooks; pytest then asks them for their options."""
+    pluginmanager.register(selection, "segloss_selection")
+    pluginmanager.register(durations, "segloss_durations")
 
 
 def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -42,13 +53,14 @@ class Sandbox:
     def __init__(self, folder: Path) -> None:
         self.source = folder / "source"
         self.site = folder / "site"
-        self.site.mkdir()
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        for name in filter(None, listing.stdout.split("\0")):
-            if (ROOT / name).is_file():  # tracked, but perhaps deleted in the working tree
-                (self.source / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, self.source / name)
+
+    @classmethod
+    def fill(cls, folder: Path) -> Sandbox:
+        """Copy the source tree to a folder."""
+        sandbox = cls(folder)
+        sandbox.site.mkdir()
+        copy_tree(sandbox.source)
+        return sandbox
 
     def install(self, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Let pip install the copy; -v because pip hides what a successful build prints."""
@@ -71,18 +83,26 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
-    return Sandbox(tmp_path)
+    return Sandbox.fill(tmp_path)
+
+
+def install_once(name: str, **environ: str) -> Sandbox:
+    """Return a sandbox in which the package is installed, by one of all workers."""
+
+    def build(folder: Path) -> None:
+        done = Sandbox.fill(folder).install("--no-build-isolation", **environ)
+        assert done.returncode == 0, done.stdout
+        (folder / "said.txt").write_text(done.stdout)
+
+    return Sandbox(once(f"installed-{name}", PACKAGE, build))
 
 
 @pytest.fixture(scope="session")
-def native_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
-    """The package installed with its native module; once, because it compiles for a minute."""
+def native_sandbox() -> Sandbox:
+    """The package installed with its native module."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler")
-    sandbox = Sandbox(tmp_path_factory.mktemp("native"))
-    done = sandbox.install("--no-build-isolation", SEGLOSS_BUILD="require")
-    assert done.returncode == 0, done.stdout
-    return sandbox
+    return install_once("native", SEGLOSS_BUILD="require")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from torch.utils import cpp_extension
 
 import setup
+from tests.suite.built import NATIVE, once
 
 CSRC = Path(__file__).parent.parent / "csrc"
 # Those of setup.py, for one architecture at a time, and what torch's build adds.
@@ -51,19 +52,25 @@ class Kernel:
 
 
 @cache
-def compile_source(source: Path, architecture: str, folder: Path) -> tuple[Path, list[Kernel]]:
+def compile_source(source: Path, architecture: str) -> tuple[Path, list[Kernel]]:
     """Compile for one architecture; return the object file and its kernels. Warnings are errors."""
     if NVCC is None:
         pytest.skip("no nvcc")
-    output = folder / f"{source.stem}.sm_{architecture}.o"
-    command = [
-        *(NVCC, *FLAGS, f"-arch=sm_{architecture}", f"-I{CSRC}"),
-        *(f"-isystem={path}" for path in cpp_extension.include_paths()),
-        *("-c", str(source), "-o", str(output)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output, [_kernel(part) for part in done.stderr.split("Compiling entry function ")[1:]]
+    nvcc, primitive = NVCC, source.relative_to(CSRC).parts[0]
+
+    def build(folder: Path) -> None:
+        command = [
+            *(nvcc, *FLAGS, f"-arch=sm_{architecture}", f"-I{CSRC}"),
+            *(f"-isystem={path}" for path in cpp_extension.include_paths()),
+            *("-c", str(source), "-o", str(folder / "kernels.o")),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "said.txt").write_text(done.stderr)
+
+    folder = once(f"nvcc-{primitive}-{source.stem}-sm_{architecture}", NATIVE, build)
+    parts = (folder / "said.txt").read_text().split("Compiling entry function ")[1:]
+    return folder / "kernels.o", [_kernel(part) for part in parts]
 
 
 def _kernel(said: str) -> Kernel:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cuda_shim.build import HERE, available, build
+from tests.suite.built import NATIVE, once
 
-pytestmark = pytest.mark.kernels
+pytestmark = pytest.mark.shim
 
 SEEDS = [0, 1]
 CASES = {
@@ -57,14 +58,16 @@ PROGRAMS = [*CASES, "planted"]
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def programs() -> dict[str, Path]:
     if not available():
         pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("cuda_shim")
-    return {
-        name: build([HERE / f"{name}.cu"], folder / name, sanitize=True, options=["-Werror"])
-        for name in PROGRAMS
-    }
+
+    def build_all(folder: Path) -> None:
+        for name in PROGRAMS:
+            build([HERE / f"{name}.cu"], folder / name, sanitize=True, options=["-Werror"])
+
+    folder = once("shim-programs", NATIVE, build_all)
+    return {name: folder / name for name in PROGRAMS}
 
 
 def run(program: Path, *arguments: str, seed: int = 0) -> subprocess.CompletedProcess[str]:

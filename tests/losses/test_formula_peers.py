@@ -13,6 +13,9 @@ import segloss_fast
 from tests.helpers import gradient, relative_l2
 from tests.losses.test_peers import TOLERANCE, Draw, by_impl, by_seed, check
 from tests.peers import smp_losses
+from tests.suite.tiers import few
+
+pytestmark = pytest.mark.peers
 
 
 @by_impl
@@ -84,7 +87,7 @@ def test_unified_focal(impl: str, seed: int) -> None:
 
 
 @by_impl
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", few(range(8), test=2))
 def test_deep_supervision(impl: str, seed: int) -> None:
     draw = Draw(seed)
     sides = (16, 8, 4)
@@ -115,7 +118,7 @@ def binary(seed: int) -> tuple[Tensor, Tensor]:
 
 
 @by_impl
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", few(range(8), test=2))
 @pytest.mark.parametrize("name", ["tversky", "mcc", "focal"])
 def test_segmentation_models(impl: str, seed: int, name: str) -> None:
     smp = smp_losses(name)  # the modules are called so

@@ -12,6 +12,8 @@ from tests.helpers import relative_l2
 from tests.ops.lovasz_samples import IMPLS
 from tests.peers import smp_losses
 
+pytestmark = pytest.mark.peers
+
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 by_method = pytest.mark.parametrize("method", ["sort", "histogram"])
 CASES = 8

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 import segloss_fast
 from tests.helpers import IMPLS, gradient, peak_allocation, relative_l2
 from tests.losses.test_peers import TOLERANCE, Draw
+from tests.suite.tiers import few
+
+pytestmark = pytest.mark.peers
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 PAIRS = [
@@ -46,7 +49,7 @@ def on(loss: nn.Module, target: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @by_impl
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", few(range(24), test=3))
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[1].__name__)
 def test_equals_monai(impl: str, seed: int, pair: Any) -> None:  # noqa: ANN401
     draw = Draw(seed)

@@ -10,6 +10,7 @@ import torch
 
 from tests.cuda_shim import build
 from tests.ops import lovasz_cuda, region_sums_cuda
+from tests.suite.built import NATIVE, once
 
 
 @pytest.fixture
@@ -22,11 +23,13 @@ def new_tensors_are_nan() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def shim() -> ctypes.CDLL:
     """Build and load the operators; return what steers the order of threads and blocks."""
     if not build.available():
         pytest.skip("no C++ compiler")
-    library = region_sums_cuda.build_library(tmp_path_factory.mktemp("shim") / "region_sums.so")
+    name = "region_sums.so"
+    folder = once("shim-region_sums", NATIVE, lambda f: region_sums_cuda.build_library(f / name))
+    library = folder / name
     torch.ops.load_library(str(library))
     return ctypes.CDLL(str(library))
 
@@ -40,11 +43,12 @@ def device(shim: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
 
 
 @pytest.fixture(scope="session")
-def lovasz_shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def lovasz_shim() -> ctypes.CDLL:
     """Build and load the operators of lovasz, as ``shim`` does."""
     if not build.available():
         pytest.skip("no C++ compiler")
-    library = lovasz_cuda.build_library(tmp_path_factory.mktemp("shim") / "lovasz.so")
+    name = "lovasz.so"
+    library = once("shim-lovasz", NATIVE, lambda f: lovasz_cuda.build_library(f / name)) / name
     torch.ops.load_library(str(library))
     return ctypes.CDLL(str(library))
 

@@ -22,11 +22,12 @@ CUDA = CSRC / "distance_transform" / "cuda"
 SOURCES = [*(CUDA / name for name in ("runs.cu", "lines.cu", "op.cu"))]
 REGISTRATION = Path(__file__).with_suffix(".cpp")
 Run = Callable[[Case], Tensor]
+NAME = "distance_transform_shim.so"
 
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    output = folder / "distance_transform_shim.so"
+    output = folder / NAME
     sources = [*SOURCES, REGISTRATION]
     return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
 

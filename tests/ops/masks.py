@@ -14,6 +14,7 @@ from tests.helpers import impls
 IMPLS = impls("distance_transform")
 KINDS = ("noise", "dense", "sparse", "one", "hole", "ball", "box", "empty", "full")
 TOLERANCE = 2e-6
+EXACT = "donot_use_mm_for_euclid_dist"
 
 
 def random_mask(shape: tuple[int, ...], kind: str, seed: int = 0) -> Tensor:
@@ -65,21 +66,26 @@ def by_scipy(mask: Tensor, spacing: list[float], side: str) -> Tensor:
     return inside + outside if side == "both" else outside - inside
 
 
-def by_all_pairs(mask: Tensor, spacing: list[float], side: str) -> Tensor:
-    """Return float64 distances of a mask ``[*S]`` as the least over all pairs of voxels."""
+def by_all_pairs(mask: Tensor, spacing: list[float]) -> dict[str, Tensor]:
+    """Return float64 distances of a mask ``[*S]`` by side: the least over all pairs of voxels."""
     places = torch.cartesian_prod(
         *(w * torch.arange(n).double() for n, w in zip(mask.shape, spacing, strict=True))
     )
     places = places.view(mask.numel(), -1)
     inside = mask.flatten()
-    distances = torch.zeros(mask.numel(), dtype=torch.float64)
-    for own, name in ((inside, "inside"), (~inside, "outside")):
-        if side not in (name, "both", "signed"):
-            continue
-        pairs = torch.cdist(places[own], places[~own], compute_mode="donot_use_mm_for_euclid_dist")
-        least = pairs.amin(1) if pairs.shape[1] else torch.full((len(pairs),), torch.inf)
-        distances[own] = -least.double() if (side, name) == ("signed", "inside") else least.double()
-    return distances.view(mask.shape)
+    pairs = torch.cdist(places[inside], places[~inside], compute_mode=EXACT)
+    found = {}
+    for name, own, axis in (("inside", inside, 1), ("outside", ~inside, 0)):
+        least = (
+            pairs.amin(axis)
+            if pairs.shape[axis]
+            else pairs.new_full((pairs.shape[1 - axis],), torch.inf)
+        )
+        found[name] = torch.zeros(mask.numel(), dtype=torch.float64)
+        found[name][own] = least
+    found["both"] = found["inside"] + found["outside"]
+    found["signed"] = torch.where(inside, -found["inside"], found["outside"])
+    return {side: values.view(mask.shape) for side, values in found.items()}
 
 
 def assert_distances(found: Tensor, true: Tensor, note: object = "") -> None:

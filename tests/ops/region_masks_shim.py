@@ -20,11 +20,12 @@ from tests.ops.region_masks_cases import Case, check, random_case
 CUDA = CSRC / "region_masks" / "cuda"
 HOST = [CUDA / "op.cu", Path(__file__).with_suffix(".cpp")]
 TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
+NAME = "region_masks_shim.so"
 
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    sources, output = [CUDA / "masks.cu", *HOST], folder / "region_masks_shim.so"
+    sources, output = [CUDA / "masks.cu", *HOST], folder / NAME
     return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
 
 

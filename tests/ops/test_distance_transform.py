@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from torch import Tensor
 
 from segloss_fast import distance_transform
@@ -18,6 +18,7 @@ from tests.ops.masks import (
     problems,
     random_mask,
 )
+from tests.suite.tiers import examples
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 # Interpreted Triton is slow: a tenth of the examples, and no large volume.
@@ -38,18 +39,8 @@ SHAPES = [
 SPACINGS = {1: (0.3,), 2: (3.0, 0.8), 3: (3.0, 0.8, 0.55)}
 
 
-def examples(count: int) -> settings:
-    return settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 @pytest.mark.parametrize("impl", QUICK)
-@examples(2500)
+@examples(quick=25, test=250, every=2500)
 @given(problem=problems())
 def test_equals_scipy(impl: str, problem: tuple[Tensor, list[float]]) -> None:
     mask, spacing = problem
@@ -60,19 +51,17 @@ def test_equals_scipy(impl: str, problem: tuple[Tensor, list[float]]) -> None:
 
 
 @by_impl
-@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_the_least_over_all_pairs(
-    impl: str, side: str, kind: str, shape: tuple[int, ...]
-) -> None:
+def test_equals_the_least_over_all_pairs(impl: str, kind: str, shape: tuple[int, ...]) -> None:
     mask = random_mask(shape, kind, seed=len(kind))
+    batch = mask[None, None]
     for spacing in ([1.0] * len(shape), list(SPACINGS[len(shape)])):
-        true = by_all_pairs(mask, spacing, side)
-        found = distance_transform(mask[None, None], spacing, side=side, impl=impl)[0, 0]
-        assert_distances(found, true)
-        squares = distance_transform(mask[None, None], spacing, side=side, squared=True, impl=impl)
-        assert_distances(squares[0, 0], true * true.abs())
+        for side, true in by_all_pairs(mask, spacing).items():
+            found = distance_transform(batch, spacing, side=side, impl=impl)[0, 0]
+            assert_distances(found, true, side)
+            squares = distance_transform(batch, spacing, side=side, squared=True, impl=impl)[0, 0]
+            assert_distances(squares, true * true.abs(), side)
 
 
 @by_impl

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.nvcc import ARCHITECTURES, compile_source
 from tests.ops.distance_transform_shim import CUDA
 
-pytestmark = [pytest.mark.kernels, pytest.mark.parametrize("architecture", ARCHITECTURES)]
+pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
 KERNELS = {"runs": 4 * 3, "lines": 3 * 2 * 2}  # types in and out; types, sides, staged
 # Two blocks of 256 threads, or one of 1024, on a multiprocessor of 65536 registers.
@@ -17,8 +15,8 @@ MOST_REGISTERS = {"runs": 128, "lines": 64}
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_kernels_keep_to_registers(architecture: str, name: str, tmp_path: Path) -> None:
-    _, kernels = compile_source(CUDA / f"{name}.cu", architecture, tmp_path)
+def test_kernels_keep_to_registers(architecture: str, name: str) -> None:
+    _, kernels = compile_source(CUDA / f"{name}.cu", architecture)
     assert len(kernels) == KERNELS[name]
     for kernel in kernels:
         print(kernel)
@@ -28,5 +26,5 @@ def test_kernels_keep_to_registers(architecture: str, name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["op", "binding"])
-def test_host_code_compiles(architecture: str, name: str, tmp_path: Path) -> None:
-    compile_source(CUDA / f"{name}.cu", architecture, tmp_path)
+def test_host_code_compiles(architecture: str, name: str) -> None:
+    compile_source(CUDA / f"{name}.cu", architecture)

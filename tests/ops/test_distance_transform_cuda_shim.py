@@ -30,18 +30,22 @@ from tests.ops.distance_transform_cases import (
     random_values,
     seeds,
 )
+from tests.suite.built import NATIVE, once
 
 LIMIT = 1709  # rows of a tile that fit in 227 KiB
 ORDERS = [0, 1]
 
-pytestmark = pytest.mark.kernels
+pytestmark = pytest.mark.shim
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     if not available():
         pytest.skip("no C++ compiler")
-    return shim.load(shim.build_library(tmp_path_factory.mktemp("edt"), sanitize=False))
+    folder = once(
+        "shim-distance_transform", NATIVE, lambda f: shim.build_library(f, sanitize=False)
+    )
+    return shim.load(folder / shim.NAME)
 
 
 @pytest.fixture(autouse=True)

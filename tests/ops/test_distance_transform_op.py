@@ -218,6 +218,7 @@ def test_opcheck(impl: str, layout: str) -> None:
     torch.library.opcheck(operator, (mask[0, :, :1], [0.5, 2.0], "both", True, impl))
 
 
+@pytest.mark.torch_compile
 @by_impl
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
@@ -236,6 +237,7 @@ def test_compiles_into_one_graph(impl: str, backend: str) -> None:
     torch.testing.assert_close(compiled_grad, grad)
 
 
+@pytest.mark.torch_compile
 @needs_native
 def test_sizes_may_change_under_compile() -> None:
     compiled = torch.compile(

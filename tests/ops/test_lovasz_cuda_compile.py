@@ -10,7 +10,7 @@ import pytest
 from tests.nvcc import ARCHITECTURES, compile_source, opcodes
 from tests.ops.lovasz_cuda import SOURCES
 
-pytestmark = [pytest.mark.kernels, pytest.mark.parametrize("architecture", ARCHITECTURES)]
+pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
 # Kernels of ours in each file: dtypes, by the classes in registers and what else they are for.
 KERNELS = {
@@ -23,18 +23,13 @@ KERNELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nvcc")
-
-
 def source_of(name: str) -> Path:
     return next(source for source in SOURCES if source.stem == name)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_no_kernel_spills(architecture: str, name: str, folder: Path) -> None:
-    _, kernels = compile_source(source_of(name), architecture, folder)
+def test_no_kernel_spills(architecture: str, name: str) -> None:
+    _, kernels = compile_source(source_of(name), architecture)
     assert len(kernels) == KERNELS[name]
     for kernel in kernels:
         print(kernel)
@@ -45,15 +40,15 @@ def test_no_kernel_spills(architecture: str, name: str, folder: Path) -> None:
         assert kernel.registers <= (64 if alone else 128), kernel
 
 
-def test_cub_compiles(architecture: str, folder: Path) -> None:
-    _, kernels = compile_source(source_of("sort_cub"), architecture, folder)
+def test_cub_compiles(architecture: str) -> None:
+    _, kernels = compile_source(source_of("sort_cub"), architecture)
     assert kernels
 
 
-def test_rows_move_16_bytes_at_a_time(architecture: str, folder: Path) -> None:
+def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
     """Logits of float32 and their gradients; counters take their own atomics in shared memory."""
     for name in ("count", "backward"):
-        found = opcodes(compile_source(source_of(name), architecture, folder)[0])
+        found = opcodes(compile_source(source_of(name), architecture)[0])
         rows = {
             k: codes
             for k, codes in found.items()

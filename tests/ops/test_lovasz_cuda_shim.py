@@ -16,7 +16,7 @@ from tests.ops import lovasz_cuda as cuda
 from tests.ops.lovasz_cuda import Result, options_of, sample
 from tests.ops.lovasz_samples import ACTIVATIONS, KINDS
 
-pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("lovasz_shim")]
+pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("lovasz_shim")]
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 
 

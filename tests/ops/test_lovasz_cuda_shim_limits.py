@@ -20,7 +20,7 @@ from tests.ops.lovasz_samples import ACTIVATIONS, sample
 from tests.ops.test_lovasz_cuda_shim import assert_counts, check_histogram
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
-pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("lovasz_shim")]
+pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("lovasz_shim")]
 TILE = 2048  # voxels that a block of the kernels takes at once
 SLAB = 5  # tiles of an image at once, in this build
 
@@ -213,7 +213,7 @@ def compare_loosely(x: Tensor, target: Tensor, options: Options) -> None:
     torch.testing.assert_close(sorts.loss, truth.loss, rtol=2e-6, atol=1e-9)
 
 
-@pytest.mark.install
+@pytest.mark.sanitizers
 def test_sanitizers_find_nothing(tmp_path: Path, runtime: dict[str, str]) -> None:
     library = cuda.build_library(tmp_path / "sanitized.so", sanitize=True)
     script = Path(__file__).parents[1] / "sanitizers/fuzz_lovasz_cuda.py"

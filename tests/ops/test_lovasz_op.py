@@ -167,6 +167,7 @@ def test_memory_of_the_histogram_is_independent_of_the_volume(activation: str, s
     assert peak_allocation(step) - size < 2**20 + counters
 
 
+@pytest.mark.torch_compile
 @by_impl
 @by_method
 @by_activation

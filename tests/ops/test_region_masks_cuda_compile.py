@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.nvcc import ARCHITECTURES, compile_source, opcodes
 from tests.ops.region_masks_shim import CUDA
 
-pytestmark = [pytest.mark.kernels, pytest.mark.parametrize("architecture", ARCHITECTURES)]
+pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
 KERNELS = 12  # softmax of four types, thresholds, labels; of one voxel and of four
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nvcc")
-
-
-def test_kernels_keep_to_registers(architecture: str, folder: Path) -> None:
-    _, kernels = compile_source(CUDA / "masks.cu", architecture, folder)
+def test_kernels_keep_to_registers(architecture: str) -> None:
+    _, kernels = compile_source(CUDA / "masks.cu", architecture)
     assert len(kernels) == KERNELS
     for kernel in kernels:
         print(kernel)
@@ -40,9 +34,9 @@ def widths(codes: list[str], name: str) -> set[str]:
     ("kernel", "bits"), [("f", "128"), ("6__half", "64"), ("13__nv_bfloat16", "64"), ("d", "128")]
 )
 def test_four_voxels_are_loaded_and_written_at_once(
-    architecture: str, folder: Path, kernel: str, bits: str
+    architecture: str, kernel: str, bits: str
 ) -> None:
-    compiled, _ = compile_source(CUDA / "masks.cu", architecture, folder)
+    compiled, _ = compile_source(CUDA / "masks.cu", architecture)
     (codes,) = (
         codes for name, codes in opcodes(compiled).items() if f"softmax_kernelI{kernel}Li4E" in name
     )
@@ -52,5 +46,5 @@ def test_four_voxels_are_loaded_and_written_at_once(
 
 
 @pytest.mark.parametrize("name", ["op", "binding"])
-def test_host_code_compiles(architecture: str, folder: Path, name: str) -> None:
-    assert compile_source(CUDA / f"{name}.cu", architecture, folder)[1] == []
+def test_host_code_compiles(architecture: str, name: str) -> None:
+    assert compile_source(CUDA / f"{name}.cu", architecture)[1] == []

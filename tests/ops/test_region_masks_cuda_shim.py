@@ -30,17 +30,19 @@ from tests.ops.region_masks_cases import (
     random_values,
 )
 from tests.sanitizers.test_sanitizers import runtime as runtime
+from tests.suite.built import NATIVE, once
 
-pytestmark = pytest.mark.kernels
+pytestmark = pytest.mark.shim
 
 SPACES = [(1,), (4, 5), (3, 4, 5), (2, 8, 16), (1023,), (1024,), (1025,), (1028,), (2, 1026)]
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     if not available():
         pytest.skip("no C++ compiler")
-    return shim.load(shim.build_library(tmp_path_factory.mktemp("masks"), sanitize=False))
+    folder = once("shim-region_masks", NATIVE, lambda f: shim.build_library(f, sanitize=False))
+    return shim.load(folder / shim.NAME)
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +180,7 @@ def test_each_value_is_read_once(tmp_path: Path) -> None:
             assert loaded.value == bytes_read, case
 
 
-@pytest.mark.install
+@pytest.mark.sanitizers
 def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
     library = shim.build_library(tmp_path, sanitize=True)
     arguments = ("-m", "tests.ops.region_masks_shim", str(library), "60")

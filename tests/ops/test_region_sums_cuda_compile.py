@@ -11,12 +11,7 @@ from tests.nvcc import ARCHITECTURES, compile_source, opcodes
 from tests.ops.region_sums_cuda import SOURCES
 
 KERNELS = 8  # of forward, and of backward
-pytestmark = [pytest.mark.kernels, pytest.mark.parametrize("architecture", ARCHITECTURES)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nvcc")
+pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
 
 def source_of(name: str) -> Path:
@@ -24,8 +19,8 @@ def source_of(name: str) -> Path:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_no_kernel_spills(architecture: str, source: Path, folder: Path) -> None:
-    _, kernels = compile_source(source, architecture, folder)
+def test_no_kernel_spills(architecture: str, source: Path) -> None:
+    _, kernels = compile_source(source, architecture)
     assert len(kernels) == (1 if source.stem == "binding" else KERNELS)
     for kernel in kernels:
         print(kernel)
@@ -38,9 +33,9 @@ def test_no_kernel_spills(architecture: str, source: Path, folder: Path) -> None
         assert kernel.registers <= (96 if softmax_of_float else 200), kernel
 
 
-def test_rows_move_16_bytes_at_a_time(architecture: str, folder: Path) -> None:
+def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
     for source in ("forward", "backward"):
-        found = opcodes(compile_source(source_of(source), architecture, folder)[0])
+        found = opcodes(compile_source(source_of(source), architecture)[0])
         assert len(found) == KERNELS
         for name, codes in found.items():
             assert any(code.startswith("LDG.E") and "128" in code for code in codes), name

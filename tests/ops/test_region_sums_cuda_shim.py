@@ -25,7 +25,7 @@ from tests.ops.region_sums_cuda import (
 from tests.ops.samples import ACTIVATIONS, sample
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
-pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("shim")]
+pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("shim")]
 
 CLASSES = (1, 2, 3, 4, 5, 14, 32, 33, 105, 130, 300)
 # The sets of terms with kernels of their own, and all of them.

@@ -26,7 +26,7 @@ from tests.ops.samples import sample
 from tests.ops.test_region_sums_limits import log_one_minus_softmax, saturated
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
-pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("shim")]
+pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("shim")]
 
 OVERLAP = ("tp", "pred", "target")
 
@@ -205,7 +205,7 @@ def test_each_element_is_moved_once(tmp_path: Path) -> None:
             counter.value = 0
 
 
-@pytest.mark.install
+@pytest.mark.sanitizers
 def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
     library = region_sums_cuda.build_library(tmp_path / "sanitized.so", sanitize=True)
     script = Path(__file__).parents[1] / "sanitizers/fuzz_region_sums_cuda.py"

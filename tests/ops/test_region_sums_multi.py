@@ -143,6 +143,7 @@ def test_opcheck() -> None:
     torch.library.opcheck(operators.region_sums_multi_backward, (rows, plain, *arguments, *rest))
 
 
+@pytest.mark.torch_compile
 @by_impl
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:

@@ -223,6 +223,7 @@ def test_memory_is_independent_of_the_volume(
     assert above_gradient < 2**20 + 0.01 * size
 
 
+@pytest.mark.torch_compile
 @by_impl
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:

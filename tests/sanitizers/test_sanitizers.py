@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Sandbox, run_python
+from tests.conftest import Sandbox, install_once, run_python
 
-pytestmark = pytest.mark.install
+pytestmark = pytest.mark.sanitizers
 
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX", "c++")
@@ -54,12 +54,9 @@ def runtime() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory, runtime: dict[str, str]) -> Sandbox:
-    sandbox = Sandbox(tmp_path_factory.mktemp("sanitized"))
-    environ = {"SEGLOSS_BUILD": "require", "CXXFLAGS": FLAGS}
-    done = sandbox.install("--no-build-isolation", **environ)
-    assert done.returncode == 0, done.stdout
-    return sandbox
+def sanitized(runtime: dict[str, str]) -> Sandbox:
+    assert runtime
+    return install_once("sanitized", SEGLOSS_BUILD="require", CXXFLAGS=FLAGS)
 
 
 @pytest.mark.parametrize(

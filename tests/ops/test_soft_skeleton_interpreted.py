@@ -1,11 +1,7 @@
-"""Tests of soft_skeleton's Triton kernels under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of soft_skeleton's Triton kernels under Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import pytest
@@ -24,8 +20,6 @@ from segloss_fast.ops.soft_skeleton import (
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import _unwritten as unwritten
 from tests.ops.soft_skeleton_cases import KINDS, check, exact, solve, values, weights
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = [
     # Of the interpreter's arithmetic where there are no voxels.

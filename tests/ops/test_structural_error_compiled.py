@@ -1,11 +1,7 @@
-"""Compiles the Triton kernels of structural_error for GPUs that need not be there.
-
-Not collected by name: test_without_a_gpu.py runs it in a process of its own.
-"""
+"""Compiles the Triton kernels of structural_error for GPUs that need not be there."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
@@ -16,7 +12,7 @@ from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.structural_error import triton_launch
 from tests.ops.triton.compiler import compile_launch, specialization
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
+pytestmark = pytest.mark.compiled
 
 VOLUME = (64, 65, 66)
 REGISTERS = {torch.float32: 104, torch.float64: 128}  # 16 warps on a multiprocessor at least

@@ -1,11 +1,7 @@
-"""Tests of distance_transform's Triton kernels under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of distance_transform's Triton kernels under Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 
@@ -25,8 +21,6 @@ from tests.ops.distance_transform_cases import (
     random_values,
     seeds,
 )
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = pytest.mark.usefixtures("new_tensors_are_nan")
 

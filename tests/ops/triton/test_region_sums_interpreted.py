@@ -1,15 +1,12 @@
-"""The Triton kernels on the CPU: every option. test_region_sums_triton.py runs this file."""
+"""The Triton kernels on the CPU: every option."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_region_sums_triton.py"
 
 from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import triton_launch, triton_plan

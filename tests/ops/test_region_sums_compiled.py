@@ -6,38 +6,18 @@ ignore_index make no new kernels.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.conftest import ROOT
+from tests.ops.triton.reports import Report, reported
 
-pytest.importorskip("triton")
-
-pytestmark = pytest.mark.kernels
-
-Report = dict[str, dict[str, Any]]
+pytestmark = pytest.mark.compiled
 SOFTMAX_LOSSES = ("Dice", "DiceCE", "DiceFocal", "CE")
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What tests/ops/triton/aot.py says, run without the interpreter and with its own cache."""
-    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    path: Path = tmp_path_factory.mktemp("report") / "report.json"
-    command = [sys.executable, "-m", "tests.ops.triton.aot", str(path)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environ, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: Report = json.loads(path.read_text())
-    return found
+def report() -> Report:
+    """What tests/ops/triton/aot.py says."""
+    return reported("aot", "region_sums")
 
 
 def test_nothing_spills(report: Report) -> None:

@@ -1,16 +1,13 @@
-"""The Triton kernels on the CPU: labels, memory, limits. test_region_sums_triton.py runs it."""
+"""The Triton kernels on the CPU: labels, memory, limits."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_region_sums_triton.py"
 
 from segloss_fast.ops.region_sums import reference, triton_launch, triton_plan
 from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS

@@ -1,11 +1,7 @@
-"""Tests of region_masks' Triton kernel under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of region_masks' Triton kernel under Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 
@@ -28,8 +24,6 @@ from tests.ops.region_masks_cases import (
     random_labels,
     random_values,
 )
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = [
     # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.

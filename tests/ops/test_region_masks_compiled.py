@@ -1,11 +1,7 @@
-"""Compiles the Triton kernel of region_masks for GPUs that need not be there.
-
-Not collected by name: test_without_a_gpu.py runs it in a process of its own.
-"""
+"""Compiles the Triton kernel of region_masks for GPUs that need not be there."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +13,7 @@ from segloss_fast.ops.region_masks import triton_launch
 from segloss_fast.ops.region_masks.kernels import MODES
 from tests.ops.triton.compiler import compile_launch, specialization
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
+pytestmark = pytest.mark.compiled
 
 SPACE = (64, 64, 64)
 KINDS = {

@@ -1,11 +1,7 @@
-"""Tests of structural_error's Triton kernels under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of structural_error's Triton kernels under Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +25,6 @@ from tests.ops.structural_error_cases import (
     random_case,
     wild,
 )
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = [
     # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.

@@ -5,36 +5,17 @@ The program that compiles them also asserts that sizes and ignore_index make no 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.conftest import ROOT
+from tests.ops.triton.reports import Report, reported
 
-pytest.importorskip("triton")
-
-pytestmark = pytest.mark.kernels
-
-Report = dict[str, dict[str, Any]]
+pytestmark = pytest.mark.compiled
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What tests/ops/triton/aot_lovasz.py says, without the interpreter, with its own cache."""
-    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    path: Path = tmp_path_factory.mktemp("report") / "report.json"
-    command = [sys.executable, "-m", "tests.ops.triton.aot_lovasz", str(path)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environ, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: Report = json.loads(path.read_text())
+def report() -> Report:
+    """What tests/ops/triton/aot_lovasz.py says."""
+    found = reported("aot_lovasz", "lovasz")
     assert len(found) >= 60
     return found
 

@@ -1,11 +1,7 @@
-"""Compiles the Triton kernels of soft_skeleton for GPUs that need not be there.
-
-Not collected by name: test_without_a_gpu.py runs it in a process of its own.
-"""
+"""Compiles the Triton kernels of soft_skeleton for GPUs that need not be there."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +11,7 @@ from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.soft_skeleton import triton_launch
 from tests.ops.triton.compiler import compile_launch, specialization
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
+pytestmark = pytest.mark.compiled
 
 SPACES = {1: (4000,), 2: (64, 64), 3: (64, 64, 64)}
 

@@ -1,11 +1,6 @@
-"""Compiles the Triton kernels of distance_transform for GPUs that need not be there.
-
-Not collected by name: test_without_a_gpu.py runs it in a process of its own.
-"""
+"""Compiles the Triton kernels of distance_transform for GPUs that need not be there."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
@@ -14,7 +9,7 @@ from segloss_fast.ops.distance_transform import triton_launch
 from tests.ops.distance_transform_cases import SIDES
 from tests.ops.triton.compiler import compile_launch
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
+pytestmark = pytest.mark.compiled
 
 DTYPES = (torch.uint8, torch.int64, torch.float16, torch.float32)
 

@@ -1,11 +1,7 @@
-"""Tests of confusion_sums' Triton kernels under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of confusion_sums' Triton kernels under Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -29,8 +25,6 @@ from tests.ops.confusion_sums_cases import (
     far_apart,
 )
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = [
     # Of the interpreter's arithmetic with NaN and infinity, which the tests are about.

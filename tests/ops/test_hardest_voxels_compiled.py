@@ -1,11 +1,7 @@
-"""Compiles the Triton kernels of hardest_voxels for GPUs that need not be there.
-
-Not collected by name: test_without_a_gpu.py runs it in a process of its own.
-"""
+"""Compiles the Triton kernels of hardest_voxels for GPUs that need not be there."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +14,7 @@ from segloss_fast.ops.hardest_voxels import triton_launch
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from tests.ops.triton.compiler import Compiled, compile_launch, specialization
 
-assert os.environ.get("TRITON_INTERPRET") != "1", "run tests/ops/test_without_a_gpu.py"
+pytestmark = pytest.mark.compiled
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,8 @@
-"""Tests of hardest_voxels' Triton kernels under Triton's interpreter.
-
-Not collected by name: test_without_a_gpu.py runs them in a process of their own.
-"""
+"""Tests of hardest_voxels' Triton kernels under Triton's interpreter."""
 
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Sequence
 
@@ -38,8 +34,6 @@ from tests.ops.hardest_voxels_cases import (
     random_weight,
 )
 from tests.ops.region_masks_cases import random_labels
-
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/ops/test_without_a_gpu.py"
 
 pytestmark = [
     # Of the interpreter's arithmetic with NaN and infinity.

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs all tests, and reports the branches of the package that they covered. The passes:
+#   1. what `make test` runs;
+#   2. the rest of it with the native kernels, and what compiles, models and installs kernels;
+#   3. Triton's kernels in its interpreter, which a process chooses at its first import;
+#   4. in random order, a copy of the tree without native kernels, where PyTorch serves everything.
+# A test that names an implementation thus runs once for each. `make test-all` calls this.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+python=${BIN:-$root/.venv/bin}/python
+export COVERAGE_PROCESS_START=$root/pyproject.toml COVERAGE_FILE=$root/build/coverage/data
+rm -rf build/coverage build/durations.jsonl
+mkdir -p build/coverage
+record=(--durations-to "$root/build/durations.jsonl")
+
+tests() {
+  "$python" -m pytest --numprocesses "${WORKERS:-auto}" --dist worksteal --tier all "${record[@]}" "$@"
+}
+native() { "$python" -c 'import sys; from segloss_fast import _native; sys.exit(_native._C is None)'; }
+
+echo "== 1 of 4: make test ($(date +%T))"
+"${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${record[*]}"
+if native; then
+  echo "== 2 of 4: the rest, natively ($(date +%T))"
+  tests --rest --impl native
+fi
+echo "== 3 of 4: Triton's interpreter ($(date +%T))"
+TRITON_INTERPRET=1 tests
+echo "== 4 of 4: without native kernels ($(date +%T))"
+"$python" -m tests.suite.tree build/pure
+(cd build/pure && tests --rest --impl reference --shuffle "${SHUFFLE:-1}" \
+  -m "not (sanitizers or compiled or install or shim)")
+
+echo "== branches covered ($(date +%T))"
+unset COVERAGE_PROCESS_START
+"$python" -m coverage combine --quiet
+"$python" -m coverage report

@@ -1,0 +1,78 @@
+"""What tests compile, made once for all workers of a run, and kept for the next one.
+
+A build is found again by its name and the contents of what it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from tests.suite.tree import ROOT
+
+CACHE = ROOT / "build" / "tests"
+# All that native code for tests is made from; which file includes which is not looked at.
+NATIVE = (
+    *(ROOT / name for name in ("csrc", "setup.py", "segloss_fast/_version.py")),
+    *(ROOT / "tests" / name for name in ("cuda_shim", "nvcc.py", "test_cuda_shim.py")),
+    *sorted((ROOT / "tests/ops").glob("*.c*")),  # C++ and CUDA
+    *sorted((ROOT / "tests/ops").glob("*_cuda.py")),
+    *sorted((ROOT / "tests/ops").glob("*_shim.py")),
+)
+PACKAGE = (*(ROOT / name for name in ("csrc", "segloss_fast", "setup.py", "pyproject.toml")),)
+CODE = {".py", ".cpp", ".cu", ".cuh", ".h", ".inc"}
+
+
+def once(name: str, inputs: Iterable[Path], build: Callable[[Path], object]) -> Path:
+    """Return a folder that ``build`` filled.
+
+    The first process that asks builds; others wait for it. Earlier builds of the name go.
+
+    Args:
+        name: Of the build.
+        inputs: Files, and folders whose code files count.
+        build: Fills the folder that it is given, in which nothing else is.
+    """
+    folder = CACHE / f"{name}-{_digest(tuple(inputs))}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / f"{name}.lock"):
+        done = folder / ".done"
+        if not done.exists():
+            for old in CACHE.glob(f"{name}-" + "?" * len(_digest(()))):
+                shutil.rmtree(old)
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
+
+
+@cache
+def _digest(inputs: tuple[Path, ...]) -> str:
+    """Return the digest of the inputs' contents, the compilers and torch."""
+    found = hashlib.sha256(f"{torch.__version__} {_compilers()}".encode())
+    for path in inputs:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.suffix in CODE or file == path:
+                found.update(f"{file.relative_to(ROOT)} ".encode())
+                found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:16]
+
+
+@cache
+def _compilers() -> str:
+    """Return the versions of the compilers that there are, and what flags the user adds."""
+    said = [os.environ.get(name, "") for name in ("CXX", "CXXFLAGS")]
+    for command in (os.environ.get("CXX", "c++"), "nvcc", "/usr/local/cuda/bin/nvcc"):
+        if shutil.which(command) is not None:
+            done = subprocess.run([command, "--version"], capture_output=True, text=True)
+            said.append(done.stdout)
+    return "\n".join(said)

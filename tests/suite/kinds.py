@@ -1,0 +1,77 @@
+"""The kinds of tests: what a test needs, which says where its time goes and in which tier it runs.
+
+A kind is a mark. Tests without one are told by the implementation that they are parametrised with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import numpy as np
+import pytest
+
+INTERPRETED = "interpreted"
+# The tier that a kind's tests begin in, unless they say otherwise themselves.
+TIER = {
+    "gpu": "quick",
+    "sanitizers": "all",
+    "compiled": "all",
+    "install": "all",
+    "shim": "all",
+    INTERPRETED: "all",
+    "torch_compile": "test",
+    "peers": "test",
+    "reference": "test",
+    "native": "quick",
+    "auto": "quick",
+}
+MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
+# Long ones, which begin first, so that no worker is left with one at the end.
+LONG = ("sanitizers", "compiled", "install", "shim")
+
+
+def kind_of(item: pytest.Item) -> str:
+    """Return the kind of a test; "auto" where it takes the implementation that a user gets."""
+    if "interpreted" in item.path.stem:
+        return INTERPRETED
+    for mark in MARKS:
+        if item.get_closest_marker(mark) is not None:
+            return mark
+    impl = implementation(item)
+    return impl if impl in ("native", "reference") else "auto"
+
+
+def order_of(item: pytest.Item) -> int:
+    """Return where a test stands among the kinds: long ones first."""
+    kind = kind_of(item)
+    return LONG.index(kind) if kind in LONG else len(LONG)
+
+
+def implementation(item: pytest.Item) -> str | None:
+    """Return the implementation that the test is parametrised with, or none."""
+    call = getattr(item, "callspec", None)
+    found = None if call is None else call.params.get("impl")
+    return found if isinstance(found, str) else None
+
+
+def interpreting() -> bool:
+    """Whether this process runs Triton's kernels in its interpreter.
+
+    Triton decides at its first import, so these tests have a process of their own.
+    """
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def why_no_triton() -> str | None:
+    """Return why Triton's kernels cannot be tested here, None where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    import triton
+
+    versions = [tuple(map(int, v.split(".")[:2])) for v in (triton.__version__, np.__version__)]
+    if interpreting() and versions[0] < (3, 7) and versions[1] >= (2, 4):
+        return "this Triton's interpreter takes the int of arrays of one value, as NumPy does not"
+    return None

@@ -1,0 +1,142 @@
+"""Which of the collected tests run, and in which order: hooks and options of pytest."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from segloss_fast import backends
+from tests.suite import kinds, tiers
+
+NOT_RUN = pytest.StashKey[Counter[str]]()
+WORKER_KEY = "segloss_not_run"
+# Why a test does not run, which for a tier is its name, and what runs it.
+HOW = {
+    "rest": "make test",
+    "test": "make test",
+    "all": "make test-all",
+    "impl": "--impl all",
+    "gpu": "a machine with a CUDA device",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose tests."""
+    group = parser.getgroup("segloss_fast")
+    group.addoption("--tier", choices=tiers.TIERS, default="test", help="how much to run")
+    group.addoption(
+        "--impl",
+        choices=("all", "native", "reference"),
+        default="all",
+        help="of the tests that name an implementation, run those of this one",
+    )
+    group.addoption(
+        "--rest",
+        action="store_true",
+        help="leave out what `make test` runs; without native kernels, of that only the tests that "
+        "name an implementation",
+    )
+    group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in random order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell modules that draw their cases when imported which tier runs."""
+    os.environ[tiers.VARIABLE] = config.getoption("--tier")
+    config.stash[NOT_RUN] = Counter()
+    if config.getoption("--impl") == "native" and "native" not in available():
+        raise pytest.UsageError("--impl native, but the native kernels are not built: make build")
+
+
+def available() -> set[str]:
+    """Return the implementations of region_sums that run on the CPU here."""
+    return {
+        backend.impl
+        for backend in backends()
+        if (backend.primitive, backend.device) == ("region_sums", "cpu") and backend.available
+    }
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out files whose kernels Triton interprets, or only those: see kinds.interpreting."""
+    name = collection_path.name
+    if not name.startswith("test_"):
+        return None
+    of_triton = "interpreted" in name or "_compiled" in name
+    other_process = ("interpreted" in name) != kinds.interpreting()
+    return True if other_process or (of_triton and kinds.why_no_triton() is not None) else None
+
+
+def why_not(item: pytest.Item, config: pytest.Config) -> str | None:
+    """Return why a test does not run, one of the keys of HOW; None where it does."""
+    kind, impl = kinds.kind_of(item), kinds.implementation(item)
+    if kind == "gpu" and not torch.cuda.is_available():
+        return "gpu"
+    wanted = config.getoption("--impl")
+    if wanted != "all" and impl in ("native", "reference") and impl != wanted:
+        return "impl"
+    marked = [mark.args[0] for mark in item.iter_markers("tier")]
+    by_kind = kinds.TIER[kind]
+    if kind == "reference" and "native" not in available():
+        by_kind = kinds.TIER["native"]  # it is what users get here
+    begins = max((by_kind, *marked), key=tiers.TIERS.index)
+    if config.getoption("--rest") and begins != "all" and ("native" in available() or impl):
+        return "rest"
+    later = tiers.TIERS.index(begins) > tiers.TIERS.index(config.getoption("--tier"))
+    return begins if later else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what does not run, and order the rest."""
+    reasons = {item: why_not(item, config) for item in items}
+    dropped = [item for item in items if reasons[item] is not None]
+    items[:] = [item for item in items if reasons[item] is None]
+    config.hook.pytest_deselected(items=dropped)
+    config.stash[NOT_RUN].update(str(reasons[item]) for item in dropped)
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        items.sort(key=lambda item: kinds.order_of(item))  # stable: files keep their order
+    else:
+        random.Random(seed).shuffle(items)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name what was chosen."""
+    tier, impl, seed = (config.getoption(name) for name in ("--tier", "--impl", "--shuffle"))
+    order = "" if seed is None else f", in random order {seed}"
+    triton = ", Triton's kernels interpreted" if kinds.interpreting() else ""
+    said = f"segloss_fast: tier {tier}, implementations: {impl}{triton}{order}"
+    reason = kinds.why_no_triton()
+    return said if reason is None else f"{said}\nwithout tests of Triton's kernels: {reason}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controlling process of a parallel run what this worker left out."""
+    output = getattr(session.config, "workeroutput", None)
+    left_out = session.config.stash[NOT_RUN]
+    if output is not None:
+        output[WORKER_KEY] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take it over; all workers leave out the same."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    counts: dict[str, int] = getattr(node, "workeroutput", {}).get(WORKER_KEY, {})
+    left_out = config.stash[NOT_RUN]
+    left_out.update(Counter(counts) - left_out)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last what was not run, and how to run it."""
+    left_out = config.stash.get(NOT_RUN, None)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if hasattr(config, "workerinput") or reporter is None or not left_out:
+        return
+    parts = [f"{left_out[why]} ({how})" for why, how in HOW.items() if left_out[why]]
+    reporter.write_line(f"Not run, and what runs them: {', '.join(parts)}.")
