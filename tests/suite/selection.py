@@ -48,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell modules that draw their cases when imported which tier runs."""
     os.environ[tiers.VARIABLE] = config.getoption("--tier")
     config.stash[NOT_RUN] = Counter()
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:  # threads of several workers that wait for each other cost more than they do
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     if config.getoption("--impl") == "native" and "native" not in available():
         raise pytest.UsageError("--impl native, but the native kernels are not built: make build")
 
