@@ -223,6 +223,8 @@ def test_opcheck(impl: str, layout: str) -> None:
 @by_impl
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
+    if (backend, impl) == ("inductor", "reference"):
+        pytest.skip("a graph of torch's operators, which are not ours to test")
     p = torch.rand(1, 2, 5, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def loss(p: Tensor) -> Tensor:

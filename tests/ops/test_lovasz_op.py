@@ -174,6 +174,8 @@ def test_memory_of_the_histogram_is_independent_of_the_volume(activation: str, s
 @pytest.mark.parametrize("activation", few(ACTIVATIONS, test=1))
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, method: str, activation: str, backend: str) -> None:
+    if (backend, impl) == ("inductor", "reference"):
+        pytest.skip("a graph of torch's operators, which are not ours to test")
     if backend == "inductor" and activation != "softmax":
         pytest.skip("its graph is that of softmax; compiling it takes long")
     x, target = inputs(5, 6)

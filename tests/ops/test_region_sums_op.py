@@ -228,6 +228,8 @@ def test_memory_is_independent_of_the_volume(
 @by_impl
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
+    if (backend, impl) == ("inductor", "reference"):
+        pytest.skip("a graph of torch's operators, which are not ours to test")
     x, target = inputs(5, 6, 7)
 
     def loss(x: Tensor) -> Tensor:
