@@ -99,6 +99,21 @@ def test_any_rank_and_size(record: LossRecord, impl: str, size: tuple[int, ...])
 
 @by_loss
 @by_impl
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_ignored_voxels(record: LossRecord, impl: str, count: int) -> None:
+    case = problem("labels")
+    case.target.flatten()[17 : 17 + count] = 255
+    x = case.input.clone()
+    x[0, :, 0, 2, 3 : 3 + count] = torch.nan  # the same voxels
+    ignoring = Problem(case.input, case.target, None, 255)
+    value, grad = run(record, Problem(x, case.target, None, 255), {}, impl)
+    true_value, true_grad = expected(record, ignoring, {})
+    assert_close(value, true_value, record.tolerance)
+    assert relative_l2(grad, true_grad) < 10 * record.tolerance
+
+
+@by_loss
+@by_impl
 def test_one_class(record: LossRecord, impl: str) -> None:
     case = problem("labels", classes=1)
     if record.fewest_classes > 1:
