@@ -13,7 +13,7 @@ from segloss_fast import distance_transform
 from segloss_fast.ops.distance_transform.contract import DTYPES
 from tests.helpers import peak_allocation
 from tests.ops.masks import IMPLS, KINDS, SIDES, assert_distances, by_scipy, random_mask
-from tests.suite.tiers import few
+from tests.suite.tiers import begins_in, few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 needs_native = pytest.mark.skipif("native" not in IMPLS, reason="the kernels are not built")
@@ -209,6 +209,7 @@ def test_no_voxels_and_no_masks(impl: str) -> None:
         assert found.dtype == torch.float32
 
 
+@begins_in("test")
 @pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "reference"])
 @pytest.mark.parametrize("layout", ["sliced", "channels_last", "transposed"])
 def test_opcheck(impl: str, layout: str) -> None:

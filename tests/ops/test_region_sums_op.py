@@ -12,7 +12,7 @@ from segloss_fast import region_sums
 from segloss_fast._native import _C
 from segloss_fast.ops.region_sums import TERMS
 from tests.helpers import IMPLS, gradient, peak_allocation, relative_l2
-from tests.suite.tiers import few
+from tests.suite.tiers import begins_in, few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -26,6 +26,7 @@ def inputs(
     return x, torch.randint(0, classes, (2, *size), generator=generator)
 
 
+@begins_in("test")
 @needs_native
 @pytest.mark.parametrize("kind", ["labels", "dense", "weighted"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
