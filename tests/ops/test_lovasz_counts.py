@@ -51,6 +51,20 @@ def test_counts(impl: str, activation: str, per_image: bool, bins: int | None) -
 
 
 @by_impl
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_errors_of_one_half_are_counted_alike(impl: str, activation: str) -> None:
+    """As a network has them before it has learnt anything: counts of ranks must add up."""
+    x, target = torch.zeros(1, 2, 9), torch.arange(9)[None] % 2
+    found = lovasz_counts(x, target, activation=activation, impl=impl)
+    assert torch.equal(found, lovasz_counts(x, target, activation=activation, impl="reference"))
+    octaves, bits = LAYOUT[activation]
+    half = definition.bin_of(
+        torch.tensor([0.5]).double(), torch.tensor([0.5]).double(), octaves, bits, activation
+    )
+    assert found[0, 0, :, half.item()].tolist() == [4, 5]
+
+
+@by_impl
 @by_activation
 def test_counts_of_chunks_add_up(impl: str, activation: str) -> None:
     x, target, _ = sample((2, 3, 9, 8), "labels", activation, torch.float32)

@@ -148,9 +148,11 @@ def test_dense_targets_of_any_dtype(impl: str, dtype: torch.dtype) -> None:
 
 
 @by_impl
-def test_one_class_counts_labels_that_are_not_zero(impl: str) -> None:
+@pytest.mark.parametrize("dtype", INTEGER[1:], ids=str)
+def test_one_class_counts_labels_that_are_not_zero(impl: str, dtype: torch.dtype) -> None:
     x, _, _, _ = sample((2, 1, 4, 5), "sigmoid", "labels")
-    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
+    last = 255 if dtype == torch.uint8 else -1
+    labels = torch.tensor([0, 1, 7, last] * 10, dtype=dtype).view(2, 4, 5)
     options = {"activation": "sigmoid", "terms": TERMS, "gamma": 2.0, "impl": impl}
     rows = region_sums(x, labels, **options).rows  # type: ignore[arg-type]
     values = (labels != 0).double()[:, None]
