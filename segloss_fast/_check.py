@@ -80,8 +80,13 @@ def check_labels(invalid: Tensor, classes: int) -> None:
     if count:
         raise ValueError(
             f"target must hold class indices in [0, {classes}) or ignore_index, "
-            f"got {count:.0f} other values, the first of which is {first:g}"
+            f"got {count:.0f} other values, the first of which is {exactly(first)}"
         )
+
+
+def exactly(value: float) -> str:
+    """Return a number as people write it: all digits of an integer."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value!r}"
 
 
 def check_number(

@@ -107,6 +107,10 @@ class Region(Ratio):
         check_number("smooth_nr", self.smooth_nr, minimum=0)
 
 
+# By the name that the annotations of ``**keywords`` give them.
+RECORDS: dict[str, type] = {"Voxel": Voxel, "Ratio": Ratio, "Region": Region}
+
+
 def check_weights(name: str, weights: object) -> None:
     """Raise unless ``weights`` is None, a row of numbers, or a tensor of one dimension."""
     if isinstance(weights, Tensor):

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, divide, evaluate, reduce_region, reduce_voxel
@@ -28,6 +29,7 @@ def _binary_part(keywords: Voxel, beta: Beta, factor: float = 1.0) -> Part:
     return Part(("nll", "nll_neg", "target", "weight"), value, factor)
 
 
+@loss_function
 def balanced_cross_entropy_loss(
     input: Tensor,
     target: Tensor,
@@ -61,6 +63,7 @@ class BalancedCrossEntropyLoss(Loss):
         super().__init__(balanced_cross_entropy_loss, **keywords)
 
 
+@loss_function
 def combo_loss(
     input: Tensor,
     target: Tensor,

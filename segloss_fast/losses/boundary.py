@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from segloss_fast import _check
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss
 from segloss_fast.losses._reduce import Part, check_classes, evaluate, reduce_mean
@@ -17,6 +18,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
 
 
+@loss_function
 def hausdorff_dt_loss(
     input: Tensor,
     target: Tensor,
@@ -71,6 +73,7 @@ class HausdorffDTLoss(FieldLoss):
         super().__init__(hausdorff_dt_loss, alpha=alpha, spacing=check_spacing(spacing), **keywords)
 
 
+@loss_function
 def log_hausdorff_dt_loss(
     input: Tensor,
     target: Tensor,
@@ -118,6 +121,7 @@ class LogHausdorffDTLoss(FieldLoss):
         )
 
 
+@loss_function
 def boundary_loss(
     input: Tensor,
     target: Tensor,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss, Loss
 from segloss_fast.losses._reduce import evaluate
@@ -14,6 +15,7 @@ from segloss_fast.losses.distribution import cross_entropy_part, is_categorical
 from segloss_fast.losses.fields import distances, own_class, penalty_map
 
 
+@loss_function
 def distance_penalized_ce_loss(
     input: Tensor,
     target: Tensor,
@@ -68,6 +70,7 @@ class DistancePenalizedCELoss(FieldLoss):
         super().__init__(distance_penalized_ce_loss, spacing=check_spacing(spacing), **keywords)
 
 
+@loss_function
 def shape_aware_loss(
     input: Tensor,
     target: Tensor,

@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel
 from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
@@ -22,6 +23,7 @@ EPSILON = 1e-4  # of the harmonic mean, as MONAI's
 ROWS = ("precise", "predicted", "sensitive", "true", "present", "counted")
 
 
+@loss_function
 def soft_cl_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -73,6 +75,7 @@ class SoftClDiceLoss(Loss):
         super().__init__(soft_cl_dice_loss, iterations=iterations, **keywords)
 
 
+@loss_function
 def soft_dice_cl_dice_loss(
     input: Tensor,
     target: Tensor,

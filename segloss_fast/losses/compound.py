@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_factors, evaluate
@@ -22,6 +23,7 @@ from segloss_fast.losses.region import dice_part, needs_counts
 from segloss_fast.ops.region_sums import ACTIVATIONS
 
 
+@loss_function
 def dice_ce_loss(
     input: Tensor,
     target: Tensor,
@@ -104,6 +106,7 @@ class DiceCELoss(Loss):
         )
 
 
+@loss_function
 def dice_focal_loss(
     input: Tensor,
     target: Tensor,

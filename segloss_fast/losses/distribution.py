@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_input, check_number, check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, evaluate, reduce_voxel
@@ -69,6 +70,7 @@ def _weigh_positive(sums: RegionSums, pos_weight: Weights | None) -> Tensor:
     return weight * sums.nll + sums.nll_neg
 
 
+@loss_function
 def cross_entropy_loss(
     input: Tensor,
     target: Tensor,
@@ -159,6 +161,7 @@ def check_focal(gamma: float, alpha: float | Weights | None) -> None:
         check_weights("alpha", alpha)
 
 
+@loss_function
 def focal_loss(
     input: Tensor,
     target: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_positive
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import (
@@ -25,6 +26,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.reference import LOG_MIN, power
 
 
+@loss_function
 def exp_log_loss(
     input: Tensor,
     target: Tensor,

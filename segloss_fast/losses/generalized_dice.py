@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_factors, class_weights, evaluate, ratio
@@ -59,6 +60,7 @@ def _class_factors(sums: RegionSums, keywords: Region, weighting: str) -> Tensor
     return factors if weight is None else factors * weight
 
 
+@loss_function
 def generalized_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -99,6 +101,7 @@ class GeneralizedDiceLoss(Loss):
         super().__init__(generalized_dice_loss, weighting=weighting, **keywords)
 
 
+@loss_function
 def generalized_dice_focal_loss(
     input: Tensor,
     target: Tensor,

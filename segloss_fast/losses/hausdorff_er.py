@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from segloss_fast._check import can_hold, check_number, is_class
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
@@ -18,6 +19,7 @@ from segloss_fast.ops.region_sums import RegionSums, region_sums
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 
+@loss_function
 def hausdorff_er_loss(
     input: Tensor,
     target: Tensor,

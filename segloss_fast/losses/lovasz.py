@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_ignore_index, check_number, check_option
 from segloss_fast._impl import check_impl
-from segloss_fast.losses._keywords import REDUCTIONS, Voxel, Weights, check_weights
+from segloss_fast.losses._declare import loss_function
+from segloss_fast.losses._keywords import RECORDS, REDUCTIONS, Voxel, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, reduce_voxel
 from segloss_fast.ops.lovasz import LovaszSums, lovasz
@@ -67,6 +68,9 @@ class Lovasz:
         check_method(self.method, self.sync)
         layout(self.bins)
         check_impl(self.impl)
+
+
+RECORDS["Lovasz"] = Lovasz
 
 
 def _check_classes(classes: object) -> None:
@@ -157,6 +161,7 @@ def _reduce(sums: LovaszSums, chosen: list[int], keywords: Lovasz) -> Tensor:
     return divide(weighted, weight.sum(1)).sum() / max(loss.shape[0], 1)
 
 
+@loss_function
 def lovasz_softmax_loss(
     input: Tensor,
     target: Tensor,
@@ -198,6 +203,7 @@ class LovaszSoftmaxLoss(_LovaszLoss):
         super().__init__(lovasz_softmax_loss, classes=classes, **keywords)
 
 
+@loss_function
 def lovasz_sigmoid_loss(
     input: Tensor,
     target: Tensor,
@@ -233,6 +239,7 @@ class LovaszSigmoidLoss(_LovaszLoss):
         super().__init__(lovasz_sigmoid_loss, classes=classes, **keywords)
 
 
+@loss_function
 def lovasz_hinge_loss(
     input: Tensor,
     target: Tensor,

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
 
 
+@loss_function
 def mcc_loss(
     input: Tensor,
     target: Tensor,

@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_input, check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Ratio, RatioKeywords, Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, divide, evaluate, ratio, reduce_region
@@ -45,6 +46,7 @@ def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0
     return Part(dice_terms(squared, counts), value, factor)
 
 
+@loss_function
 def dice_loss(
     input: Tensor,
     target: Tensor,
@@ -81,6 +83,7 @@ class DiceLoss(Loss):
         super().__init__(dice_loss, squared=squared, **keywords)
 
 
+@loss_function
 def log_cosh_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -125,6 +128,7 @@ class LogCoshDiceLoss(Loss):
         super().__init__(log_cosh_dice_loss, squared=squared, **keywords)
 
 
+@loss_function
 def sensitivity_specificity_loss(
     input: Tensor,
     target: Tensor,

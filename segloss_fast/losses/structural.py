@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
 from segloss_fast._sync import largest_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
@@ -22,6 +23,7 @@ from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
 HARD = ("hard_nll", "hard")  # sums of e CE, and the number of voxels, where e is large
 
 
+@loss_function
 def structural_similarity_loss(
     input: Tensor,
     target: Tensor,

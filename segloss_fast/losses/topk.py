@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_number
 from segloss_fast._sync import add_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_classes, class_weights, divide, evaluate
@@ -22,6 +23,7 @@ from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weig
 from segloss_fast.ops.region_sums.reference import row_dtype
 
 
+@loss_function
 def topk_loss(
     input: Tensor,
     target: Tensor,
@@ -132,6 +134,7 @@ class TopKLoss(Loss):
         super().__init__(topk_loss, k=k, **keywords)
 
 
+@loss_function
 def dice_topk_loss(
     input: Tensor,
     target: Tensor,

@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_positive
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
@@ -24,6 +25,7 @@ def tversky_index(
     return ratio(tp, size, keywords.smooth_nr, keywords.smooth_dr)
 
 
+@loss_function
 def jaccard_loss(
     input: Tensor,
     target: Tensor,
@@ -52,6 +54,7 @@ class JaccardLoss(Loss):
         super().__init__(jaccard_loss, **keywords)
 
 
+@loss_function
 def tversky_loss(
     input: Tensor,
     target: Tensor,
@@ -104,6 +107,7 @@ class TverskyLoss(Loss):
         super().__init__(tversky_loss, alpha=alpha, beta=beta, **keywords)
 
 
+@loss_function
 def focal_tversky_loss(
     input: Tensor,
     target: Tensor,

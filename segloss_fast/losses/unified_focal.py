@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, reduce_region, reduce_voxel
@@ -17,6 +18,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.reference import power
 
 
+@loss_function
 def unified_focal_loss(
     input: Tensor,
     target: Tensor,

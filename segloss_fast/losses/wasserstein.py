@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_option
 from segloss_fast._sync import add_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, ratio
@@ -20,6 +21,7 @@ Matrix = Tensor | Sequence[Sequence[float]]
 WEIGHTINGS = ("default", "GDL")
 
 
+@loss_function
 def generalized_wasserstein_dice_loss(
     input: Tensor,
     target: Tensor,

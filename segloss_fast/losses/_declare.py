@@ -1,0 +1,113 @@
+"""What users see of a loss: its keywords with their defaults, and errors that name the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from segloss_fast.losses import _keywords
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# What other libraries call what losses here have, or do without.
+PEERS = {
+    "to_onehot_y": "targets may be class indices; drop it",
+    "softmax": "it is the default; drop it",
+    "use_softmax": "it is the default; drop it",
+    "sigmoid": "use activation='sigmoid'",
+    "other_act": "activate the input yourself, and use activation='probabilities'",
+    "apply_nonlin": "use activation",
+    "from_logits": "logits are the default; for probabilities use activation='probabilities'",
+    "mode": "use activation='sigmoid' for 'binary' and 'multilabel'; 'multiclass' is the default",
+    "multiclass": "it is the default; drop it",
+    "weight": "use class_weight",
+    "weights": "use class_weight",
+    "classes": "use class_weight, with 0 for the classes that do not count",
+    "squared_pred": "use squared",
+    "jaccard": "use JaccardLoss",
+    "log_loss": "it is not there",
+    "batch_dice": "use batch",
+    "do_bg": "use include_background",
+    "ignore_label": "use ignore_index",
+    "ignore": "use ignore_index",
+    "smooth": "use smooth_nr and smooth_dr",
+    "smooth_factor": "use label_smoothing",
+    "eps": "use smooth_dr",
+    "ddp": "use sync",
+    "size_average": "use reduction",
+    "reduce": "use reduction",
+    "normalized": "it is not there",
+    "soft_label": "targets of values are soft; drop it",
+    "w_type": "use weighting",
+    "iter_": "use iterations",
+    "dist_matrix": "use distance_matrix",
+    "weighting_mode": "use weighting",
+    "weight_ce": "use lambda_ce",
+    "weight_dice": "use lambda_dice",
+    "soft_dice_kwargs": "give the keywords themselves",
+    "ce_kwargs": "give the keywords themselves",
+}
+
+
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature with the common keywords, which ``**keywords`` stands for."""
+    declared = inspect.signature(function)
+    named = {name: p for name, p in declared.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    for parameter in declared.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            common = common_parameters(str(parameter.annotation))
+            named.update((p.name, p) for p in common if p.name not in named)
+    return declared.replace(parameters=list(named.values()))
+
+
+def common_parameters(annotation: str) -> Iterable[inspect.Parameter]:
+    """Return the parameters that an annotation such as ``Unpack[RegionKeywords]`` stands for."""
+    name = annotation.removeprefix("Unpack[").removesuffix("Keywords]")
+    for field in dataclasses.fields(_keywords.RECORDS[name]):
+        if not field.name.startswith("_"):
+            kind = inspect.Parameter.KEYWORD_ONLY
+            yield inspect.Parameter(field.name, kind, default=field.default, annotation=field.type)
+
+
+def unknown(loss: str, keyword: str, allowed: Iterable[str]) -> TypeError:
+    """Return the error of a keyword that a loss does not have."""
+    near = difflib.get_close_matches(keyword, list(allowed), 1)
+    if keyword in PEERS:
+        help_ = PEERS[keyword]
+    elif near:
+        help_ = f"did you mean {near[0]!r}?"
+    else:
+        help_ = f"it has {', '.join(allowed)}"
+    return TypeError(f"{loss} has no keyword {keyword!r}: {help_}")
+
+
+def loss_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Declare the functional form of a loss: its whole signature, and errors that name it."""
+    signature = signature_of(function)
+    allowed = tuple(name for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY)
+    known = {*signature.parameters, "_source"}  # see Voxel
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        for name in keywords:
+            if name not in known:
+                raise unknown(function.__name__, name, allowed)
+        return function(*arguments, **keywords)
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def plain(value: object) -> object:
+    """Return an option as Python's own numbers, if it is one of NumPy's, or an array."""
+    if torch.compiler.is_compiling() or isinstance(value, torch.Tensor):
+        return value
+    if type(value).__module__ == "numpy":
+        return value.tolist()  # type: ignore[attr-defined]
+    return value
