@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,14 @@ def check_input(input: object) -> None:
         )
     if input.shape[1] == 0:
         raise ValueError(f"input must have at least one class, got shape {list(input.shape)}")
+
+
+def as_weight(voxel_weight: Any) -> Any:  # noqa: ANN401
+    """Return voxel weights of truth values or integers as floating-point ones of the same value."""
+    if not isinstance(voxel_weight, Tensor) or voxel_weight.dtype not in INTEGER:
+        return voxel_weight
+    wide = voxel_weight.dtype in (torch.int32, torch.int64)
+    return voxel_weight.to(torch.float64 if wide else torch.float32)
 
 
 def check_device(name: str, tensor: Tensor, input: Tensor) -> None:

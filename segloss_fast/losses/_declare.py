@@ -7,14 +7,17 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor, nn
 
+from segloss_fast._check import as_weight
 from segloss_fast.losses import _keywords
 
 P = ParamSpec("P")
 R = TypeVar("R")
+PYTHON = (float, int, str, bool, type(None))
 # What other libraries call what losses here have, or do without.
 PEERS = {
     "to_onehot_y": "targets may be class indices; drop it",
@@ -98,16 +101,37 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
         for name in keywords:
             if name not in known:
                 raise unknown(function.__name__, name, allowed)
-        return function(*arguments, **keywords)
+        if torch.compiler.is_compiling():
+            return function(*arguments, **keywords)
+        taken: Any = [plain(value) for value in arguments]
+        named: Any = {name: plain(value) for name, value in keywords.items()}
+        if len(taken) > 2:
+            taken[2] = as_weight(taken[2])
+        elif "voxel_weight" in named:
+            named["voxel_weight"] = as_weight(named["voxel_weight"])
+        return function(*taken, **named)
 
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 
 
 def plain(value: object) -> object:
-    """Return an option as Python's own numbers, if it is one of NumPy's, or an array."""
-    if torch.compiler.is_compiling() or isinstance(value, torch.Tensor):
+    """Return what people have as what the losses take.
+
+    NumPy's numbers and arrays become Python's numbers and lists of them, and tensors of classes
+    that only wrap torch's functions (MONAI's MetaTensor, fastai's TensorImage) plain tensors: two
+    of different classes do not go into one operator.
+    """
+    kind = type(value)
+    if kind is Tensor or kind in PYTHON:
         return value
-    if type(value).__module__ == "numpy":
+    if isinstance(value, Tensor):
+        if kind is nn.Parameter or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            return value
+        with torch._C.DisableTorchFunctionSubclass():
+            return value.as_subclass(Tensor)
+    if kind.__module__ == "numpy":
         return value.tolist()  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)) and any(type(v).__module__ == "numpy" for v in value):
+        return [plain(v) for v in value]
     return value

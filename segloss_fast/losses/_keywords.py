@@ -128,6 +128,8 @@ def check_spacing(spacing: object) -> float | tuple[float, ...] | None:
 
     Whether there is one per axis shows when the volume comes.
     """
+    if isinstance(spacing, Tensor):
+        spacing = spacing.tolist()
     if spacing is None or isinstance(spacing, (int, float)):
         return None if spacing is None else _spacing(spacing)
     if isinstance(spacing, str) or not isinstance(spacing, Iterable):

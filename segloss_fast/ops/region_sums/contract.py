@@ -45,7 +45,8 @@ def region_sums(
         terms: Names of the rows to compute.
         gamma: Exponent of nll_pow, focal and focal_neg, at least 0.
         ce_activation: Activation of the terms with a logarithm; ``activation`` if None.
-        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, any sign.
+        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
+            copied as floating-point numbers.
         ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
 
@@ -61,6 +62,7 @@ def region_sums(
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
     target = check_target(input, target, ignore_index)
+    voxel_weight = _check.as_weight(voxel_weight)
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
     weights = [] if voxel_weight is None else [voxel_weight]
@@ -117,6 +119,7 @@ def region_sums_multi(
     weights = [] if voxel_weights is None else voxel_weights
     if voxel_weights is not None:
         weights = _check_sequence("voxel_weights", voxel_weights, len(inputs))
+        weights = [_check.as_weight(weight) for weight in weights]
     options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
     for x in inputs[1:]:
         _check.check_input(x)
