@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Generic, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 IMPLS = ("auto", "reference", "native", "triton")
 
 _default = "auto"
 _debug = False
+
+
+class _Setting(Generic[T]):
+    """A setting of the process, and the ``with`` blocks that change it, of all threads.
+
+    The last block entered that has not been left decides, so that the blocks of two threads, left
+    in any order, leave behind what was there before. What decides is copied into a global variable
+    of this module, which is all that a call of a loss, and a graph of torch.compile, looks at.
+    """
+
+    def __init__(self, variable: str) -> None:
+        self.variable = variable
+        self.base: T = globals()[variable]
+        self.blocks: list[tuple[object, T]] = []
+        self.lock = threading.Lock()
+
+    def set(self, value: T) -> None:
+        with self.lock:
+            self.base = value
+            self._publish()
+
+    def enter(self, block: object, value: T) -> None:
+        with self.lock:
+            self.blocks.append((block, value))
+            self._publish()
+
+    def leave(self, block: object) -> None:
+        with self.lock:
+            # The innermost of the same object, which may have been entered again inside.
+            place = max(i for i, (entered, _) in enumerate(self.blocks) if entered is block)
+            del self.blocks[place]
+            self._publish()
+
+    def _publish(self) -> None:
+        globals()[self.variable] = self.blocks[-1][1] if self.blocks else self.base
+
+
+_impls: _Setting[str] = _Setting("_default")
+_debugs: _Setting[bool] = _Setting("_debug")
 
 
 def check_impl(impl: object) -> None:
@@ -28,16 +71,19 @@ def set_impl(impl: str) -> None:
         impl: ``"auto"`` (the fastest that this install has for the tensors at hand),
             ``"reference"``, ``"native"`` or ``"triton"``.
 
+    Inside a :class:`use_impl` block it takes effect when the block is left.
+
     Raises:
         ValueError: If ``impl`` is none of these.
     """
-    global _default
     check_impl(impl)
-    _default = impl
+    _impls.set(impl)
 
 
 class use_impl:  # reads as a function: with use_impl("reference"):
     """Set what ``impl="auto"`` means for a ``with`` block, in the whole process.
+
+    Of blocks that overlap in several threads, the last that was entered decides.
 
     Args:
         impl: As in :func:`set_impl`.
@@ -49,11 +95,9 @@ class use_impl:  # reads as a function: with use_impl("reference"):
     def __init__(self, impl: str) -> None:
         check_impl(impl)
         self.impl = impl
-        self._outer: list[str] = []  # a stack: the same object may be entered again inside
 
     def __enter__(self) -> None:
-        self._outer.append(_default)
-        set_impl(self.impl)
+        _impls.enter(self, self.impl)
 
     def __exit__(
         self,
@@ -61,7 +105,7 @@ class use_impl:  # reads as a function: with use_impl("reference"):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        set_impl(self._outer.pop())
+        _impls.leave(self)
 
 
 class debug:  # called as a function, or used as: with debug(True):
@@ -75,12 +119,15 @@ class debug:  # called as a function, or used as: with debug(True):
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        global _debug
-        self._outer = _debug
-        _debug = bool(enabled)
+        self._enabled = bool(enabled)
+        self._before: bool | None = _debugs.base
+        _debugs.set(self._enabled)
 
     def __enter__(self) -> None:
-        pass
+        if self._before is not None and _debugs.base == self._enabled:
+            _debugs.set(self._before)  # for the block, not from now on
+        self._before = None
+        _debugs.enter(self, self._enabled)
 
     def __exit__(
         self,
@@ -88,8 +135,7 @@ class debug:  # called as a function, or used as: with debug(True):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        global _debug
-        _debug = self._outer
+        _debugs.leave(self)
 
 
 def debug_enabled() -> bool:
