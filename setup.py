@@ -183,7 +183,7 @@ def give_up(kind: str, error: object) -> None:
     print(f"segloss_fast: installing without native kernels: {error}", file=sys.stderr)
 
 
-class BuildPython(build_py):
+class BuildPython(build_py):  # type: ignore[misc] # setuptools is untyped
     """Writes why the package is pure; of an editable install, into the source tree."""
 
     def run(self) -> None:
@@ -200,7 +200,7 @@ class BuildPython(build_py):
             path.unlink(missing_ok=True)
 
 
-class Wheel(bdist_wheel):
+class Wheel(bdist_wheel):  # type: ignore[misc]
     """Gives a package whose native kernels failed to build the tag of a pure one."""
 
     def run(self) -> None:

@@ -8,6 +8,10 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
+
+from segloss_fast._install import warn_once
+from segloss_fast._native import _C
 
 T = TypeVar("T")
 
@@ -148,13 +152,20 @@ def transforms_active() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-def resolve(impl: str, candidates: tuple[str, ...], why_not: Callable[[str], str | None]) -> str:
+def resolve(
+    impl: str,
+    candidates: tuple[str, ...],
+    why_not: Callable[[str], str | None],
+    input: Tensor | None = None,
+) -> str:
     """Return the implementation to run.
 
     Args:
         impl: What the caller asked for.
         candidates: Kernels in order of preference for ``"auto"``.
         why_not: Returns the reason why a kernel cannot serve this call, None where it can.
+        input: What the user passed in, of which size and device say whether to warn that plain
+            PyTorch computes a large loss.
 
     Returns:
         ``"reference"`` or one of ``candidates``.
@@ -166,10 +177,18 @@ def resolve(impl: str, candidates: tuple[str, ...], why_not: Callable[[str], str
     check_impl(impl)
     impl = _default if impl == "auto" else impl
     if impl == "auto":
-        return next((name for name in candidates if why_not(name) is None), "reference")
+        impl = next((name for name in candidates if why_not(name) is None), "reference")
+        if impl == "reference" and input is not None:
+            _warn_if_pure(input)
+        return impl
     if impl == "reference":
         return impl
     reason = why_not(impl)
     if reason is not None:
         raise RuntimeError(f"impl={impl!r} is not available here: {reason}")
     return impl
+
+
+def _warn_if_pure(input: Tensor) -> None:
+    if _C is None and not torch.compiler.is_compiling() and input.device.type == "cpu":
+        warn_once(input.numel())

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,22 @@ PURE = Path(__file__).with_name("_pure.json")
 OPTIONS = ("--no-cache-dir", "--force-reinstall", "--no-deps")  # pip may keep a pure wheel
 
 
+LARGE = 2**16  # values of an input; below it nobody waits
+_warned = False
+
+
+@functools.cache
+def _read() -> dict[str, str]:
+    """Return what the build wrote down; nothing where the kernels were built, or nothing was."""
+    found: dict[str, str] = json.loads(PURE.read_text()) if PURE.is_file() else {}
+    return found
+
+
 @functools.cache
 def why_pure() -> str:
     """Return why there are no native kernels, and the command that installs them."""
-    try:
-        found = json.loads(PURE.read_text())
-    except FileNotFoundError:
+    found = _read()
+    if not found:
         return f"it runs from a source tree that was not built; run: {repair()}"
     reason = {
         "skip": "this install was made with SEGLOSS_BUILD=skip",
@@ -35,9 +46,27 @@ def why_pure() -> str:
     return f"{reason}; {first}run: {repair()}"
 
 
+def warn_once(values: int) -> None:
+    """Warn, once in a process, that PyTorch computes a large loss because the install is pure.
+
+    Not if SEGLOSS_BUILD=skip asked for that.
+    """
+    global _warned
+    if _warned or values <= LARGE:
+        return
+    _warned = True
+    if _read().get("kind") != "skip":
+        warnings.warn(
+            "segloss_fast computes on the CPU in plain PyTorch, which is slow, because "
+            f"{why_pure()}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 def details() -> str | None:
     """Return what the build said, None where it said nothing."""
-    return json.loads(PURE.read_text())["reason"] if PURE.is_file() else None
+    return _read().get("reason")
 
 
 def repair() -> str:

@@ -122,7 +122,7 @@ def plain(value: object) -> object:
     that only wrap torch's functions (MONAI's MetaTensor, fastai's TensorImage) plain tensors: two
     of different classes do not go into one operator.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if kind is Tensor or kind in PYTHON:
         return value
     if isinstance(value, Tensor):

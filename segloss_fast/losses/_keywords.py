@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
@@ -21,10 +21,14 @@ from segloss_fast._sync import check_sync
 from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch.distributed import ProcessGroup
 
+    Weights = Tensor | Sequence[float] | NDArray[Any]
+else:
+    Weights = Tensor | Sequence[float]
+
 REDUCTIONS = ("mean", "sum", "none")
-Weights = Tensor | Sequence[float]
 Spacing = float | Iterable[float]
 
 

@@ -57,7 +57,7 @@ class Loss(nn.Module):
     """
 
     shares_sums: ClassVar[bool] = True
-    _declared: ClassVar[type[Loss]]
+    _declared: ClassVar[Callable[..., Loss]]
 
     def __init_subclass__(cls) -> None:
         """Declare the keywords of a class of this package: its signature, attributes, errors."""
@@ -95,7 +95,7 @@ class Loss(nn.Module):
             else:
                 self._keywords[name] = value
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute; a keyword by its Option, where a module would set a buffer."""
         if isinstance(inspect.getattr_static(type(self), name, None), Option):
             object.__setattr__(self, name, value)
@@ -104,16 +104,14 @@ class Loss(nn.Module):
 
     def _set_option(self, name: str, value: object) -> None:
         """Take the keywords of a new module, which checks them all."""
-        if self._buffers.keys() & {name} and not isinstance(value, Tensor):
-            device = self._buffers[name].device  # type: ignore[union-attr]
-        else:
-            device = None
-        fresh = self._declared(**{**self._keywords, **self._buffers, name: value})
+        old = self._buffers.get(name)
+        fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
         self._keywords = fresh._keywords
         self._buffers = fresh._buffers
         self._non_persistent_buffers_set = fresh._non_persistent_buffers_set
-        if device is not None and self._buffers.get(name) is not None:
-            self._buffers[name] = self._buffers[name].to(device)  # type: ignore[union-attr]
+        new = self._buffers.get(name)
+        if old is not None and new is not None and not isinstance(value, Tensor):
+            self._buffers[name] = new.to(old.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
         for name, exact in self._buffers.items():

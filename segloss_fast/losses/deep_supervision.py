@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,10 @@ from segloss_fast.losses._declare import plain
 from segloss_fast.losses._module import Loss
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
+if TYPE_CHECKING:
+    from segloss_fast.losses._keywords import Weights
+
 Levels = Tensor | Sequence[Tensor]
-LevelWeights = Sequence[float] | Tensor
 
 
 def deep_supervision_loss(
@@ -23,7 +26,7 @@ def deep_supervision_loss(
     voxel_weights: Levels | None = None,
     *,
     loss: Loss,
-    weights: LevelWeights | None = None,
+    weights: Weights | None = None,
 ) -> Tensor:
     """Functional form of :class:`DeepSupervisionLoss`."""
     _check_loss(loss)
@@ -212,12 +215,12 @@ class DeepSupervisionLoss(nn.Module):
         ValueError: If weights are not finite, or all 0.
     """
 
-    def __init__(self, loss: Loss, weights: LevelWeights | None = None) -> None:
+    def __init__(self, loss: Loss, weights: Weights | None = None) -> None:
         super().__init__()
         self.loss = loss
         self.weights = weights
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute, the weights with the checks of the constructor."""
         if name == "weights":
             value = _check_level_weights(value)

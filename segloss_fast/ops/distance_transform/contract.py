@@ -67,6 +67,7 @@ def distance_transform(
         impl,
         preference(mask.device),
         lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
+        mask,
     )
     mask = mask.detach()
     if impl == "reference":

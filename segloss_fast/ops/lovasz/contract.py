@@ -175,7 +175,7 @@ def _choose(
         )
 
     by = "sort" if method == "sort" else "histogram"
-    impl = resolve(impl, preference(input.device), lambda name: why_not(name, by))
+    impl = resolve(impl, preference(input.device), lambda name: why_not(name, by), input)
     if method != "auto":
         return impl, method
     voxels = input[0, 0].numel() if input.shape[0] else 0

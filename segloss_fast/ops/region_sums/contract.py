@@ -172,6 +172,7 @@ def _choose(
         impl,
         kernels.preference(inputs),
         lambda name: kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
+        x,
     )
 
 
