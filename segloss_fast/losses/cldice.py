@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel
+from segloss_fast.losses._keywords import RECORDS, Region, RegionKeywords, Voxel
 from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, divide, finish, ratio
@@ -23,6 +25,21 @@ EPSILON = 1e-4  # of the harmonic mean, as MONAI's
 ROWS = ("precise", "predicted", "sensitive", "true", "present", "counted")
 
 
+class SkeletonKeywords(RegionKeywords, total=False):
+    """Those of region losses, with other defaults."""
+
+
+@dataclass(frozen=True)
+class Skeleton(Region):
+    """Checked SkeletonKeywords."""
+
+    smooth_dr: float = 1.0
+    smooth_nr: float = 1.0
+
+
+RECORDS["Skeleton"] = Skeleton
+
+
 @loss_function
 def soft_cl_dice_loss(
     input: Tensor,
@@ -30,10 +47,10 @@ def soft_cl_dice_loss(
     voxel_weight: Tensor | None = None,
     *,
     iterations: int = 3,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[SkeletonKeywords],
 ) -> Tensor:
     """Functional form of :class:`SoftClDiceLoss`."""
-    checked = _region(keywords)
+    checked = Skeleton(**keywords)
     _check_iterations(iterations)
     sums = _skeleton_sums(input, target, voxel_weight, iterations, checked)
     # Its one row per item has no background to leave out.
@@ -69,8 +86,8 @@ class SoftClDiceLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(self, *, iterations: int = 3, **keywords: Unpack[RegionKeywords]) -> None:
-        _region(keywords)
+    def __init__(self, *, iterations: int = 3, **keywords: Unpack[SkeletonKeywords]) -> None:
+        Skeleton(**keywords)
         _check_iterations(iterations)
         super().__init__(soft_cl_dice_loss, iterations=iterations, **keywords)
 
@@ -83,10 +100,10 @@ def soft_dice_cl_dice_loss(
     *,
     alpha: float = 0.5,
     iterations: int = 3,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[SkeletonKeywords],
 ) -> Tensor:
     """Functional form of :class:`SoftDiceClDiceLoss`."""
-    checked = _region(keywords)
+    checked = Skeleton(**keywords)
     _check_iterations(iterations)
     check_number("alpha", alpha, minimum=0, maximum=1)
     skeletons = _skeleton_sums(input, target, voxel_weight, iterations, checked)
@@ -126,16 +143,12 @@ class SoftDiceClDiceLoss(Loss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.5, iterations: int = 3, **keywords: Unpack[RegionKeywords]
+        self, *, alpha: float = 0.5, iterations: int = 3, **keywords: Unpack[SkeletonKeywords]
     ) -> None:
-        _region(keywords)
+        Skeleton(**keywords)
         _check_iterations(iterations)
         check_number("alpha", alpha, minimum=0, maximum=1)
         super().__init__(soft_dice_cl_dice_loss, alpha=alpha, iterations=iterations, **keywords)
-
-
-def _region(keywords: RegionKeywords) -> Region:
-    return Region(**{"smooth_nr": 1.0, "smooth_dr": 1.0, **keywords})  # type: ignore[arg-type]
 
 
 def _check_iterations(iterations: int) -> None:
