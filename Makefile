@@ -22,11 +22,11 @@ demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 
 # A newcomer's proof that the build here is right; WORKERS=0 runs it in one process.
 test: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
-	$(PYTEST) --tier test $(ARGS)
+	$(PYTEST) --tier=test $(ARGS)
 
 # For the loop of somebody at work.
 quick: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
-	$(PYTEST) --tier quick $(ARGS)
+	$(PYTEST) --tier=quick $(ARGS)
 
 # All that a change must pass: natively, under Triton's interpreter, and without native kernels.
 test-all: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)

@@ -12,10 +12,10 @@ python=${BIN:-$root/.venv/bin}/python
 export COVERAGE_PROCESS_START=$root/pyproject.toml COVERAGE_FILE=$root/build/coverage/data
 rm -rf build/coverage build/durations.jsonl
 mkdir -p build/coverage
-record=(--durations-to "$root/build/durations.jsonl")
+record=("--durations-to=$root/build/durations.jsonl") # with =, or pytest takes the path for a test
 
 tests() {
-  "$python" -m pytest --numprocesses "${WORKERS:-auto}" --dist worksteal --tier all "${record[@]}" "$@"
+  "$python" -m pytest --numprocesses "${WORKERS:-auto}" --dist worksteal --tier=all "${record[@]}" "$@"
 }
 native() { "$python" -c 'import sys; from segloss_fast import _native; sys.exit(_native._C is None)'; }
 

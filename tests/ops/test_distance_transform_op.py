@@ -13,6 +13,7 @@ from segloss_fast import distance_transform
 from segloss_fast.ops.distance_transform.contract import DTYPES
 from tests.helpers import peak_allocation
 from tests.ops.masks import IMPLS, KINDS, SIDES, assert_distances, by_scipy, random_mask
+from tests.suite.tiers import few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 needs_native = pytest.mark.skipif("native" not in IMPLS, reason="the kernels are not built")
@@ -220,7 +221,7 @@ def test_opcheck(impl: str, layout: str) -> None:
 
 @pytest.mark.torch_compile
 @by_impl
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
     p = torch.rand(1, 2, 5, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
 

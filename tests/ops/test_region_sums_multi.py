@@ -12,6 +12,7 @@ from segloss_fast import RegionSums, region_sums, region_sums_multi
 from segloss_fast._native import _C
 from segloss_fast.ops.region_sums import TERMS
 from tests.helpers import IMPLS
+from tests.suite.tiers import few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -145,7 +146,7 @@ def test_opcheck() -> None:
 
 @pytest.mark.torch_compile
 @by_impl
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
     call = levels("labels")
 

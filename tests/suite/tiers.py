@@ -32,15 +32,14 @@ def few(values: Iterable[Any], *, quick: int = 1, test: int) -> list[Any]:
     """Return the values for ``parametrize``: the first ones for each tier, the rest for ``all``.
 
     Args:
-        values: Of one parameter, or tuples of several.
+        values: Of one parameter.
         quick: How many of them the tier ``quick`` runs.
         test: How many the tier ``test`` runs.
     """
     found = []
     for place, value in enumerate(values):
         marks = [] if place < quick else [begins_in("test" if place < test else "all")]
-        group = value if isinstance(value, tuple) else (value,)
-        found.append(pytest.param(*group, marks=marks))
+        found.append(pytest.param(value, marks=marks))
     return found
 
 
