@@ -97,9 +97,14 @@ def _bandwidth(result: Result) -> list[str]:
     ]
 
 
+def page(results: Sequence[Result]) -> str:
+    """Return docs/benchmarks.md."""
+    return f"{PREFACE}\n{full(results)}\n"
+
+
 def publish(results: Sequence[Result]) -> None:
     """Write the page of all tables, and the README's short one and its picture."""
-    PAGE.write_text(f"{PREFACE}\n{full(results)}\n", encoding="utf-8")
+    PAGE.write_text(page(results), encoding="utf-8")
     update_readme(README, headlines.block(results))
     picture.draw(results, PICTURE)
 
