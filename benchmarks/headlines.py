@@ -58,7 +58,9 @@ def block(results: Sequence[Result]) -> str:
     """
     return "\n\n".join(
         [
-            "Forward and backward on the CPU, two threads; memory beside inputs and gradient.",
+            "Forward and backward on the CPU, two threads, C classes; memory beside inputs and "
+            f"gradient. Berman et al. is their published code, {tables.DEFINITION} the loss's "
+            "definition in tensor operations.",
             tables.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
             "\n".join([*_means(results), _losses(results)]),
         ]

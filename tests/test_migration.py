@@ -87,7 +87,7 @@ def check(theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor], here: str)
     assert relative_l2(ours[1], theirs[1]) < exact
 
 
-def rows(heading: str) -> Any:  # noqa: ANN401
+def rows(heading: str) -> pytest.MarkDecorator:
     """Return the mark that runs a test for each row of the page's table."""
     found = pages.tables(PAGE, heading)
     assert len(found) > 10
@@ -274,9 +274,10 @@ class Model(nn.Module):
 def test_old_checkpoints(theirs: Any) -> None:  # noqa: ANN401
     old = Model(theirs(torch.ones(2))).state_dict()
     assert [name for name in old if name.startswith("loss.")]
-    new = Model(segloss_fast.DiceCELoss(class_weight=[1.0, 3.0]))
+    loss = segloss_fast.DiceCELoss(class_weight=[1.0, 3.0])
+    new = Model(loss)
     with pytest.warns(UserWarning, match=r"the checkpoint's loss\..* are not loaded"):
         new.load_state_dict(dict(old))
     assert torch.equal(new.layer.weight, old["layer.weight"])
-    assert new.loss.class_weight.tolist() == [1, 3]
+    assert loss.class_weight.tolist() == [1, 3]  # type: ignore[operator] # a module's attribute
     assert sorted(new.state_dict()) == ["layer.bias", "layer.weight"]
