@@ -48,7 +48,7 @@ SIGMOID = ("BalancedCE", "Combo")  # also of several classes
 # Their gradients jump where rounding changes which of two neighbours is smaller: ours cannot be
 # nearer to float64 than the definition in float32.
 KINKED = ("SoftClDice", "SoftDiceClDice")
-OVER_FIELDS = ("HausdorffDT", "Boundary")  # MONAI has float64 distances, of a float target
+OVER_FIELDS = ("HausdorffDT", "Boundary")  # their truth is MONAI in float64
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")
 LEVELS = 5  # of deep supervision: each has half the size of the one before, and half its weight
