@@ -71,6 +71,8 @@ def check_impl(impl: object) -> None:
 def set_impl(impl: str) -> None:
     """Set what ``impl="auto"`` means from now on, in the whole process.
 
+    >>> segloss_fast.set_impl("auto")
+
     Args:
         impl: ``"auto"`` (the fastest that this install has for the tensors at hand),
             ``"reference"``, ``"native"`` or ``"triton"``.
@@ -86,6 +88,10 @@ def set_impl(impl: str) -> None:
 
 class use_impl:  # reads as a function: with use_impl("reference"):
     """Set what ``impl="auto"`` means for a ``with`` block, in the whole process.
+
+    >>> with segloss_fast.use_impl("reference"):
+    ...     segloss_fast.DiceLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4))
+    tensor(0.6667)
 
     Of blocks that overlap in several threads, the last that was entered decides.
 

@@ -45,6 +45,10 @@ def balanced_cross_entropy_loss(
 class BalancedCrossEntropyLoss(Loss):
     """Class-balanced binary cross-entropy, the mean over voxels and classes.
 
+    >>> loss = segloss_fast.BalancedCrossEntropyLoss(activation="sigmoid")
+    >>> loss(torch.zeros(1, 1, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.2599)
+
     ``-beta t log p - (1 - beta) (1 - t) log(1 - p)`` with beta = 1 - target / N, the share of the
     voxels that are not the class's, per item (of the batch with ``batch=True``) and class. Meant
     for ``activation="sigmoid"``; under softmax each class is taken against the rest. A class
@@ -94,6 +98,10 @@ def _check_combo(alpha: float, beta: float) -> None:
 
 class ComboLoss(Loss):
     """``alpha * binary cross-entropy - (1 - alpha) * Dice``, in one pass.
+
+    >>> loss = segloss_fast.ComboLoss(activation="sigmoid", beta=0.7)
+    >>> loss(torch.zeros(1, 1, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(-0.0280)
 
     The cross-entropy is the mean over voxels and classes of
     ``-beta t log p - (1 - beta) (1 - t) log(1 - p)``, Dice that of :class:`DiceLoss`, whose

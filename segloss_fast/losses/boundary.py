@@ -40,6 +40,10 @@ def hausdorff_dt_loss(
 class HausdorffDTLoss(FieldLoss):
     """Hausdorff loss by distance transforms, the mean over voxels of ``(p-t)^2 (d_p^a + d_t^a)``.
 
+    >>> loss = segloss_fast.HausdorffDTLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(1.3825)
+
     Per item and class, with a = ``alpha``; d_p and d_t are the distances of the voxel to the
     boundary of the predicted mask (p > 0.5) and of the target's (t > 0.5): inside and outside
     (``both`` of :func:`segloss_fast.distance_transform`), 0 for a mask without a boundary. They are
@@ -95,6 +99,10 @@ def log_hausdorff_dt_loss(
 class LogHausdorffDTLoss(FieldLoss):
     """``log(1 + HausdorffDTLoss)``, of the value that the reduction returns, as MONAI's.
 
+    >>> loss = segloss_fast.LogHausdorffDTLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.8682)
+
     Args:
         alpha: As in :class:`HausdorffDTLoss`.
         spacing: As in :class:`HausdorffDTLoss`.
@@ -145,6 +153,10 @@ def boundary_loss(
 
 class BoundaryLoss(FieldLoss):
     """Boundary loss, the mean over voxels of ``p phi`` per item and class.
+
+    >>> loss = segloss_fast.BoundaryLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.2500)
 
     phi is the signed distance to the boundary of the class: positive outside, ``-(distance - w)``
     inside, w the smallest spacing (1 without one); 0 without a boundary. The loss is negative for a

@@ -60,6 +60,10 @@ def soft_cl_dice_loss(
 class SoftClDiceLoss(Loss):
     """Soft centreline Dice, for tubular structures: vessels, airways, neurites.
 
+    >>> loss = segloss_fast.SoftClDiceLoss(activation="sigmoid", iterations=1)
+    >>> loss(torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None])
+    tensor(0.2500)
+
     ``1 - 2 P S / (P + S + 1e-4)`` per item, with s_p and s_t the soft skeletons of prediction and
     target (formula: :mod:`segloss_fast.ops.soft_skeleton`), P = ``(sum s_p t + smooth_nr) /
     (sum s_p + smooth_dr)``, how much of the predicted skeleton lies in the target, and
@@ -126,6 +130,10 @@ def soft_dice_cl_dice_loss(
 
 class SoftDiceClDiceLoss(Loss):
     """``(1 - alpha) * DiceLoss + alpha * SoftClDiceLoss``, both with the same smoothing.
+
+    >>> loss = segloss_fast.SoftDiceClDiceLoss(activation="sigmoid", iterations=1)
+    >>> loss(torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None])
+    tensor(0.4327)
 
     Equal to MONAI's of the same name for the reductions "mean" and "sum". The rows of "none" are
     those of Dice, ``[B, C']``, each with the clDice of its item. Source: Shit et al. 2021,

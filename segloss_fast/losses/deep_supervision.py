@@ -196,6 +196,10 @@ def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
 class DeepSupervisionLoss(nn.Module):
     """The weighted sum of a loss over levels of different size, as a decoder returns them.
 
+    >>> loss = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceLoss())
+    >>> loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], torch.zeros(1, 4, 4))
+    tensor(0.6667)
+
     ``forward(inputs, targets, voxel_weights=None)`` takes a list of ``[B, C, *S]``, the largest
     first, B and C the same; one tensor alone is one level. ``targets`` is one target, whose nearest
     voxels (to the centres, as MONAI's nearest-exact) are taken for smaller levels, or a list of one

@@ -91,6 +91,10 @@ def cross_entropy_loss(
 class CrossEntropyLoss(Loss):
     """Cross-entropy.
 
+    >>> loss = segloss_fast.CrossEntropyLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.6931)
+
     Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
     nll the sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
     ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights and N the number of
@@ -180,6 +184,10 @@ def focal_loss(
 
 class FocalLoss(Loss):
     """Focal loss: cross-entropy times (1 - p_t)^gamma, p_t the probability of what is true.
+
+    >>> loss = segloss_fast.FocalLoss(gamma=2.0)
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.1733)
 
     Softmax: the mean over voxels of ``-alpha_y (1 - p_y)^gamma log p_y``, y the voxel's class.
     Sigmoid: the mean over voxels and classes of ``-alpha t (1 - p)^gamma log p``

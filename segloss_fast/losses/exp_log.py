@@ -70,6 +70,10 @@ def exp_log_loss(
 class ExpLogLoss(Loss):
     """Exponential logarithmic loss, in one pass.
 
+    >>> loss = segloss_fast.ExpLogLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.9832)
+
     ``w_dice mean_c (-ln D_c)^gamma + w_ce mean_v v_l (-ln p_l)^gamma``, D_c the Dice of item and
     class, l the voxel's class, v_c = sqrt(N / target_c) by the counts of the item (of the batch
     with ``batch=True``). ``class_weight`` weighs both means. Logarithms are clamped to -100.

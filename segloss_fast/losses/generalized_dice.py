@@ -79,6 +79,10 @@ def generalized_dice_loss(
 class GeneralizedDiceLoss(Loss):
     """Generalised Dice loss: one ratio per item, whose sums weigh small classes more.
 
+    >>> loss = segloss_fast.GeneralizedDiceLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.6250)
+
     ``1 - (2 sum_c v_c tp_c + smooth_nr) / (sum_c v_c (pred_c + target_c) + smooth_dr)`` with
     v = 1 / target^2 (or 1 / target, or 1), times the class weight. An absent class has the largest
     v of the others (with ``absent="skip"``: 0); if all are absent v is 0. As v is small for large
@@ -139,6 +143,10 @@ def generalized_dice_focal_loss(
 
 class GeneralizedDiceFocalLoss(Loss):
     """``lambda_gdl * GeneralizedDiceLoss + lambda_focal * FocalLoss``, in one pass.
+
+    >>> loss = segloss_fast.GeneralizedDiceFocalLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.7983)
 
     MONAI's GeneralizedDiceFocalLoss(softmax=True) is this with ``ce_activation="sigmoid"``. As
     there, ``include_background=False`` leaves the background out of both parts. The rows of the

@@ -51,6 +51,10 @@ def hausdorff_er_loss(
 class HausdorffERLoss(Loss):
     """Hausdorff loss by erosion, the mean over voxels of ``sum_i i^alpha e_i`` per item and class.
 
+    >>> loss = segloss_fast.HausdorffERLoss(activation="sigmoid", iterations=2)
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.2500)
+
     e_0 = (p - t)^2, and e_i follows from e_(i-1) by the mean over a voxel and its face neighbours
     (0 beyond the border), minus one half, cut off at 0, and stretched to [0, 1] per item and class
     where it is not constant: normalised as kornia 0.9's, whose value and gradient it has. An error

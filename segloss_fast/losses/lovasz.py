@@ -182,6 +182,10 @@ class _LovaszLoss(Loss):
 class LovaszSoftmaxLoss(_LovaszLoss):
     """Lovász-softmax: the Jaccard loss of each class, extended to the softmax, mean over classes.
 
+    >>> loss = segloss_fast.LovaszSoftmaxLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.5000)
+
     Per class the sum of ``abs(t - p) g``, g what each voxel adds to ``1 - intersection / union`` in
     the order of falling errors (:mod:`segloss_fast.ops.lovasz`). Values of a dense target count as
     foreground above one half. Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790.
@@ -220,6 +224,10 @@ def lovasz_sigmoid_loss(
 class LovaszSigmoidLoss(_LovaszLoss):
     """Lovász loss of one or several sigmoids: multi-label, classes may overlap.
 
+    >>> loss = segloss_fast.LovaszSigmoidLoss()
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.6269)
+
     Per class the sum of ``abs(t - p) g``, as in :class:`LovaszSoftmaxLoss`, with p the sigmoid of
     the class's logit. Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790.
 
@@ -255,6 +263,10 @@ def lovasz_hinge_loss(
 
 class LovaszHingeLoss(_LovaszLoss):
     """Lovász hinge: the Jaccard loss extended to the margins of the logits.
+
+    >>> loss = segloss_fast.LovaszHingeLoss()
+    >>> loss(torch.tensor([[[-1.5, 1.5, 1.5, -1.5]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(1.6667)
 
     Per class the sum of ``max(0, 1 - x (2 t - 1)) g``, as in :class:`LovaszSoftmaxLoss`, for binary
     problems (C = 1) and multi-label ones. Sources: Yu & Blaschko 2015,

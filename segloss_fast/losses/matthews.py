@@ -46,6 +46,10 @@ def _coefficient(sums: RegionSums, keywords: Region) -> Tensor:
 class MCCLoss(Loss):
     """One minus Matthews' correlation coefficient of the soft counts, per item and class.
 
+    >>> loss = segloss_fast.MCCLoss()
+    >>> loss(torch.eye(2)[None], torch.tensor([[0, 1]]))
+    tensor(0.5379)
+
     ``1 - (tp tn - fp fn + smooth_nr) / sqrt((tp+fp) (tp+fn) (tn+fp) (tn+fn) + smooth_dr)``, from 0
     to 2; 0 where fp = fn = 0, as for an empty class predicted empty; 1 where prediction or target
     is empty, or everything. Equal to MONAI's of the same name (whose smooth_nr is 0 by default).

@@ -88,6 +88,10 @@ def structural_similarity_loss(
 class StructuralSimilarityLoss(Loss):
     """Correlation maximised structural similarity, ``lambda_ce CE + (1 - lambda_ce) structural``.
 
+    >>> loss = segloss_fast.StructuralSimilarityLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.3842)
+
     The structural part is the sum of ``e CE`` over hard voxels divided by their number, counted
     per class: a voxel is hard for a class where the error e of the structure around it exceeds
     ``beta`` times the largest e of the item, all classes together (of the batch with

@@ -109,6 +109,10 @@ def _reduce(sums: RegionSums, count: Tensor, keywords: Voxel, categorical: bool)
 class TopKLoss(Loss):
     """The mean of the largest ``k`` percent of the voxels' cross-entropies.
 
+    >>> loss = segloss_fast.TopKLoss(k=25)
+    >>> loss(torch.tensor([[[0.0, 0.0, 0.0, 2.0], [0.0] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+    tensor(2.1269)
+
     Of the voxels of the whole batch that count, at least one; those that are equal to the last one
     share what is left of the ``k`` percent, so that the order of the voxels does not matter.
     Softmax: a voxel's cross-entropy is ``-v_y w log p_y``, y its class, v the class weights, w the
@@ -170,6 +174,10 @@ def _check_dice_topk(k: float, lambda_dice: float, lambda_topk: float) -> None:
 
 class DiceTopKLoss(Loss):
     """``lambda_dice * DiceLoss + lambda_topk * TopKLoss``.
+
+    >>> loss = segloss_fast.DiceTopKLoss(k=25)
+    >>> loss(torch.tensor([[[0.0, 0.0, 0.0, 2.0], [0.0] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+    tensor(2.8026)
 
     As in nnU-Net, ``include_background=False`` leaves the background out of Dice only.
 

@@ -39,6 +39,10 @@ def jaccard_loss(
 class JaccardLoss(Loss):
     """Soft Jaccard (IoU) loss, ``1 - (tp + smooth_nr) / (pred + target - tp + smooth_dr)``.
 
+    >>> loss = segloss_fast.JaccardLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7500)
+
     Source: Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22.
 
     Args:
@@ -84,6 +88,10 @@ def _check_tversky(alpha: float, beta: float) -> None:
 
 class TverskyLoss(Loss):
     """Tversky loss, ``1 - (tp + smooth_nr) / (tp + alpha FP + beta FN + smooth_dr)``.
+
+    >>> loss = segloss_fast.TverskyLoss(alpha=0.3, beta=0.7)
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7059)
 
     FP = pred - tp and FN = target - tp. alpha = beta = 0.5 is Dice (with half its smoothing), 1 is
     Jaccard.
@@ -134,6 +142,10 @@ def focal_tversky_loss(
 
 class FocalTverskyLoss(Loss):
     """Focal Tversky loss, ``TverskyLoss^(1 / gamma)`` per item and class, before the reduction.
+
+    >>> loss = segloss_fast.FocalTverskyLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7570)
 
     A gamma above 1 raises the gradient of classes that are nearly right, below 1 that of the
     others. Where the index is 1 or more (``smooth_nr`` above ``smooth_dr``) the loss and its

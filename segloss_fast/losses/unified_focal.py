@@ -87,6 +87,10 @@ def _tversky_part(
 class UnifiedFocalLoss(Loss):
     """Asymmetric unified focal loss, for any number of classes, in one pass.
 
+    >>> loss = segloss_fast.UnifiedFocalLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.4317)
+
     ``weight * focal + (1 - weight) * Tversky``. Focal: the mean over voxels of ``-delta log p`` in
     the foreground and of ``-(1 - delta) (1 - p)^gamma log p`` in the background (class 0), p the
     probability of the voxel's class. Tversky: the mean over classes of 1 - TI for the background

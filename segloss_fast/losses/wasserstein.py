@@ -123,6 +123,10 @@ def check_matrix(matrix: object) -> None:
 class GeneralizedWassersteinDiceLoss(Loss):
     """Generalised Wasserstein Dice, ``1 - (2 T + smooth_nr) / (2 T + E + smooth_dr)`` per item.
 
+    >>> loss = segloss_fast.GeneralizedWassersteinDiceLoss(distance_matrix=[[0, 1], [2, 0]])
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.4286)
+
     The error of a voxel of class l is ``sum_c M[l, c] p_c``, M the distances between classes,
     divided by the largest. E sums the errors of all voxels; T sums 1 - error over the voxels of all
     classes but the background. With ``weighting="GDL"`` every class counts in T, and all its sums

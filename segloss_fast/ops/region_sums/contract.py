@@ -29,6 +29,10 @@ def region_sums(
 ) -> RegionSums:
     """Activate the input and sum it against the target over all voxels.
 
+    >>> sums = segloss_fast.region_sums(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    >>> sums.tp
+    tensor([[1.5000, 0.5000]], dtype=torch.float64)
+
     The formulas stand in the docstring of :mod:`segloss_fast.ops.region_sums`.
 
     Differentiable in ``input``; in a floating-point dense ``target`` and in ``voxel_weight``
@@ -87,6 +91,10 @@ def region_sums_multi(
     impl: str = "auto",
 ) -> list[RegionSums]:
     """Return :func:`region_sums` of several inputs of different sizes, from one launch.
+
+    >>> pairs = [torch.zeros(1, 2, 4), torch.zeros(1, 2, 2)], [torch.zeros(1, 4), torch.ones(1, 2)]
+    >>> [sums.tp.tolist() for sums in segloss_fast.region_sums_multi(*pairs)]
+    [[[2.0, 0.0]], [[0.0, 1.0]]]
 
     As deep supervision has them: small tensors cost their launches and little else, so the kernels
     that can (``native``) take all in one.
