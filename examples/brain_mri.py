@@ -191,8 +191,8 @@ def train_all(
     for title, (name, _) in runs.items():
         print_share(title, name, trainings[title])
     print(
-        "A faster loss shortens a step by the loss's own part of it, and by nothing else. That part "
-        "grows with\nthe size of the patch and the number of classes: see the table of one step below."
+        "A faster loss shortens a step by the loss's own part of it, and by nothing else. That "
+        "part grows\nwith the size of the patch and the number of classes; below, one large step."
     )
     return trainings
 
