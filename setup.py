@@ -194,10 +194,12 @@ class BuildPython(build_py):  # type: ignore[misc] # setuptools is untyped
         """Write what is known now, or take away what an earlier build wrote."""
         folder = ROOT if self.editable_mode else Path(self.build_lib)
         path = folder / "segloss_fast" / "_pure.json"
-        if pure:
-            path.write_text(json.dumps(pure))
-        else:
+        if not pure:
             path.unlink(missing_ok=True)
+            return
+        path.write_text(json.dumps(pure))
+        for library in path.parent.glob("_C*.so"):  # of an earlier build
+            library.unlink()
 
 
 class Wheel(bdist_wheel):  # type: ignore[misc]

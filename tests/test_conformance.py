@@ -99,6 +99,21 @@ def test_any_rank_and_size(record: LossRecord, impl: str, size: tuple[int, ...])
 
 @by_loss
 @by_impl
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_ignored_voxels(record: LossRecord, impl: str, count: int) -> None:
+    case = problem("labels")
+    case.target.flatten()[17 : 17 + count] = 255
+    x = case.input.clone()
+    x[0, :, 0, 2, 3 : 3 + count] = torch.nan  # the same voxels
+    ignoring = Problem(case.input, case.target, None, 255)
+    value, grad = run(record, Problem(x, case.target, None, 255), {}, impl)
+    true_value, true_grad = expected(record, ignoring, {})
+    assert_close(value, true_value, record.tolerance)
+    assert relative_l2(grad, true_grad) < 10 * record.tolerance
+
+
+@by_loss
+@by_impl
 def test_one_class(record: LossRecord, impl: str) -> None:
     case = problem("labels", classes=1)
     if record.fewest_classes > 1:
@@ -208,12 +223,14 @@ def test_bad_keywords_are_refused_by_module_and_function(record: LossRecord) -> 
         record.function(case.input, case.target, class_weight=[1.0, 2.0])
 
 
-def backend_of(record: LossRecord) -> str:
+def backend_of(record: LossRecord, impl: str) -> str:
     """Return what compiles a loss: the whole pipeline only where tests/ops has not tried it.
 
-    A formula over region_sums adds no operator, so that its graph says all.
+    A formula over region_sums adds no operator, and the reference has none, so that the graph says
+    all.
     """
-    return "eager" if record.primitives == ("region_sums",) else "aot_eager"
+    plain = impl == "reference" or record.primitives == ("region_sums",)
+    return "eager" if plain else "aot_eager"
 
 
 @pytest.mark.torch_compile
@@ -221,7 +238,7 @@ def backend_of(record: LossRecord) -> str:
 def test_compiles_into_one_graph(record: LossRecord) -> None:
     case = problem("ignore", dtype=torch.float32)
     module = record.module(ignore_index=255)
-    compiled = torch.compile(module, fullgraph=True, backend=backend_of(record))
+    compiled = torch.compile(module, fullgraph=True, backend=backend_of(record, "auto"))
     value, grad = gradient(lambda x: module(x, case.target), case.input)
     other, other_grad = gradient(lambda x: compiled(x, case.target), case.input)
     torch._dynamo.reset()
@@ -239,7 +256,7 @@ def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None
         result: Tensor = record.function(x, target, impl=impl, **own)
         return result
 
-    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend_of(record))
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend_of(record, impl))
     for size, value in [((4, 5), 0.25), ((6, 7), 0.5), ((3, 8), 0.75)]:
         case = problem("labels", size, dtype=torch.float32)
         expected_value = loss(case.input, case.target, value)

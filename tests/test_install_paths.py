@@ -145,6 +145,15 @@ def test_path(
     record(path, verdict.replace(str(tmp_path), "..."))
 
 
+def test_a_native_build_that_is_required_says_where_it_looked_for_torch(tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "env", tmp_path / "source", torch=False)
+    with pytest.raises(AssertionError) as error:
+        environment.run(*pip("."), SEGLOSS_BUILD="require")
+    said = str(error.value)
+    assert "SEGLOSS_BUILD=require, but no torch to build against was found; looked at " in said
+    assert f"{environment.python} (has no torch)" in said
+
+
 def record(path: str, verdict: str) -> None:
     """Append a row to the table."""
     table = ROOT / "build/install_paths.md"

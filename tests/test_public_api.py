@@ -8,6 +8,7 @@ import sys
 
 import segloss_fast
 from segloss_fast import functional, losses
+from tests.suite.tiers import begins_in
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
@@ -38,9 +39,10 @@ def test_backends_say_what_runs_and_why_the_rest_does_not() -> None:
     assert len({(b.primitive, b.device, b.impl) for b in found}) == len(found)
 
 
+@begins_in("test")
 def test_the_command_prints_every_backend() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "segloss_fast"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "segloss_fast", "-v"], capture_output=True, text=True, check=True
     )
     assert f"segloss_fast {segloss_fast.__version__}" in run.stdout
     for backend in segloss_fast.backends():

@@ -81,6 +81,19 @@ def test_target_field_gives_the_same(impl: str, loss: Any, kind: str, activation
     assert relative_l2(half, value) < 2e-3
 
 
+@by_impl
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
+def test_the_exponent_is_that_of_a_given_field_too(impl: str, alpha: float) -> None:
+    case = problem("labels")
+    field = segloss_fast.hausdorff_field(case.target, 3, spacing=SPACING, impl=impl)
+    options: dict[str, Any] = {"alpha": alpha, "spacing": SPACING, "impl": impl}
+    for loss in (functional.hausdorff_dt_loss, functional.log_hausdorff_dt_loss):
+        value = loss(case.input, case.target, **options)
+        assert (
+            relative_l2(loss(case.input, case.target, target_field=field, **options), value) < 1e-6
+        )
+
+
 def test_target_field_reaches_the_module() -> None:
     case = problem("labels", dtype=torch.float32)
     field = torch.full(case.input.shape, 2.0)

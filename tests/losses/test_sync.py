@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 import segloss_fast
 from tests.helpers import relative_l2
+from tests.suite.tiers import begins_in
 
 RANKS = 2
 
@@ -75,6 +76,7 @@ def worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@begins_in("test")
 def test_two_ranks_give_the_whole(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

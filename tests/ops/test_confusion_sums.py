@@ -13,6 +13,7 @@ from segloss_fast import region_sums
 from segloss_fast._native import _C
 from segloss_fast.ops.confusion_sums import confusion_sums
 from tests.helpers import impls, peak_allocation, relative_l2, relative_max
+from tests.suite.tiers import begins_in
 
 by_impl = pytest.mark.parametrize("impl", impls("confusion_sums"))
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -242,6 +243,7 @@ def test_keeps_nothing_of_the_inputs_size() -> None:
     assert peak < 2**20
 
 
+@begins_in("test")
 @needs_native
 @pytest.mark.parametrize("dense", [False, True])
 def test_opcheck(dense: bool) -> None:

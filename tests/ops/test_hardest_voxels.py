@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from segloss_fast._native import _C
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from tests.helpers import impls, peak_allocation
+from tests.suite.tiers import begins_in
 
 by_impl = pytest.mark.parametrize("impl", impls("hardest_voxels"))
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -226,6 +227,7 @@ def test_keeps_one_map() -> None:
     assert peak < x[:, :1].nbytes + 2**20
 
 
+@begins_in("test")
 @needs_native
 @pytest.mark.parametrize("dense", [False, True])
 def test_opcheck(dense: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 import segloss_fast
 from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
 from tests.helpers import impls
+from tests.suite.tiers import begins_in
 
 by_impl = pytest.mark.parametrize("impl", impls("region_masks"))
 SIZES = [(1,), (513,), (5, 7), (3, 20, 33)]
@@ -156,6 +157,7 @@ def test_the_choice_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {kernels.choose(impl, device) for impl in expected} == {"reference"}
 
 
+@begins_in("test")
 @pytest.mark.skipif("native" not in impls("region_masks"), reason="the kernels are not built")
 def test_opcheck() -> None:
     x, labels = logits(3, (4, 5)), torch.randint(0, 3, (2, 4, 5))

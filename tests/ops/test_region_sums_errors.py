@@ -64,6 +64,15 @@ def test_bad_input_is_refused(change: dict[str, Any], error: type[Exception], te
 
 
 @by_impl
+def test_the_first_of_many_labels_out_of_range_is_named(impl: str) -> None:
+    """However many items and chunks of voxels there are."""
+    labels = torch.zeros((3, 3000), dtype=torch.int64)
+    labels[1, 5], labels[1, 2990], labels[2, 0] = 40, 41, 42
+    with pytest.raises(ValueError, match=r"got 3 other values, the first of which is 40$"):
+        region_sums(torch.zeros(3, 2, 3000), labels, impl=impl)
+
+
+@by_impl
 @pytest.mark.parametrize(
     ("dtype", "bad"),
     [

@@ -144,6 +144,34 @@ def test_a_class_masked_by_an_infinite_logit(impl: str, dtype: torch.dtype) -> N
 
 
 @by_impl
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+def test_an_infinite_logit_costs_nothing_if_right_and_everything_if_wrong(
+    impl: str, dense: bool, positive: bool, right: bool
+) -> None:
+    """Of each pair of logarithms, the one whose factor is 0 has no share, infinite or not."""
+    x = torch.full((1, 1, 3), torch.inf if positive else -torch.inf).requires_grad_()
+    label = positive == right
+    target = torch.full((1, 1, 3) if dense else (1, 3), int(label), dtype=torch.float64)
+    sums = region_sums(
+        x,
+        target if dense else target.long(),
+        activation="sigmoid",
+        terms=("nll", "nll_neg", "focal", "focal_neg"),
+        gamma=2,
+        impl=impl,
+    )
+    cost, none = 0.0 if right else torch.inf, 0.0
+    pair = [cost, none] if label else [none, cost]
+    assert sums.rows.flatten().tolist() == [*pair, *pair]
+    if right:
+        sums.rows.sum().backward()
+        assert x.grad is not None
+        assert (x.grad == 0).all()
+
+
+@by_impl
 @by_dtype
 def test_infinite_and_nan_logits_are_as_in_torch(impl: str, dtype: torch.dtype) -> None:
     x = torch.tensor([0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype).view(1, 1, 4)

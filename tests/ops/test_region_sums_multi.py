@@ -12,7 +12,7 @@ from segloss_fast import RegionSums, region_sums, region_sums_multi
 from segloss_fast._native import _C
 from segloss_fast.ops.region_sums import TERMS
 from tests.helpers import IMPLS
-from tests.suite.tiers import few
+from tests.suite.tiers import begins_in, few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -131,6 +131,7 @@ def test_bad_input_is_refused(call: dict[str, Any], error: type[Exception], text
         region_sums_multi(call.pop("inputs"), call.pop("targets"), **call)
 
 
+@begins_in("test")
 @needs_native
 def test_opcheck() -> None:
     call = levels("ignore")
@@ -148,6 +149,8 @@ def test_opcheck() -> None:
 @by_impl
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
 def test_compiles_into_one_graph(impl: str, backend: str) -> None:
+    if (backend, impl) == ("inductor", "reference"):
+        pytest.skip("a graph of torch's operators, which are not ours to test")
     call = levels("labels")
 
     def loss(*inputs: Tensor) -> Tensor:
