@@ -18,8 +18,14 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # a build without isolation takes what is there
+    raise SystemExit(
+        "segloss_fast: setuptools 77 or later is needed; run: pip install 'setuptools>=77'"
+    ) from None
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # build back ends do not add it

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.suite.tree import copy_tree
+from tests.suite.built import CACHE, digest
+from tests.suite.built import NATIVE as SOURCES
+from tests.suite.tree import ROOT, copy_tree
 
 pytestmark = pytest.mark.install
 
@@ -52,6 +53,9 @@ class Environment:
         (site,) = self.folder.glob("lib/python*/site-packages")
         if self.torch:  # a path alone: what the tests install editable is not found through it
             (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+            # Of the tests, too: that of a new environment is too old up to Python 3.11.
+            for old in (*site.glob("setuptools*"), *site.glob("*distutils*")):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
         copy_tree(self.source)
 
     @property
@@ -64,11 +68,12 @@ class Environment:
         hidden = ("SEGLOSS_BUILD", "PYTHONPATH", "VIRTUAL_ENV")
         outside = {k: v for k, v in os.environ.items() if k not in hidden}
         path = os.pathsep.join([str(self.folder / "bin"), "/usr/bin", "/bin"])
-        if not self.compiler:
+        program = self.folder / "c++"
+        if self.compiler:
+            write_compiler(program)
+        else:
             path = str(self.folder / "bin")
-            environ["CXX"] = str(self.folder / "c++")
-        # Quick to compile; how fast the kernels are is not looked at.
-        options = {"PATH": path, "CXXFLAGS": "-O0", "VIRTUAL_ENV": str(self.folder), **environ}
+        options = {"PATH": path, "CXX": str(program), "VIRTUAL_ENV": str(self.folder), **environ}
         done = subprocess.run(
             command,
             cwd=self.source,
@@ -89,6 +94,20 @@ class Environment:
         shutil.rmtree(self.source / "segloss_fast")  # what runs is what was installed
         self.run(self.python, "-c", USE)
         return self.run(self.python, "-c", VERDICT).splitlines()[0]
+
+
+def write_compiler(program: Path) -> None:
+    """Write a compiler that keeps what it compiled (tests/suite/cached_cxx.py).
+
+    Quickly, without optimisation: how fast the kernels are is not looked at.
+    """
+    objects = CACHE / f"objects-{digest(SOURCES)}"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.suite.cached_cxx import main\n"
+        f"main({shutil.which('c++')!r}, Path({str(objects)!r}), ['-O0'])\n"
+    )
+    program.chmod(0o755)
 
 
 def pip(*options: str) -> list[str]:
