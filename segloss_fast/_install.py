@@ -96,17 +96,18 @@ def _python() -> str:
 
 def _source() -> str:
     """Return what this package was installed from, as pip takes it."""
+    project = Path(__file__).parents[1]
+    if (project / "setup.py").is_file():  # it runs from its source tree
+        return f"--editable {shlex.quote(str(project))}"
     try:
         text = distribution("segloss_fast").read_text("direct_url.json")
     except PackageNotFoundError:
         text = None
     if text is None:
-        project = Path(__file__).parents[1]
-        return shlex.quote(str(project)) if (project / "setup.py").is_file() else "segloss_fast"
+        return "segloss_fast"
     origin = json.loads(text)
     url = urlsplit(origin["url"])
-    if url.scheme != "file":
-        kind = origin.get("vcs_info", {}).get("vcs")
-        return shlex.quote(f"{kind}+{origin['url']}" if kind else origin["url"])
-    editable = "--editable " if origin.get("dir_info", {}).get("editable") else ""
-    return editable + shlex.quote(unquote(url.path))
+    if url.scheme == "file":
+        return shlex.quote(unquote(url.path))
+    kind = origin.get("vcs_info", {}).get("vcs")
+    return shlex.quote(f"{kind}+{origin['url']}" if kind else origin["url"])
