@@ -101,7 +101,7 @@ def test_target_field_reaches_the_module() -> None:
     assert abs(value.item() - 2 / 3) < 1e-6  # the probabilities add up to 1
 
 
-@pytest.mark.parametrize("compute", set(FIELDS.values()), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("compute", dict.fromkeys(FIELDS.values()), ids=lambda f: f.__name__)
 def test_fields_of_one_sample_equal_those_of_the_batch(compute: Any) -> None:  # noqa: ANN401
     labels = problem("labels").target
     batch = compute(labels, 3)
