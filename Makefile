@@ -14,7 +14,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo test quick test-all test-durations test-faults check bench docs build format clean
+.PHONY: demo test quick test-all test-durations test-faults check bench docs build wheel wheel-check format \
+  clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python examples/brain_mri.py
@@ -64,6 +65,16 @@ docs: $(VENV)/.docs $(VENV)/.built-$(SEGLOSS_BUILD)
 	@echo "API reference: build/docs/index.html"
 
 build: $(VENV)/.built-$(SEGLOSS_BUILD)
+
+# A wheel with native kernels, in dist/, or an error.
+wheel: $(VENV)/.base
+	$(PIP) build
+	rm -rf dist build/lib* build/bdist*
+	SEGLOSS_BUILD=require $(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
+# Runs the tests of make test on that wheel, in an environment of its own.
+wheel-check: wheel
+	PYTHON=$(PYTHON) scripts/check_wheel.sh "$(ARGS)"
 
 $(VENV)/.base: constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), f"Python 3.10 or later is needed, this is {sys.version}"'

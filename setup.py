@@ -1,21 +1,37 @@
 """Build the optional native libraries; everything else about the package is in pyproject.toml.
 
 ``SEGLOSS_BUILD=auto`` (the default) installs a pure-Python package, with a warning, where the
-native module cannot be built; ``require`` makes that an error; ``skip`` does not try.
+native module cannot be built; ``require`` makes that an error; ``skip`` does not try. The torch to
+build against is that of the environment, which setup_torch.py finds where the build is isolated.
+Why a package is pure is written into it, as ``segloss_fast/_pure.json``: it then says so itself.
 
 The CUDA library is built besides, where torch has CUDA and its compiler, nvcc, is there;
 ``SEGLOSS_CUDA=0`` leaves it out, ``SEGLOSS_CUDA=1`` makes its absence an error.
 """
 
+import json
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # a build without isolation takes what is there
+    raise SystemExit(
+        "segloss_fast: setuptools 77 or later is needed; run: pip install 'setuptools>=77'"
+    ) from None
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))  # build back ends do not add it
+
+import setup_torch  # noqa: E402
+
 MODES = ("auto", "require", "skip")
 STABLE_ABI_TARGET = "0x020a000000000000"  # LibTorch 2.10: the lowest torch the binary loads into
 # Not -ffast-math: NaN and infinity must behave. Contraction into FMA only where the target has it.
@@ -134,8 +150,22 @@ def cuda_extension() -> Extension:
     )
 
 
+def check_compiler() -> None:
+    """Raise FileNotFoundError unless there is a C++ compiler."""
+    name = os.environ.get("CXX", "c++").split()[0]
+    if os.name != "nt" and shutil.which(name) is None:
+        raise FileNotFoundError(f"no C++ compiler ({name}) found")
+
+
 def extensions() -> list[Extension]:
-    """Return what to build; ImportError without what every build needs."""
+    """Return what to build.
+
+    Raises:
+        ImportError: Without a torch to build against.
+        FileNotFoundError: Without a compiler.
+    """
+    setup_torch.make_importable()
+    check_compiler()
     found = [native_extension()]
     if CUDA == "0":
         return found
@@ -148,18 +178,60 @@ def extensions() -> list[Extension]:
     return found
 
 
+# Why the package that is built has no native kernels: a kind, which says what would help, and what
+# was wrong. Empty where it has them.
+pure: dict[str, str] = {}
+
+
+def give_up(kind: str, error: object) -> None:
+    """Go on without native kernels, and remember why."""
+    pure.update(kind=kind, reason=str(error).strip())
+    print(f"segloss_fast: installing without native kernels: {error}", file=sys.stderr)
+
+
+class BuildPython(build_py):  # type: ignore[misc] # setuptools is untyped
+    """Writes why the package is pure; of an editable install, into the source tree."""
+
+    def run(self) -> None:
+        super().run()
+        self.write()
+
+    def write(self) -> None:
+        """Write what is known now, or take away what an earlier build wrote."""
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        path = folder / "segloss_fast" / "_pure.json"
+        if not pure:
+            path.unlink(missing_ok=True)
+            return
+        path.write_text(json.dumps(pure))
+        for library in path.parent.glob("_C*.so"):  # of an earlier build
+            library.unlink()
+
+
+class Wheel(bdist_wheel):  # type: ignore[misc]
+    """Gives a package whose native kernels failed to build the tag of a pure one."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        self.skip_build = True
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
 def build_arguments(mode: str) -> dict[str, object]:
-    """Return what setup() needs for the native libraries, nothing where there is none to build."""
+    """Return what setup() needs."""
+    commands: dict[str, type] = {"build_py": BuildPython, "bdist_wheel": Wheel}
     if mode == "skip":
-        return {}
+        pure.update(kind="skip", reason="it was installed with SEGLOSS_BUILD=skip")
+        return {"cmdclass": commands}
     try:
         wanted = extensions()
         from torch.utils.cpp_extension import BuildExtension
-    except ImportError as error:
+    except (ImportError, FileNotFoundError) as error:
         if mode == "require":
-            raise
-        print(f"segloss_fast: installing without native kernels: {error}", file=sys.stderr)
-        return {}
+            raise SystemExit(f"segloss_fast: SEGLOSS_BUILD=require, but {error}") from error
+        give_up("compiler" if isinstance(error, FileNotFoundError) else "torch", error)
+        return {"cmdclass": commands}
 
     class OptionalBuild(BuildExtension):
         """BuildExtension that, in mode auto, leaves out what fails: CUDA first, then all."""
@@ -172,16 +244,16 @@ def build_arguments(mode: str) -> dict[str, object]:
                 if mode == "require" or (CUDA == "1" and len(self.extensions) > 1):
                     raise
                 dropped: Extension = self.extensions.pop()
-                kind = "native" if dropped.name.endswith("_C") else "CUDA"
                 Path(self.get_ext_fullpath(dropped.name)).unlink(missing_ok=True)  # an older one
-                print(
-                    f"segloss_fast: {kind} build failed, installing without: {error}",
-                    file=sys.stderr,
-                )
                 if self.extensions:
+                    print(f"segloss_fast: CUDA build failed, left out: {error}", file=sys.stderr)
                     self.run()
+                    return
+                self.distribution.ext_modules = []
+                give_up("failed", f"the native build failed: {error}")
+                self.get_finalized_command("build_py").write()
 
-    return {"ext_modules": wanted, "cmdclass": {"build_ext": OptionalBuild}}
+    return {"ext_modules": wanted, "cmdclass": {**commands, "build_ext": OptionalBuild}}
 
 
 mode = os.environ.get("SEGLOSS_BUILD", "auto")

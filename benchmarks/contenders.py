@@ -15,7 +15,7 @@ from benchmarks.eager_losses import EAGER_FORMULAS
 from benchmarks.eager_structural import EAGER_STRUCTURES
 from benchmarks.eager_topk import EAGER_TOPK
 from benchmarks.harness import LossFunction, Tensors
-from benchmarks.tables import DEFINITION, OVER_FIELDS
+from benchmarks.tables import DEFINITION
 
 LOSSES = {
     "Dice": segloss_fast.DiceLoss,
@@ -48,6 +48,7 @@ SIGMOID = ("BalancedCE", "Combo")  # also of several classes
 # Their gradients jump where rounding changes which of two neighbours is smaller: ours cannot be
 # nearer to float64 than the definition in float32.
 KINKED = ("SoftClDice", "SoftDiceClDice")
+OVER_FIELDS = ("HausdorffDT", "Boundary")  # their truth is MONAI in float64
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")
 LEVELS = 5  # of deep supervision: each has half the size of the one before, and half its weight

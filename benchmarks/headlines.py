@@ -1,4 +1,4 @@
-"""The README's table: a few cases of each benchmark, then the means and where ours loses."""
+"""The README's table and picture: some cases of each benchmark, the means, and where ours loses."""
 
 from __future__ import annotations
 
@@ -25,27 +25,29 @@ class Headline(NamedTuple):
     ours: str = "native"
 
 
+_RANDOM = "-float32-random"
 _LOVASZ = "LovaszSoftmax-1x4x128x128x128-float32-random-30%"
 HEADLINES = (
-    Headline("region_sums", "DiceCE-1x4x128x128x128-float32-random"),
-    Headline("region_sums", "DiceCE-1x4x128x128x128-float32-random", "compiled"),
-    Headline("region_sums", "DiceCE-1x14x128x128x128-float32-random"),
-    Headline("region_sums", "DiceFocal-1x4x128x128x128-float32-random"),
-    Headline("region_sums", "DiceCE-2x4x64x64-float32-random"),
-    Headline("hausdorff", "HausdorffDT-1x1x192x192x192-float32-random"),
-    Headline("hausdorff", "Boundary-1x4x128x128x128-float32-random"),
+    Headline("region_sums", f"DiceCE-1x4x128x128x128{_RANDOM}"),
+    Headline("region_sums", f"DiceCE-1x4x128x128x128{_RANDOM}", "compiled"),
+    Headline("region_sums", f"DiceCE-2x4x64x64{_RANDOM}"),
+    Headline("region_sums", f"DiceFocal-1x4x128x128x128{_RANDOM}"),
+    Headline("hausdorff", f"HausdorffDT-1x1x192x192x192{_RANDOM}"),
+    Headline("hausdorff", f"Boundary-1x4x128x128x128{_RANDOM}"),
     Headline("lovasz", _LOVASZ, ours="histogram"),
-    Headline("lovasz", _LOVASZ, ours="sort"),
-    Headline("losses", "GeneralizedDice-1x4x128x128x128-float32-random"),
-    Headline("losses", "TopK-1x4x128x128x128-float32-random"),
-    Headline("losses", "SoftDiceClDice-1x4x128x128x128-float32-random"),
-    Headline("losses", "StructuralSimilarity-1x4x128x128x128-float32-random"),
+    Headline("losses", f"TopK-1x4x128x128x128{_RANDOM}"),
+    Headline("losses", f"SoftDiceClDice-1x4x128x128x128{_RANDOM}"),
     Headline("distance_transform", "192x192x192-blobs", "edt"),
-    Headline("distance_transform", "192x192x192-blobs", "scipy"),
 )
 OURS = {"native", "triton", "histogram", "sort", "reference"}
-MODES = ("both", "forward", "backward")
-HEAD = ("", "ours, ms", "the other, ms", "faster", "MB: ours, the other's")
+MODES = {"both": "both passes together", "forward": "forward", "backward": "backward"}
+HEAD = ("loss", "input", "instead of", "ms: ours, theirs", "faster", "MB: ours, theirs")
+# Where a benchmark's name of a loss is not that of its class.
+NAMES = {
+    "CE": "CrossEntropy",
+    "BalancedCE": "BalancedCrossEntropy",
+    "WassersteinDice": "GeneralizedWassersteinDice",
+}
 
 
 def block(results: Sequence[Result]) -> str:
@@ -56,12 +58,19 @@ def block(results: Sequence[Result]) -> str:
     """
     return "\n\n".join(
         [
-            "Forward and backward on the CPU, two threads; memory above inputs and gradient.",
+            "Forward and backward on the CPU, two threads, C classes; memory beside inputs and "
+            f"gradient. Berman et al. is their published code, {tables.DEFINITION} the loss's "
+            "definition in tensor operations.",
             tables.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
-            *_means(results),
-            _losses(results),
+            "\n".join([*_means(results), _losses(results)]),
         ]
     )
+
+
+def name(case: Case) -> str:
+    """Return what the package calls what was measured."""
+    loss = case.loss.removesuffix("Loss")
+    return loss if loss.islower() else f"{NAMES.get(loss, loss)}Loss"
 
 
 def _line(results: Sequence[Result], headline: Headline) -> list[str]:
@@ -70,8 +79,10 @@ def _line(results: Sequence[Result], headline: Headline) -> list[str]:
     ms = [row.ms["both"] for row in (own, other)]
     memory = [f"{row.memory['peak'] / 1e6:.1f}" if row.memory else "-" for row in (own, other)]
     return [
-        _describe(case, headline),
-        *(tables.number(median) for median in ms),
+        f"`{name(case)}`",
+        _input(case),
+        _peer(case, headline.peer),
+        ", ".join(map(tables.number, ms)),
         f"{ms[1] / ms[0]:.1f}x",
         ", ".join(memory),
     ]
@@ -86,25 +97,29 @@ def _find(results: Sequence[Result], headline: Headline) -> Case:
     raise ValueError(f"there is no result of {headline}")
 
 
-def _describe(case: Case, headline: Headline) -> str:
-    if headline.benchmark == "distance_transform":
-        size = f"{case.shape[2]}³"
-        return f"`distance_transform`, {case.logits} {size}, against {headline.peer}"
-    words = tables.describe(case).partition(" (peer:")[0].replace(" fp32", "")
-    method = f", {headline.ours}" if headline.ours != "native" else ""
-    peer = case.peer + (" compiled" if headline.peer == "compiled" else "")
-    return f"{words}{method}, against {peer}"
+def _input(case: Case) -> str:
+    batch, classes, *size = case.shape
+    power = {2: "²", 3: "³"}[len(size)]
+    space = f"{size[0]}{power}" if len(set(size)) == 1 else "x".join(map(str, size))
+    many = [f"batch {batch}"] if batch > 1 else []
+    many += [] if case.loss == "distance_transform" else [f"C = {classes}"]
+    return ", ".join([*many, space])
+
+
+def _peer(case: Case, contender: str) -> str:
+    if contender in ("eager", "compiled"):
+        return case.peer + (", compiled" if contender == "compiled" else "")
+    return contender
 
 
 def _means(results: Sequence[Result]) -> list[str]:
     found = []
     for result in results:
         if result.benchmark == "distance_transform":
-            count = f"`distance_transform`, {len(result.cases)} masks. "
-            found.append(count + distance_tables.summary(result.cases))
+            found.append(f"`distance_transform`, {distance_tables.summary(result.cases)}")
         elif result.benchmark == "losses":
             alone = [case for case in result.cases if case.peer == tables.DEFINITION]
-            found += [f"Losses of the survey ({len(alone)}). {tables.mean(alone)}"]
+            found.append(tables.mean(alone))
     return found
 
 
@@ -120,5 +135,8 @@ def _losses(results: Sequence[Result]) -> str:
                 if times < 1:
                     worst[mode, case.loss] = min(found, worst.get((mode, case.loss), found))
     said = {mode: [words for (m, _), (_, words) in worst.items() if m == mode] for mode in MODES}
-    listed = [f"in {mode} ({', '.join(sorted(of)) or 'none'})" for mode, of in said.items()]
-    return f"Slower than a peer, at worst of {len(cases)} cases: {', '.join(listed)}."
+    listed = [
+        f"in {MODES[mode]} {', '.join(sorted(of))}" if of else f"never in {MODES[mode]}"
+        for mode, of in said.items()
+    ]
+    return f"Slower than a peer, at worst of {len(cases)} cases: {'; '.join(listed).rstrip('.')}."

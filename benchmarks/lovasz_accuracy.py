@@ -136,25 +136,6 @@ def cells(largest: int) -> Iterator[tuple[str, float, int]]:
                     yield kind, foreground, voxels
 
 
-def demands(cell: dict[str, object], errors: Errors) -> dict[str, list[str]]:
-    """Return what each layout misses of what a default must keep, in one cell."""
-    missed: dict[str, list[str]] = {}
-    voxels, foreground = cell["voxels"], cell["foreground"]
-    assert isinstance(voxels, int)
-    assert isinstance(foreground, float)
-    for name, own in errors.items():
-        if name in ("eager", "sort"):
-            continue
-        missed[name] = []
-        if max(own["loss"], own["loss8"]) > 1e-5:
-            missed[name].append("loss")
-        if foreground >= 0.01 and voxels >= 2**20 and own["grad"] >= errors["eager"]["grad"]:
-            missed[name].append("eager")
-        if own["grad"] > 1e-2:
-            missed[name].append("grad")
-    return missed
-
-
 def markdown(record: dict[str, Any]) -> str:
     """Return the table of a file that --json wrote, with what it shows of the default."""
     cells = record["cells"]
@@ -171,8 +152,10 @@ def markdown(record: dict[str, Any]) -> str:
         ]
         for cell in cells
     ]
-    judged = [c for c in cells if c["foreground"] >= 0.01 and c["voxels"] >= 2**20]
-    beyond = sum("eager" in demands(cell, cell["errors"])[default] for cell in judged)
+    judged = [
+        cell["errors"] for cell in cells if cell["foreground"] >= 0.01 and cell["voxels"] >= 2**20
+    ]
+    beyond = sum(errors[default]["grad"] >= errors["eager"]["grad"] for errors in judged)
     grad, loss = (max(cell["errors"][default][what] for cell in cells) for what in ("grad", "loss"))
     return (
         f"{record['activation']} errors, {size} bins ({default}): gradient error at most "
@@ -210,7 +193,6 @@ def main() -> None:
     if arguments.layouts:
         layouts = [_layout(name) for name in arguments.layouts.split(",")]
     found: list[dict[str, object]] = []
-    worst: dict[str, list[str]] = {}
     for kind, foreground, voxels in cells(arguments.largest):
         cell = {"logits": kind, "foreground": foreground, "voxels": voxels}
         errors = measure(
@@ -224,10 +206,6 @@ def main() -> None:
         )
         print(f"{kind:10}{foreground:7.2%}{voxels:10d}  {text}", flush=True)
         found.append({**cell, "errors": errors})
-        for name, missed in demands(cell, errors).items():
-            worst.setdefault(name, []).extend(missed)
-    for name, missed in worst.items():
-        print(f"{name}: {bins.number(*_layout(name))} bins, misses in cells: {missed or 'none'}")
     if arguments.json:
         record = {"activation": arguments.activation, "torch": torch.__version__, "cells": found}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The tables and the plot of lovasz's benchmarks for report.py: ratios, targets, errors, memory."""
+"""The tables and the plot of lovasz's benchmarks for report.py: ratios, errors, memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.results import Case, Result
-from benchmarks.tables import BYTES, LARGE, number, table
+from benchmarks.tables import LARGE, number, table
 
 COLUMNS = {
     "histogram": "histogram",
@@ -20,15 +20,6 @@ COLUMNS = {
 }
 OURS = ("histogram", "triton", "sort")
 COLORS = {"histogram": "#0b6e4f", "sort": "#2f9e7a", "eager": "#b0532b"}
-# The speed-ups over the published algorithm that ours must reach, and aims at, by the beginning of
-# a case's name and by contender.
-TARGETS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
-    "cpu": {"LovaszSoftmax-1x4x128x128x128-float32": {"histogram": (30, 60), "sort": (10, 20)}},
-    "cuda": {
-        "LovaszSoftmax-1x4x256x256x256-float32": {"histogram": (20, 35)},
-        "LovaszSoftmax-1x14x256x256x256-float32": {"histogram": (35, 55)},
-    },
-}
 SCALING = "lovasz_voxels"
 
 
@@ -41,8 +32,8 @@ def block(result: Result) -> list[str] | None:
         return ["Milliseconds of both passes, and the gradient's error:", _scaling(cases)]
     blocks = [
         "Milliseconds, forward / backward / both: medians of interleaved repeats. The published "
-        "algorithm is Berman et al.'s, class by class in PyTorch; ratios and targets are of both "
-        "passes, of it over ours.",
+        "algorithm is Berman et al.'s, class by class in PyTorch; ratios are of both passes, "
+        "of its time over ours.",
         _times(cases),
         "Errors against the exact sort in float64: of the loss / of the gradient, relative L2. "
         "Half precision rounds the gradient.",
@@ -88,18 +79,6 @@ def _speed(case: Case, ours: str) -> str:
     return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
 
 
-def _verdict(case: Case) -> str:
-    targets = TARGETS[case.device]
-    wanted = next((own for name, own in targets.items() if case.name.startswith(name)), {})
-    cells = []
-    for name, (must, aim) in wanted.items():
-        times = ratio(case, name)
-        if times is not None:
-            state = "**missed**" if times < must else "aim met" if times >= aim else "met"
-            cells.append(f"{name} {must:g}x (aim {aim:g}x): {state}")
-    return "; ".join(cells)
-
-
 def _milliseconds(case: Case, name: str) -> str:
     row = case.rows.get(name)
     return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
@@ -109,13 +88,12 @@ def _times(cases: Sequence[Case]) -> str:
     names = _names(cases)
     ours = [name for name in OURS if name in names]
     head = ["case", *(COLUMNS[name] for name in names)]
-    head += [f"{COLUMNS[name]} vs published" for name in ours] + ["target"]
+    head += [f"{COLUMNS[name]} vs published" for name in ours]
     rows = [
         [
             _describe(case),
             *(_milliseconds(case, name) for name in names),
             *(_speed(case, name) for name in ours),
-            _verdict(case),
         ]
         for case in cases
     ]
@@ -142,23 +120,10 @@ def _megabytes(case: Case, name: str) -> str:
     return " / ".join(f"{row.memory[kind] / 1e6:.2f}" for kind in ("saved", "peak"))
 
 
-def _memory_verdict(case: Case) -> str:
-    """Say whether the histogram needs counters only."""
-    row = case.rows.get("histogram")
-    if row is None:
-        return "-"
-    limit = 1e6 + 0.01 * BYTES[case.dtype] * math.prod(case.shape)
-    state = "met" if row.memory["peak"] <= limit else "**missed**"
-    return f"{limit / 1e6:.2f}: {state}"
-
-
 def _memory(cases: Sequence[Case]) -> str:
     names = _names(cases)
-    rows = [
-        [_describe(case), *(_megabytes(case, name) for name in names), _memory_verdict(case)]
-        for case in cases
-    ]
-    return table(["case", *(COLUMNS[name] for name in names), "histogram's target (peak)"], rows)
+    rows = [[_describe(case), *(_megabytes(case, name) for name in names)] for case in cases]
+    return table(["case", *(COLUMNS[name] for name in names)], rows)
 
 
 def _bandwidth(cases: Sequence[Case], copy: float) -> str:

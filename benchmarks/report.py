@@ -1,8 +1,8 @@
 """Makes tables and plots of the committed results: ``python -m benchmarks.report``.
 
-``--publish`` writes docs/benchmarks.md, and the README's short table between two markers; ``--plot
-FILE`` draws a bar chart, ``--plot-lovasz FILE`` a Lovász loss's error and time by the number of
-voxels; ``--results`` and ``--machine`` choose other results than all that are committed.
+``--publish`` writes docs/benchmarks.md, the README's short table between two markers, and its
+picture, docs/speed.png; ``--plot-lovasz FILE`` draws a Lovász loss's error and time by the number
+of voxels; ``--results`` and ``--machine`` choose other results than all that are committed.
 """
 
 from __future__ import annotations
@@ -11,30 +11,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks import distance_tables, headlines, lovasz_tables, tables
-from benchmarks.results import RESULTS, Case, Result, load
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from benchmarks import distance_tables, headlines, lovasz_tables, picture, tables
+from benchmarks.results import RESULTS, Result, load
 
 ROOT = Path(__file__).resolve().parent.parent
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+PICTURE = ROOT / "docs" / "speed.png"
 PREFACE = """# Benchmarks
 
 All cases of all benchmarks, on the machines of `benchmarks/results/`; written by
 `python -m benchmarks.report --publish`. Ratios above 1 mean that ours is faster.
 """
-COLORS = {
-    "native": "#0b6e4f",
-    "triton": "#2f9e7a",
-    "reference": "#9fc8b8",
-    "eager": "#b0532b",
-    "compiled": "#e0a27e",
-    "edt": "#b0532b",
-    "scipy": "#e0a27e",
-}
 
 
 def heading(result: Result) -> str:
@@ -82,7 +70,8 @@ def full(results: Sequence[Result]) -> str:
             f"## `{result.benchmark}`",
             heading(result),
             "Milliseconds, forward / backward / both: medians of interleaved repeats. "
-            "Ratios and targets are of both; above 1, ours is faster. "
+            "Ratios are of both; above 1, ours is faster. The peer is MONAI unless the case names "
+            "another; in the last column is where ours is slower. "
             "The peers' half-precision input is widened to float32 first.",
             tables.times(cases),
             *tables.remarks(cases),
@@ -108,19 +97,16 @@ def _bandwidth(result: Result) -> list[str]:
     ]
 
 
-def is_headline(case: Case) -> bool:
-    """Whether the plot has the case: a target of its own, torch.compile, or a loss.
-
-    Or if it is the one case of a loss that no peer has.
-    """
-    alone = case.peer == tables.DEFINITION
-    return bool(alone or tables.own_targets(case) or "compiled" in case.rows or tables.lost(case))
+def page(results: Sequence[Result]) -> str:
+    """Return docs/benchmarks.md."""
+    return f"{PREFACE}\n{full(results)}\n"
 
 
 def publish(results: Sequence[Result]) -> None:
-    """Write the page of all tables, and the README's short one."""
-    PAGE.write_text(f"{PREFACE}\n{full(results)}\n", encoding="utf-8")
+    """Write the page of all tables, and the README's short one and its picture."""
+    PAGE.write_text(page(results), encoding="utf-8")
     update_readme(README, headlines.block(results))
+    picture.draw(results, PICTURE)
 
 
 def update_readme(path: Path, block: str) -> None:
@@ -138,56 +124,6 @@ def update_readme(path: Path, block: str) -> None:
     path.write_text(f"{before}{begin}\n{block}\n{end}{after}", encoding="utf-8")
 
 
-def plot(results: Sequence[Result], path: Path) -> None:
-    """Draw the times of the headline cases as bars, one panel per result."""
-    import matplotlib  # nothing else needs it
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    cases = [[case for case in r.cases if is_headline(case)] or r.cases for r in results]
-    heights = [1.2 + 0.2 * sum(len(case.rows) + 1 for case in panel) for panel in cases]
-    figure, axes = pyplot.subplots(
-        len(results),
-        figsize=(9, sum(heights)),
-        squeeze=False,
-        layout="constrained",
-        height_ratios=heights,
-    )
-    for result, panel, axis in zip(results, cases, axes[:, 0], strict=True):
-        p = result.provenance
-        where = f"{p['cpu']}, {p['threads']} threads, commit {p['commit']}, {p['date']}"
-        against = f"torch {p['torch']}, MONAI {p['monai']}"
-        axis.set_title(f"{result.benchmark}: {where}\n{against}", fontsize=9, loc="left")
-        _draw(axis, panel)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
-
-
-def _draw(axis: Axes, cases: Sequence[Case]) -> None:
-    position = 0
-    ticks = []
-    for case in cases:
-        first = position
-        for name in COLORS:
-            if name in case.rows:
-                time = case.rows[name].ms["both"]
-                # A case further down would repeat the legend's entry: matplotlib skips "_".
-                entry = f"_{name}" if case is not cases[0] else tables.label(case, name)
-                bar = axis.barh(position, time, color=COLORS[name], height=0.9, label=entry)
-                axis.bar_label(bar, [f" {tables.number(time)}"], fontsize=8)
-                position += 1
-        ticks.append((first + position - 1) / 2)
-        position += 1
-    axis.set_yticks(ticks, [tables.describe(case) for case in cases])
-    axis.invert_yaxis()
-    axis.set_xscale("log")
-    axis.margins(x=0.12)
-    axis.set_xlabel("forward + backward, ms (logarithmic; shorter is better)")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
-
-
 def _of(results: Sequence[Result], benchmark: str) -> Result:
     """Return the result of one benchmark, of the first machine."""
     found = next((result for result in results if result.benchmark == benchmark), None)
@@ -202,7 +138,6 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--machine", action="append", default=[], help="only this machine's")
     parser.add_argument("--publish", action="store_true", help="write the tables")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG)")
     parser.add_argument("--plot-lovasz", type=Path, metavar="FILE", help="write its plot (PNG)")
     options = parser.parse_args()
     results = load(options.results, options.machine)
@@ -211,11 +146,9 @@ def main() -> int:
         return 1
     if options.publish:
         publish(results)
-    if options.plot:
-        plot([r for r in results if lovasz_tables.block(r) is None], options.plot)
     if options.plot_lovasz:
         lovasz_tables.plot(_of(results, lovasz_tables.SCALING), options.plot_lovasz)
-    if not (options.publish or options.plot or options.plot_lovasz):
+    if not (options.publish or options.plot_lovasz):
         print(full(results))
     return 0
 

@@ -36,6 +36,24 @@ def print_scores(
             print(f"{name:<{width}}", *(f"{value:13.{digits}f}" for value in values))
 
 
+def print_share(title: str, impl: str, training: Training) -> None:
+    """Print what part of a training step the loss took.
+
+    The times of whole trainings, one after the other, differ by more than the losses do.
+
+    Args:
+        title: Name of the training.
+        impl: The implementation of its loss.
+        training: What came out.
+    """
+    steps = len(training.losses)
+    loss, step = (1000 * s / steps for s in (training.loss_seconds, training.seconds))
+    print(
+        f"{title}, impl={impl!r}: the loss took {loss:.1f} ms of a step's {step:.0f} ms "
+        f"({loss / step:.1%})"
+    )
+
+
 def print_costs(costs: dict[str, Cost], measured: str) -> None:
     """Print time and memory of every loss, and its time as a multiple of the first one's.
 

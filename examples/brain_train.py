@@ -59,11 +59,13 @@ class Training:
         network: The network with the moving average of its weights, in evaluation mode.
         losses: The loss of every step.
         seconds: How long it took.
+        loss_seconds: The part of it that the loss took, forward and backward, without the network.
     """
 
     network: UNet3d
     losses: list[float]
     seconds: float
+    loss_seconds: float
 
 
 def train(
@@ -89,14 +91,16 @@ def train(
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     assert isinstance(averaged.module, UNet3d)
     averaged.module.eval()
-    losses = []
+    losses, loss_seconds = [], 0.0
     start = time.perf_counter()
     with tqdm(range(recipe.steps), desc=title, unit="step", disable=None) as progress:
         for step in progress:
             images, labels = sample_batch(head, recipe.patch, recipe.batch, generator)
-            value = loss(network(images.to(recipe.device)), labels.to(recipe.device))
+            logits = network(images.to(recipe.device))
+            value, grad, seconds = timed(loss, logits.detach(), labels.to(recipe.device))
+            loss_seconds += seconds
             optimizer.zero_grad()
-            value.backward()
+            logits.backward(grad)
             optimizer.step()
             schedule.step()
             averaged.update_parameters(network)
@@ -106,7 +110,24 @@ def train(
                 pause = time.perf_counter()
                 observe(step + 1, pause - start, averaged.module)
                 start += time.perf_counter() - pause
-    return Training(averaged.module, losses, time.perf_counter() - start)
+    return Training(averaged.module, losses, time.perf_counter() - start, loss_seconds)
+
+
+def timed(loss: Loss, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the loss, its gradient, and the seconds that both took on their own."""
+    logits.requires_grad_()
+    wait(logits.device)
+    start = time.perf_counter()
+    value = loss(logits, labels)
+    (grad,) = torch.autograd.grad(value, logits)
+    wait(logits.device)
+    return value.detach(), grad, time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    """Wait for what a GPU still computes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ step() { echo "== $* ($(date +%T))"; }
 
 step build
 SEGLOSS_BUILD=require SEGLOSS_CUDA=1 "$python" setup.py --quiet build_ext --inplace
-"$python" -m segloss_fast | tee "$out/backends.txt"
+"$python" -m segloss_fast -v | tee "$out/backends.txt"
 for impl in native triton; do
   grep -Eq "cuda +$impl +yes" "$out/backends.txt" || { echo "no $impl kernels on this GPU"; exit 1; }
 done

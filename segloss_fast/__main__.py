@@ -1,34 +1,76 @@
-"""``python -m segloss_fast``: what runs here, and why the rest does not."""
+"""``python -m segloss_fast``: what runs here, and why the rest does not.
+
+The first lines are the verdict; ``-v`` adds how the native libraries were built, and a line for
+each implementation of each operator.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import platform
+import sys
+from collections.abc import Iterator
 
 import torch
 
 from segloss_fast import __version__, backends
-from segloss_fast._native import _C
+from segloss_fast._install import details, why_pure
+from segloss_fast._native import _C, CUDA_MISSING, TRITON_MISSING
+
+NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline instructions"}
+
+
+def verdict() -> Iterator[str]:
+    """Yield a line for the CPU and one for the GPU."""
+    if _C is None:
+        yield f"CPU: plain PyTorch, because {why_pure()}"
+    else:
+        yield f"CPU: all operators in C++ ({NAMES.get(_C.cpu_capability(), _C.cpu_capability())})"
+    if not torch.cuda.is_available():
+        yield "GPU: none, torch sees no CUDA device"
+        return
+    name = torch.cuda.get_device_name()
+    kinds = [
+        kind for kind, why in (("CUDA C++", CUDA_MISSING), ("Triton", TRITON_MISSING)) if not why
+    ]
+    missing = "; ".join(why for why in (CUDA_MISSING, TRITON_MISSING) if why)
+    runs = " and ".join(kinds) or "plain PyTorch"
+    yield f"GPU: {runs} on {name}" + (f" ({missing})" if missing else "")
+
+
+def rows() -> Iterator[str]:
+    """Yield versions, the build, and a line per implementation."""
+    python = platform.python_version()
+    yield f"segloss_fast {__version__}, torch {torch.__version__}, Python {python}"
+    if _C is not None:
+        build = _C.build_info()
+        cuda = ", ".join(build["cuda_architectures"]) or "none"
+        compiler, abi = build["compiler"], build["abi_target"]
+        yield f"native module: {compiler}, LibTorch ABI {abi}, CUDA architectures: {cuda}"
+        yield f"  flags: {build['flags']}"
+    elif (said := details()) is not None:
+        yield f"native module: none: {said}"
+    for row in backends():
+        mark = "yes" if row.available else "no "
+        yield f"{row.primitive:18} {row.device:5} {row.impl:10} {mark}  {row.detail}"
 
 
 def main() -> None:
-    """Print versions, the build, and a line per implementation."""
-    print(
-        f"segloss_fast {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    """Print the verdict, and with ``-v`` the rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m segloss_fast", description="What of segloss_fast runs here, and why."
     )
-    if _C is None:
-        print("native module: not built")
-    else:
-        build = _C.build_info()
-        cuda = ", ".join(build["cuda_architectures"]) or "none"
-        print(
-            f"native module: {build['compiler']}, LibTorch ABI {build['abi_target']}, "
-            f"CUDA architectures: {cuda}\n  flags: {build['flags']}"
-        )
-    for backend in backends():
-        mark = "yes" if backend.available else "no "
-        print(
-            f"{backend.primitive:18} {backend.device:5} {backend.impl:10} {mark}  {backend.detail}"
-        )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="a line for each implementation too"
+    )
+    options = parser.parse_args()
+    try:
+        for line in (*verdict(), *(rows() if options.verbose else ())):
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of a reader that has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,14 @@ def check_input(input: object) -> None:
         raise ValueError(f"input must have at least one class, got shape {list(input.shape)}")
 
 
+def as_weight(voxel_weight: Any) -> Any:  # noqa: ANN401
+    """Return voxel weights of truth values or integers as floating-point ones of the same value."""
+    if not isinstance(voxel_weight, Tensor) or voxel_weight.dtype not in INTEGER:
+        return voxel_weight
+    wide = voxel_weight.dtype in (torch.int32, torch.int64)
+    return voxel_weight.to(torch.float64 if wide else torch.float32)
+
+
 def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raise ValueError unless ``tensor`` lies on the input's device."""
     if tensor.device != input.device:
@@ -80,8 +89,13 @@ def check_labels(invalid: Tensor, classes: int) -> None:
     if count:
         raise ValueError(
             f"target must hold class indices in [0, {classes}) or ignore_index, "
-            f"got {count:.0f} other values, the first of which is {first:g}"
+            f"got {count:.0f} other values, the first of which is {exactly(first)}"
         )
+
+
+def exactly(value: float) -> str:
+    """Return a number as people write it: all digits of an integer."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value!r}"
 
 
 def check_number(

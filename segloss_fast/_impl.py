@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
+
+from segloss_fast._install import warn_once
+from segloss_fast._native import _C
+
+T = TypeVar("T")
 
 IMPLS = ("auto", "reference", "native", "triton")
 
 _default = "auto"
 _debug = False
+
+
+class _Setting(Generic[T]):
+    """A setting of the process, and the ``with`` blocks that change it, of all threads.
+
+    The last block entered that has not been left decides, so that the blocks of two threads, left
+    in any order, leave behind what was there before. What decides is copied into a global variable
+    of this module, which is all that a call of a loss, and a graph of torch.compile, looks at.
+    """
+
+    def __init__(self, variable: str) -> None:
+        self.variable = variable
+        self.base: T = globals()[variable]
+        self.blocks: list[tuple[object, T]] = []
+        self.lock = threading.Lock()
+
+    def set(self, value: T) -> None:
+        with self.lock:
+            self.base = value
+            self._publish()
+
+    def enter(self, block: object, value: T) -> None:
+        with self.lock:
+            self.blocks.append((block, value))
+            self._publish()
+
+    def leave(self, block: object) -> None:
+        with self.lock:
+            # The innermost of the same object, which may have been entered again inside.
+            place = max(i for i, (entered, _) in enumerate(self.blocks) if entered is block)
+            del self.blocks[place]
+            self._publish()
+
+    def _publish(self) -> None:
+        globals()[self.variable] = self.blocks[-1][1] if self.blocks else self.base
+
+
+_impls: _Setting[str] = _Setting("_default")
+_debugs: _Setting[bool] = _Setting("_debug")
 
 
 def check_impl(impl: object) -> None:
@@ -24,20 +71,29 @@ def check_impl(impl: object) -> None:
 def set_impl(impl: str) -> None:
     """Set what ``impl="auto"`` means from now on, in the whole process.
 
+    >>> segloss_fast.set_impl("auto")
+
     Args:
         impl: ``"auto"`` (the fastest that this install has for the tensors at hand),
             ``"reference"``, ``"native"`` or ``"triton"``.
 
+    Inside a :class:`use_impl` block it takes effect when the block is left.
+
     Raises:
         ValueError: If ``impl`` is none of these.
     """
-    global _default
     check_impl(impl)
-    _default = impl
+    _impls.set(impl)
 
 
 class use_impl:  # reads as a function: with use_impl("reference"):
     """Set what ``impl="auto"`` means for a ``with`` block, in the whole process.
+
+    >>> with segloss_fast.use_impl("reference"):
+    ...     segloss_fast.DiceLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4))
+    tensor(0.6667)
+
+    Of blocks that overlap in several threads, the last that was entered decides.
 
     Args:
         impl: As in :func:`set_impl`.
@@ -49,11 +105,9 @@ class use_impl:  # reads as a function: with use_impl("reference"):
     def __init__(self, impl: str) -> None:
         check_impl(impl)
         self.impl = impl
-        self._outer: list[str] = []  # a stack: the same object may be entered again inside
 
     def __enter__(self) -> None:
-        self._outer.append(_default)
-        set_impl(self.impl)
+        _impls.enter(self, self.impl)
 
     def __exit__(
         self,
@@ -61,7 +115,7 @@ class use_impl:  # reads as a function: with use_impl("reference"):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        set_impl(self._outer.pop())
+        _impls.leave(self)
 
 
 class debug:  # called as a function, or used as: with debug(True):
@@ -75,12 +129,15 @@ class debug:  # called as a function, or used as: with debug(True):
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        global _debug
-        self._outer = _debug
-        _debug = bool(enabled)
+        self._enabled = bool(enabled)
+        self._before: bool | None = _debugs.base
+        _debugs.set(self._enabled)
 
     def __enter__(self) -> None:
-        pass
+        if self._before is not None and _debugs.base == self._enabled:
+            _debugs.set(self._before)  # for the block, not from now on
+        self._before = None
+        _debugs.enter(self, self._enabled)
 
     def __exit__(
         self,
@@ -88,8 +145,7 @@ class debug:  # called as a function, or used as: with debug(True):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        global _debug
-        _debug = self._outer
+        _debugs.leave(self)
 
 
 def debug_enabled() -> bool:
@@ -102,13 +158,20 @@ def transforms_active() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-def resolve(impl: str, candidates: tuple[str, ...], why_not: Callable[[str], str | None]) -> str:
+def resolve(
+    impl: str,
+    candidates: tuple[str, ...],
+    why_not: Callable[[str], str | None],
+    input: Tensor | None = None,
+) -> str:
     """Return the implementation to run.
 
     Args:
         impl: What the caller asked for.
         candidates: Kernels in order of preference for ``"auto"``.
         why_not: Returns the reason why a kernel cannot serve this call, None where it can.
+        input: What the user passed in, of which size and device say whether to warn that plain
+            PyTorch computes a large loss.
 
     Returns:
         ``"reference"`` or one of ``candidates``.
@@ -120,10 +183,18 @@ def resolve(impl: str, candidates: tuple[str, ...], why_not: Callable[[str], str
     check_impl(impl)
     impl = _default if impl == "auto" else impl
     if impl == "auto":
-        return next((name for name in candidates if why_not(name) is None), "reference")
+        impl = next((name for name in candidates if why_not(name) is None), "reference")
+        if impl == "reference" and input is not None:
+            _warn_if_pure(input)
+        return impl
     if impl == "reference":
         return impl
     reason = why_not(impl)
     if reason is not None:
         raise RuntimeError(f"impl={impl!r} is not available here: {reason}")
     return impl
+
+
+def _warn_if_pure(input: Tensor) -> None:
+    if _C is None and not torch.compiler.is_compiling() and input.device.type == "cpu":
+        warn_once(input.numel())

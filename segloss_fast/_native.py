@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import torch
 
+from segloss_fast._install import why_pure
 from segloss_fast._version import __version__
 
 
@@ -89,7 +90,8 @@ _CAPABILITY_NEEDED = (8, 0)  # for products of bfloat16
 def _find_triton() -> str | None:
     """Return why Triton cannot be used, None where it can."""
     needed = ".".join(map(str, _TRITON_NEEDED))
-    if find_spec("triton") is None:
+    spec = find_spec("triton")
+    if spec is None or spec.origin is None:  # none: a folder that only has the name
         return f"Triton is not installed (pip install 'triton>={needed}')"
     try:
         found = version("triton")
@@ -114,10 +116,7 @@ def why_no_native(primitive: str, device: torch.device, on_cuda: bool = True) ->
     if device.type == "cpu":
         if _C is not None:
             return None
-        return (
-            "the native module was not built; install a C++ compiler and reinstall with "
-            "SEGLOSS_BUILD=require to see why"
-        )
+        return f"there are no native kernels, because {why_pure()}"
     if device.type == "cuda" and on_cuda:
         return CUDA_MISSING
     return f"{primitive} has no native kernels for {device.type} tensors"
@@ -134,7 +133,6 @@ def why_no_triton(primitive: str, device: torch.device) -> str | None:
     return _why_no_gpu(device.index) if device.type == "cuda" else None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_no_gpu(index: int | None) -> str | None:
     """Return why Triton kernels do not run on this GPU, None where they may, or there is none."""
     if torch.version.hip is not None:
@@ -144,6 +142,11 @@ def _why_no_gpu(index: int | None) -> str | None:
         return None
     needed, found = (f"{major}.{minor}" for major, minor in (_CAPABILITY_NEEDED, capability))
     return f"the Triton kernels need compute capability {needed}, this GPU has {found}"
+
+
+# What torch.compiler.assume_constant_result sets; calling it imports torch._dynamo, which costs
+# every process that imports this package a second and 145 MiB.
+_why_no_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache  # every call of a loss asks

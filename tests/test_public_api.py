@@ -42,7 +42,7 @@ def test_backends_say_what_runs_and_why_the_rest_does_not() -> None:
 @begins_in("test")
 def test_the_command_prints_every_backend() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "segloss_fast"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "segloss_fast", "-v"], capture_output=True, text=True, check=True
     )
     assert f"segloss_fast {segloss_fast.__version__}" in run.stdout
     for backend in segloss_fast.backends():

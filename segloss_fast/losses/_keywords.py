@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
@@ -21,10 +21,14 @@ from segloss_fast._sync import check_sync
 from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch.distributed import ProcessGroup
 
+    Weights = Tensor | Sequence[float] | NDArray[Any]
+else:
+    Weights = Tensor | Sequence[float]
+
 REDUCTIONS = ("mean", "sum", "none")
-Weights = Tensor | Sequence[float]
 Spacing = float | Iterable[float]
 
 
@@ -107,6 +111,10 @@ class Region(Ratio):
         check_number("smooth_nr", self.smooth_nr, minimum=0)
 
 
+# By the name that the annotations of ``**keywords`` give them.
+RECORDS: dict[str, type] = {"Voxel": Voxel, "Ratio": Ratio, "Region": Region}
+
+
 def check_weights(name: str, weights: object) -> None:
     """Raise unless ``weights`` is None, a row of numbers, or a tensor of one dimension."""
     if isinstance(weights, Tensor):
@@ -124,6 +132,8 @@ def check_spacing(spacing: object) -> float | tuple[float, ...] | None:
 
     Whether there is one per axis shows when the volume comes.
     """
+    if isinstance(spacing, Tensor):
+        spacing = spacing.tolist()
     if spacing is None or isinstance(spacing, (int, float)):
         return None if spacing is None else _spacing(spacing)
     if isinstance(spacing, str) or not isinstance(spacing, Iterable):

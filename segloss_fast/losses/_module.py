@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from segloss_fast.losses._declare import plain, signature_of, unknown
 from segloss_fast.ops.region_sums.reference import row_dtype
 
 WEIGHTS = ("class_weight", "pos_weight", "alpha", "distance_matrix")
+# Where the losses of MONAI, torch and segmentation-models-pytorch keep theirs in a state dict.
+PEERS_WEIGHTS = (
+    "class_weight",
+    "weight",
+    "pos_weight",
+    "dice.class_weight",
+    "cross_entropy.weight",
+    "binary_cross_entropy.pos_weight",
+)
+
+
+class Option:
+    """A keyword of a loss as an attribute of its modules: read, and set with all checks."""
+
+    def __init__(self, name: str, default: object) -> None:
+        self.name = name
+        self.default = default
+
+    def __get__(self, loss: Loss | None, owner: type) -> Any:  # noqa: ANN401
+        if loss is None:
+            return self
+        found = loss._buffers.get(self.name)
+        return loss._keywords.get(self.name, self.default) if found is None else found
+
+    def __set__(self, loss: Loss, value: object) -> None:
+        loss._set_option(self.name, value)
 
 
 class Loss(nn.Module):
     """Calls a functional loss with fixed keywords.
 
-    Weights per class become buffers, which follow ``.to(device)`` but keep their precision,
-    whatever ``.half()`` does to the model around them. They are not part of the state dict: the
-    constructor's arguments say them.
+    Every keyword can be read as an attribute, and set: the constructor's checks run again, and the
+    next call has the new value. Weights per class are buffers, which follow ``.to(device)`` but
+    keep their precision, whatever ``.half()`` does to the model around them. They are not part of
+    the state dict: the constructor's arguments say them.
 
     Attributes:
         shares_sums: Whether the function's keywords are those of Voxel, through which deep
@@ -26,26 +57,86 @@ class Loss(nn.Module):
     """
 
     shares_sums: ClassVar[bool] = True
+    _declared: ClassVar[Callable[..., Loss]]
+
+    def __init_subclass__(cls) -> None:
+        """Declare the keywords of a class of this package: its signature, attributes, errors."""
+        super().__init_subclass__()
+        if not cls.__module__.startswith(__package__ or "") or "__init__" not in vars(cls):
+            return
+        initialise: Any = cls.__init__
+        signature = signature_of(initialise)
+        keywords = {n: p for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        cls._declared = cls
+        for name, parameter in keywords.items():
+            setattr(cls, name, Option(name, parameter.default))
+
+        @functools.wraps(initialise)
+        def checked(self: Loss, *arguments: object, **given: object) -> None:
+            for name in given:
+                if name not in keywords:
+                    raise unknown(cls.__name__, name, keywords)
+            initialise(self, *arguments, **{name: plain(value) for name, value in given.items()})
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        cls.__init__ = checked  # type: ignore[method-assign]
 
     def __init__(self, function: Callable[..., Tensor], **keywords: object) -> None:
         super().__init__()
         self._function = function
         self._keywords: dict[str, object] = {}
-        self._weights: dict[str, Tensor] = {}
         for name, value in keywords.items():
             if name in WEIGHTS and value is not None and not isinstance(value, (int, float)):
-                self._weights[name] = torch.as_tensor(value, dtype=torch.float64, device="cpu")
                 device = value.device if isinstance(value, Tensor) else torch.device("cpu")
-                exact = self._weights[name].to(device, row_dtype(device))
-                self.register_buffer(name, exact, persistent=False)
+                exact = torch.as_tensor(value, dtype=row_dtype(device), device=device)
+                # register_buffer refuses the name of an attribute, which an Option is.
+                self._buffers[name] = exact.detach().clone()
+                self._non_persistent_buffers_set.add(name)
             else:
                 self._keywords[name] = value
 
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Set an attribute; a keyword by its Option, where a module would set a buffer."""
+        if isinstance(inspect.getattr_static(type(self), name, None), Option):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _set_option(self, name: str, value: object) -> None:
+        """Take the keywords of a new module, which checks them all."""
+        old = self._buffers.get(name)
+        fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
+        self._keywords = fresh._keywords
+        self._buffers = fresh._buffers
+        self._non_persistent_buffers_set = fresh._non_persistent_buffers_set
+        new = self._buffers.get(name)
+        if old is not None and new is not None and not isinstance(value, Tensor):
+            self._buffers[name] = new.to(old.device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
-        for name, exact in self._weights.items():
-            device = fn(exact.float()).device  # float32 exists everywhere
-            setattr(self, name, exact.to(device, row_dtype(device)))
+        for name, exact in self._buffers.items():
+            if exact is not None:
+                device = fn(exact.float()).device  # float32 exists everywhere
+                self._buffers[name] = exact.to(device, row_dtype(device))
         return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        *others: Any,  # noqa: ANN401
+    ) -> None:
+        """Leave out the weights of the loss that was here when the checkpoint was written."""
+        old = [prefix + name for name in PEERS_WEIGHTS if prefix + name in state_dict]
+        for key in old:
+            del state_dict[key]
+        if old:
+            warnings.warn(
+                f"the checkpoint's {', '.join(old)} are not loaded: {type(self).__name__} has the "
+                "weights that its constructor got",
+                stacklevel=2,
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, input: Tensor, target: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
         """Return the loss.

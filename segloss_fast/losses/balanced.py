@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, divide, evaluate, reduce_region, reduce_voxel
@@ -28,6 +29,7 @@ def _binary_part(keywords: Voxel, beta: Beta, factor: float = 1.0) -> Part:
     return Part(("nll", "nll_neg", "target", "weight"), value, factor)
 
 
+@loss_function
 def balanced_cross_entropy_loss(
     input: Tensor,
     target: Tensor,
@@ -42,6 +44,10 @@ def balanced_cross_entropy_loss(
 
 class BalancedCrossEntropyLoss(Loss):
     """Class-balanced binary cross-entropy, the mean over voxels and classes.
+
+    >>> loss = segloss_fast.BalancedCrossEntropyLoss(activation="sigmoid")
+    >>> loss(torch.zeros(1, 1, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.2599)
 
     ``-beta t log p - (1 - beta) (1 - t) log(1 - p)`` with beta = 1 - target / N, the share of the
     voxels that are not the class's, per item (of the batch with ``batch=True``) and class. Meant
@@ -61,6 +67,7 @@ class BalancedCrossEntropyLoss(Loss):
         super().__init__(balanced_cross_entropy_loss, **keywords)
 
 
+@loss_function
 def combo_loss(
     input: Tensor,
     target: Tensor,
@@ -91,6 +98,10 @@ def _check_combo(alpha: float, beta: float) -> None:
 
 class ComboLoss(Loss):
     """``alpha * binary cross-entropy - (1 - alpha) * Dice``, in one pass.
+
+    >>> loss = segloss_fast.ComboLoss(activation="sigmoid", beta=0.7)
+    >>> loss(torch.zeros(1, 1, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(-0.0280)
 
     The cross-entropy is the mean over voxels and classes of
     ``-beta t log p - (1 - beta) (1 - t) log(1 - p)``, Dice that of :class:`DiceLoss`, whose

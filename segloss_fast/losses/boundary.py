@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from segloss_fast import _check
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss
 from segloss_fast.losses._reduce import Part, check_classes, evaluate, reduce_mean
@@ -17,6 +18,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
 
 
+@loss_function
 def hausdorff_dt_loss(
     input: Tensor,
     target: Tensor,
@@ -37,6 +39,10 @@ def hausdorff_dt_loss(
 
 class HausdorffDTLoss(FieldLoss):
     """Hausdorff loss by distance transforms, the mean over voxels of ``(p-t)^2 (d_p^a + d_t^a)``.
+
+    >>> loss = segloss_fast.HausdorffDTLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(1.3825)
 
     Per item and class, with a = ``alpha``; d_p and d_t are the distances of the voxel to the
     boundary of the predicted mask (p > 0.5) and of the target's (t > 0.5): inside and outside
@@ -71,6 +77,7 @@ class HausdorffDTLoss(FieldLoss):
         super().__init__(hausdorff_dt_loss, alpha=alpha, spacing=check_spacing(spacing), **keywords)
 
 
+@loss_function
 def log_hausdorff_dt_loss(
     input: Tensor,
     target: Tensor,
@@ -91,6 +98,10 @@ def log_hausdorff_dt_loss(
 
 class LogHausdorffDTLoss(FieldLoss):
     """``log(1 + HausdorffDTLoss)``, of the value that the reduction returns, as MONAI's.
+
+    >>> loss = segloss_fast.LogHausdorffDTLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.8682)
 
     Args:
         alpha: As in :class:`HausdorffDTLoss`.
@@ -118,6 +129,7 @@ class LogHausdorffDTLoss(FieldLoss):
         )
 
 
+@loss_function
 def boundary_loss(
     input: Tensor,
     target: Tensor,
@@ -141,6 +153,10 @@ def boundary_loss(
 
 class BoundaryLoss(FieldLoss):
     """Boundary loss, the mean over voxels of ``p phi`` per item and class.
+
+    >>> loss = segloss_fast.BoundaryLoss(activation="sigmoid")
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.2500)
 
     phi is the signed distance to the boundary of the class: positive outside, ``-(distance - w)``
     inside, w the smallest spacing (1 without one); 0 without a boundary. The loss is negative for a

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss, Loss
 from segloss_fast.losses._reduce import evaluate
@@ -14,6 +15,7 @@ from segloss_fast.losses.distribution import cross_entropy_part, is_categorical
 from segloss_fast.losses.fields import distances, own_class, penalty_map
 
 
+@loss_function
 def distance_penalized_ce_loss(
     input: Tensor,
     target: Tensor,
@@ -42,6 +44,10 @@ def distance_penalized_ce_loss(
 class DistancePenalizedCELoss(FieldLoss):
     """Distance-penalised cross-entropy, the mean over voxels of ``(1 + phi_y) nll``.
 
+    >>> loss = segloss_fast.DistancePenalizedCELoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.8664)
+
     phi_c = 1 - d / max d with d the distance to the boundary of class c, the largest taken
     separately over the inside and the outside of the class; y is the voxel's class. phi is largest
     at the boundary, 0 farthest from it, and 0 for a class without one. With activation "sigmoid"
@@ -68,6 +74,7 @@ class DistancePenalizedCELoss(FieldLoss):
         super().__init__(distance_penalized_ce_loss, spacing=check_spacing(spacing), **keywords)
 
 
+@loss_function
 def shape_aware_loss(
     input: Tensor,
     target: Tensor,
@@ -98,6 +105,10 @@ def shape_aware_loss(
 
 class ShapeAwareLoss(Loss):
     """Shape-aware cross-entropy, the mean over voxels of ``(1 + E) nll``.
+
+    >>> loss = segloss_fast.ShapeAwareLoss()
+    >>> loss(torch.eye(2)[None], torch.tensor([[1, 0]]))
+    tensor(2.6265)
 
     E is the distance of the voxel to the boundary of its target class where the largest probability
     is another class's, and 0 elsewhere. With ``activation="sigmoid"`` every class has its own E,

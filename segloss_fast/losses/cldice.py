@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
-from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel
+from segloss_fast.losses._declare import loss_function
+from segloss_fast.losses._keywords import RECORDS, Region, RegionKeywords, Voxel
 from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, divide, finish, ratio
@@ -22,16 +25,32 @@ EPSILON = 1e-4  # of the harmonic mean, as MONAI's
 ROWS = ("precise", "predicted", "sensitive", "true", "present", "counted")
 
 
+class SkeletonKeywords(RegionKeywords, total=False):
+    """Those of region losses, with other defaults."""
+
+
+@dataclass(frozen=True)
+class Skeleton(Region):
+    """Checked SkeletonKeywords."""
+
+    smooth_dr: float = 1.0
+    smooth_nr: float = 1.0
+
+
+RECORDS["Skeleton"] = Skeleton
+
+
+@loss_function
 def soft_cl_dice_loss(
     input: Tensor,
     target: Tensor,
     voxel_weight: Tensor | None = None,
     *,
     iterations: int = 3,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[SkeletonKeywords],
 ) -> Tensor:
     """Functional form of :class:`SoftClDiceLoss`."""
-    checked = _region(keywords)
+    checked = Skeleton(**keywords)
     _check_iterations(iterations)
     sums = _skeleton_sums(input, target, voxel_weight, iterations, checked)
     # Its one row per item has no background to leave out.
@@ -40,6 +59,10 @@ def soft_cl_dice_loss(
 
 class SoftClDiceLoss(Loss):
     """Soft centreline Dice, for tubular structures: vessels, airways, neurites.
+
+    >>> loss = segloss_fast.SoftClDiceLoss(activation="sigmoid", iterations=1)
+    >>> loss(torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None])
+    tensor(0.2500)
 
     ``1 - 2 P S / (P + S + 1e-4)`` per item, with s_p and s_t the soft skeletons of prediction and
     target (formula: :mod:`segloss_fast.ops.soft_skeleton`), P = ``(sum s_p t + smooth_nr) /
@@ -67,12 +90,13 @@ class SoftClDiceLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(self, *, iterations: int = 3, **keywords: Unpack[RegionKeywords]) -> None:
-        _region(keywords)
+    def __init__(self, *, iterations: int = 3, **keywords: Unpack[SkeletonKeywords]) -> None:
+        Skeleton(**keywords)
         _check_iterations(iterations)
         super().__init__(soft_cl_dice_loss, iterations=iterations, **keywords)
 
 
+@loss_function
 def soft_dice_cl_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -80,10 +104,10 @@ def soft_dice_cl_dice_loss(
     *,
     alpha: float = 0.5,
     iterations: int = 3,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[SkeletonKeywords],
 ) -> Tensor:
     """Functional form of :class:`SoftDiceClDiceLoss`."""
-    checked = _region(keywords)
+    checked = Skeleton(**keywords)
     _check_iterations(iterations)
     check_number("alpha", alpha, minimum=0, maximum=1)
     skeletons = _skeleton_sums(input, target, voxel_weight, iterations, checked)
@@ -107,6 +131,10 @@ def soft_dice_cl_dice_loss(
 class SoftDiceClDiceLoss(Loss):
     """``(1 - alpha) * DiceLoss + alpha * SoftClDiceLoss``, both with the same smoothing.
 
+    >>> loss = segloss_fast.SoftDiceClDiceLoss(activation="sigmoid", iterations=1)
+    >>> loss(torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None])
+    tensor(0.4327)
+
     Equal to MONAI's of the same name for the reductions "mean" and "sum". The rows of "none" are
     those of Dice, ``[B, C']``, each with the clDice of its item. Source: Shit et al. 2021,
     https://arxiv.org/abs/2003.07311.
@@ -123,16 +151,12 @@ class SoftDiceClDiceLoss(Loss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.5, iterations: int = 3, **keywords: Unpack[RegionKeywords]
+        self, *, alpha: float = 0.5, iterations: int = 3, **keywords: Unpack[SkeletonKeywords]
     ) -> None:
-        _region(keywords)
+        Skeleton(**keywords)
         _check_iterations(iterations)
         check_number("alpha", alpha, minimum=0, maximum=1)
         super().__init__(soft_dice_cl_dice_loss, alpha=alpha, iterations=iterations, **keywords)
-
-
-def _region(keywords: RegionKeywords) -> Region:
-    return Region(**{"smooth_nr": 1.0, "smooth_dr": 1.0, **keywords})  # type: ignore[arg-type]
 
 
 def _check_iterations(iterations: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_factors, evaluate
@@ -22,6 +23,7 @@ from segloss_fast.losses.region import dice_part, needs_counts
 from segloss_fast.ops.region_sums import ACTIVATIONS
 
 
+@loss_function
 def dice_ce_loss(
     input: Tensor,
     target: Tensor,
@@ -59,6 +61,10 @@ def dice_ce_loss(
 
 class DiceCELoss(Loss):
     """``lambda_dice * DiceLoss + lambda_ce * CrossEntropyLoss``, in one pass.
+
+    >>> loss = segloss_fast.DiceCELoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(1.3598)
 
     As in MONAI and nnU-Net, ``include_background=False`` leaves the background out of Dice only;
     the row of the background is then cross-entropy alone.
@@ -104,6 +110,7 @@ class DiceCELoss(Loss):
         )
 
 
+@loss_function
 def dice_focal_loss(
     input: Tensor,
     target: Tensor,
@@ -142,6 +149,10 @@ def dice_focal_loss(
 
 class DiceFocalLoss(Loss):
     """``lambda_dice * DiceLoss + lambda_focal * FocalLoss``, in one pass.
+
+    >>> loss = segloss_fast.DiceFocalLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.8400)
 
     MONAI's DiceFocalLoss(softmax=True) is this with ``ce_activation="sigmoid"``. As there,
     ``include_background=False`` leaves the background out of both parts.

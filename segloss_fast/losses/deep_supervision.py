@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import check_input, check_number
+from segloss_fast.losses._declare import plain
 from segloss_fast.losses._module import Loss
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
+
+if TYPE_CHECKING:
+    from segloss_fast.losses._keywords import Weights
 
 Levels = Tensor | Sequence[Tensor]
 
@@ -21,11 +26,11 @@ def deep_supervision_loss(
     voxel_weights: Levels | None = None,
     *,
     loss: Loss,
-    weights: Sequence[float] | None = None,
+    weights: Weights | None = None,
 ) -> Tensor:
     """Functional form of :class:`DeepSupervisionLoss`."""
-    _check_options(loss, weights)
-    levels = _Levels(inputs, targets, voxel_weights, weights)
+    _check_loss(loss)
+    levels = _Levels(inputs, targets, voxel_weights, _check_level_weights(weights))
     values = [
         weight
         * loss.call(
@@ -42,17 +47,25 @@ def deep_supervision_loss(
     return total
 
 
-def _check_options(loss: object, weights: object) -> None:
+def _check_loss(loss: object) -> None:
     if not isinstance(loss, Loss):
         raise TypeError(f"loss must be a loss of segloss_fast, got {type(loss).__name__}")
+
+
+def _check_level_weights(weights: object) -> tuple[float, ...] | None:
+    """Return the weights as Python's numbers; raise unless they are finite and not all 0."""
+    if isinstance(weights, Tensor):
+        weights = weights.tolist()
+    weights = plain(weights)
     if weights is None:
-        return
+        return None
     if isinstance(weights, str) or not isinstance(weights, Sequence):
         raise TypeError(f"weights must hold a number per level, got {type(weights).__name__}")
     for weight in weights:
         check_number("weights", weight)
     if not any(weights):
         raise ValueError(f"weights must not all be 0, got {list(weights)}")
+    return tuple(weights)
 
 
 class _Levels:
@@ -183,6 +196,10 @@ def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
 class DeepSupervisionLoss(nn.Module):
     """The weighted sum of a loss over levels of different size, as a decoder returns them.
 
+    >>> loss = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceLoss())
+    >>> loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], torch.zeros(1, 4, 4))
+    tensor(0.6667)
+
     ``forward(inputs, targets, voxel_weights=None)`` takes a list of ``[B, C, *S]``, the largest
     first, B and C the same; one tensor alone is one level. ``targets`` is one target, whose nearest
     voxels (to the centres, as MONAI's nearest-exact) are taken for smaller levels, or a list of one
@@ -202,11 +219,18 @@ class DeepSupervisionLoss(nn.Module):
         ValueError: If weights are not finite, or all 0.
     """
 
-    def __init__(self, loss: Loss, weights: Sequence[float] | None = None) -> None:
+    def __init__(self, loss: Loss, weights: Weights | None = None) -> None:
         super().__init__()
-        _check_options(loss, weights)
         self.loss = loss
-        self.weights = None if weights is None else tuple(weights)
+        self.weights = weights
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Set an attribute, the weights with the checks of the constructor."""
+        if name == "weights":
+            value = _check_level_weights(value)
+        elif name == "loss":
+            _check_loss(value)
+        super().__setattr__(name, value)
 
     def forward(
         self, inputs: Levels, targets: Levels, voxel_weights: Levels | None = None

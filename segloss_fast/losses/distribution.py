@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_input, check_number, check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, evaluate, reduce_voxel
@@ -69,6 +70,7 @@ def _weigh_positive(sums: RegionSums, pos_weight: Weights | None) -> Tensor:
     return weight * sums.nll + sums.nll_neg
 
 
+@loss_function
 def cross_entropy_loss(
     input: Tensor,
     target: Tensor,
@@ -88,6 +90,10 @@ def cross_entropy_loss(
 
 class CrossEntropyLoss(Loss):
     """Cross-entropy.
+
+    >>> loss = segloss_fast.CrossEntropyLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.6931)
 
     Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
     nll the sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
@@ -159,6 +165,7 @@ def check_focal(gamma: float, alpha: float | Weights | None) -> None:
         check_weights("alpha", alpha)
 
 
+@loss_function
 def focal_loss(
     input: Tensor,
     target: Tensor,
@@ -177,6 +184,10 @@ def focal_loss(
 
 class FocalLoss(Loss):
     """Focal loss: cross-entropy times (1 - p_t)^gamma, p_t the probability of what is true.
+
+    >>> loss = segloss_fast.FocalLoss(gamma=2.0)
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.1733)
 
     Softmax: the mean over voxels of ``-alpha_y (1 - p_y)^gamma log p_y``, y the voxel's class.
     Sigmoid: the mean over voxels and classes of ``-alpha t (1 - p)^gamma log p``

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_positive
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import (
@@ -25,6 +26,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.reference import LOG_MIN, power
 
 
+@loss_function
 def exp_log_loss(
     input: Tensor,
     target: Tensor,
@@ -67,6 +69,10 @@ def exp_log_loss(
 
 class ExpLogLoss(Loss):
     """Exponential logarithmic loss, in one pass.
+
+    >>> loss = segloss_fast.ExpLogLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.9832)
 
     ``w_dice mean_c (-ln D_c)^gamma + w_ce mean_v v_l (-ln p_l)^gamma``, D_c the Dice of item and
     class, l the voxel's class, v_c = sqrt(N / target_c) by the counts of the item (of the batch

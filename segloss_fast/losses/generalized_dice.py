@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_option
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_factors, class_weights, evaluate, ratio
@@ -59,6 +60,7 @@ def _class_factors(sums: RegionSums, keywords: Region, weighting: str) -> Tensor
     return factors if weight is None else factors * weight
 
 
+@loss_function
 def generalized_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -76,6 +78,10 @@ def generalized_dice_loss(
 
 class GeneralizedDiceLoss(Loss):
     """Generalised Dice loss: one ratio per item, whose sums weigh small classes more.
+
+    >>> loss = segloss_fast.GeneralizedDiceLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.6250)
 
     ``1 - (2 sum_c v_c tp_c + smooth_nr) / (sum_c v_c (pred_c + target_c) + smooth_dr)`` with
     v = 1 / target^2 (or 1 / target, or 1), times the class weight. An absent class has the largest
@@ -99,6 +105,7 @@ class GeneralizedDiceLoss(Loss):
         super().__init__(generalized_dice_loss, weighting=weighting, **keywords)
 
 
+@loss_function
 def generalized_dice_focal_loss(
     input: Tensor,
     target: Tensor,
@@ -136,6 +143,10 @@ def generalized_dice_focal_loss(
 
 class GeneralizedDiceFocalLoss(Loss):
     """``lambda_gdl * GeneralizedDiceLoss + lambda_focal * FocalLoss``, in one pass.
+
+    >>> loss = segloss_fast.GeneralizedDiceFocalLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.7983)
 
     MONAI's GeneralizedDiceFocalLoss(softmax=True) is this with ``ce_activation="sigmoid"``. As
     there, ``include_background=False`` leaves the background out of both parts. The rows of the

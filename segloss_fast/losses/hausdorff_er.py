@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from segloss_fast._check import can_hold, check_number, is_class
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
@@ -18,6 +19,7 @@ from segloss_fast.ops.region_sums import RegionSums, region_sums
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 
+@loss_function
 def hausdorff_er_loss(
     input: Tensor,
     target: Tensor,
@@ -48,6 +50,10 @@ def hausdorff_er_loss(
 
 class HausdorffERLoss(Loss):
     """Hausdorff loss by erosion, the mean over voxels of ``sum_i i^alpha e_i`` per item and class.
+
+    >>> loss = segloss_fast.HausdorffERLoss(activation="sigmoid", iterations=2)
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.2500)
 
     e_0 = (p - t)^2, and e_i follows from e_(i-1) by the mean over a voxel and its face neighbours
     (0 beyond the border), minus one half, cut off at 0, and stretched to [0, 1] per item and class

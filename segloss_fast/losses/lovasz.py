@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_ignore_index, check_number, check_option
 from segloss_fast._impl import check_impl
-from segloss_fast.losses._keywords import REDUCTIONS, Voxel, Weights, check_weights
+from segloss_fast.losses._declare import loss_function
+from segloss_fast.losses._keywords import RECORDS, REDUCTIONS, Voxel, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, reduce_voxel
 from segloss_fast.ops.lovasz import LovaszSums, lovasz
@@ -67,6 +68,9 @@ class Lovasz:
         check_method(self.method, self.sync)
         layout(self.bins)
         check_impl(self.impl)
+
+
+RECORDS["Lovasz"] = Lovasz
 
 
 def _check_classes(classes: object) -> None:
@@ -157,6 +161,7 @@ def _reduce(sums: LovaszSums, chosen: list[int], keywords: Lovasz) -> Tensor:
     return divide(weighted, weight.sum(1)).sum() / max(loss.shape[0], 1)
 
 
+@loss_function
 def lovasz_softmax_loss(
     input: Tensor,
     target: Tensor,
@@ -176,6 +181,10 @@ class _LovaszLoss(Loss):
 
 class LovaszSoftmaxLoss(_LovaszLoss):
     """Lovász-softmax: the Jaccard loss of each class, extended to the softmax, mean over classes.
+
+    >>> loss = segloss_fast.LovaszSoftmaxLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.5000)
 
     Per class the sum of ``abs(t - p) g``, g what each voxel adds to ``1 - intersection / union`` in
     the order of falling errors (:mod:`segloss_fast.ops.lovasz`). Values of a dense target count as
@@ -198,6 +207,7 @@ class LovaszSoftmaxLoss(_LovaszLoss):
         super().__init__(lovasz_softmax_loss, classes=classes, **keywords)
 
 
+@loss_function
 def lovasz_sigmoid_loss(
     input: Tensor,
     target: Tensor,
@@ -213,6 +223,10 @@ def lovasz_sigmoid_loss(
 
 class LovaszSigmoidLoss(_LovaszLoss):
     """Lovász loss of one or several sigmoids: multi-label, classes may overlap.
+
+    >>> loss = segloss_fast.LovaszSigmoidLoss()
+    >>> loss(torch.tensor([[[-2.0, 2.0, 2.0, -2.0]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.6269)
 
     Per class the sum of ``abs(t - p) g``, as in :class:`LovaszSoftmaxLoss`, with p the sigmoid of
     the class's logit. Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790.
@@ -233,6 +247,7 @@ class LovaszSigmoidLoss(_LovaszLoss):
         super().__init__(lovasz_sigmoid_loss, classes=classes, **keywords)
 
 
+@loss_function
 def lovasz_hinge_loss(
     input: Tensor,
     target: Tensor,
@@ -248,6 +263,10 @@ def lovasz_hinge_loss(
 
 class LovaszHingeLoss(_LovaszLoss):
     """Lovász hinge: the Jaccard loss extended to the margins of the logits.
+
+    >>> loss = segloss_fast.LovaszHingeLoss()
+    >>> loss(torch.tensor([[[-1.5, 1.5, 1.5, -1.5]]]), torch.tensor([[0, 0, 1, 1]]))
+    tensor(1.6667)
 
     Per class the sum of ``max(0, 1 - x (2 t - 1)) g``, as in :class:`LovaszSoftmaxLoss`, for binary
     problems (C = 1) and multi-label ones. Sources: Yu & Blaschko 2015,

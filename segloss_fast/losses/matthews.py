@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
 
 
+@loss_function
 def mcc_loss(
     input: Tensor,
     target: Tensor,
@@ -43,6 +45,10 @@ def _coefficient(sums: RegionSums, keywords: Region) -> Tensor:
 
 class MCCLoss(Loss):
     """One minus Matthews' correlation coefficient of the soft counts, per item and class.
+
+    >>> loss = segloss_fast.MCCLoss()
+    >>> loss(torch.eye(2)[None], torch.tensor([[0, 1]]))
+    tensor(0.5379)
 
     ``1 - (tp tn - fp fn + smooth_nr) / sqrt((tp+fp) (tp+fn) (tn+fp) (tn+fn) + smooth_dr)``, from 0
     to 2; 0 where fp = fn = 0, as for an empty class predicted empty; 1 where prediction or target

@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_input, check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Ratio, RatioKeywords, Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, divide, evaluate, ratio, reduce_region
@@ -45,6 +46,7 @@ def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0
     return Part(dice_terms(squared, counts), value, factor)
 
 
+@loss_function
 def dice_loss(
     input: Tensor,
     target: Tensor,
@@ -61,6 +63,10 @@ def dice_loss(
 
 class DiceLoss(Loss):
     """Soft Dice loss, ``1 - (2 tp + smooth_nr) / (pred + target + smooth_dr)`` per item and class.
+
+    >>> loss = segloss_fast.DiceLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.6667)
 
     tp sums p t, pred sums p and target sums t over the voxels (times the voxel weight).
     Sources: Milletari et al. 2016 (squared), https://arxiv.org/abs/1606.04797; Sudre et al. 2017,
@@ -81,6 +87,7 @@ class DiceLoss(Loss):
         super().__init__(dice_loss, squared=squared, **keywords)
 
 
+@loss_function
 def log_cosh_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -107,6 +114,10 @@ def log_cosh_dice_loss(
 class LogCoshDiceLoss(Loss):
     """``log cosh DiceLoss`` per item and class, before the reduction.
 
+    >>> loss = segloss_fast.LogCoshDiceLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.2442)
+
     Its gradient is tanh(Dice loss) times that of Dice, so it fades out as the prediction gets
     right. Source: Jadon 2020, https://arxiv.org/abs/2006.14822.
 
@@ -125,6 +136,7 @@ class LogCoshDiceLoss(Loss):
         super().__init__(log_cosh_dice_loss, squared=squared, **keywords)
 
 
+@loss_function
 def sensitivity_specificity_loss(
     input: Tensor,
     target: Tensor,
@@ -150,6 +162,10 @@ def sensitivity_specificity_loss(
 
 class SensitivitySpecificityLoss(Loss):
     """The mean squared error where the target is, and where it is not, weighed r to 1 - r.
+
+    >>> loss = segloss_fast.SensitivitySpecificityLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.1250)
 
     ``r sum t (p-t)^2 / (sum t + smooth_dr) + (1-r) sum (1-t) (p-t)^2 / (sum (1-t) + smooth_dr)``
     per item and class. An empty class predicted empty needs no smoothing here, so there is no

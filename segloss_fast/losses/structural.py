@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
 from segloss_fast._sync import largest_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
@@ -22,6 +23,7 @@ from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
 HARD = ("hard_nll", "hard")  # sums of e CE, and the number of voxels, where e is large
 
 
+@loss_function
 def structural_similarity_loss(
     input: Tensor,
     target: Tensor,
@@ -85,6 +87,10 @@ def structural_similarity_loss(
 
 class StructuralSimilarityLoss(Loss):
     """Correlation maximised structural similarity, ``lambda_ce CE + (1 - lambda_ce) structural``.
+
+    >>> loss = segloss_fast.StructuralSimilarityLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.3842)
 
     The structural part is the sum of ``e CE`` over hard voxels divided by their number, counted
     per class: a voxel is hard for a class where the error e of the structure around it exceeds

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_number
 from segloss_fast._sync import add_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_classes, class_weights, divide, evaluate
@@ -22,6 +23,7 @@ from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weig
 from segloss_fast.ops.region_sums.reference import row_dtype
 
 
+@loss_function
 def topk_loss(
     input: Tensor,
     target: Tensor,
@@ -107,6 +109,10 @@ def _reduce(sums: RegionSums, count: Tensor, keywords: Voxel, categorical: bool)
 class TopKLoss(Loss):
     """The mean of the largest ``k`` percent of the voxels' cross-entropies.
 
+    >>> loss = segloss_fast.TopKLoss(k=25)
+    >>> loss(torch.tensor([[[0.0, 0.0, 0.0, 2.0], [0.0] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+    tensor(2.1269)
+
     Of the voxels of the whole batch that count, at least one; those that are equal to the last one
     share what is left of the ``k`` percent, so that the order of the voxels does not matter.
     Softmax: a voxel's cross-entropy is ``-v_y w log p_y``, y its class, v the class weights, w the
@@ -132,6 +138,7 @@ class TopKLoss(Loss):
         super().__init__(topk_loss, k=k, **keywords)
 
 
+@loss_function
 def dice_topk_loss(
     input: Tensor,
     target: Tensor,
@@ -167,6 +174,10 @@ def _check_dice_topk(k: float, lambda_dice: float, lambda_topk: float) -> None:
 
 class DiceTopKLoss(Loss):
     """``lambda_dice * DiceLoss + lambda_topk * TopKLoss``.
+
+    >>> loss = segloss_fast.DiceTopKLoss(k=25)
+    >>> loss(torch.tensor([[[0.0, 0.0, 0.0, 2.0], [0.0] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+    tensor(2.8026)
 
     As in nnU-Net, ``include_background=False`` leaves the background out of Dice only.
 

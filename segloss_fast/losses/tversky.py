@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_positive
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
@@ -24,6 +25,7 @@ def tversky_index(
     return ratio(tp, size, keywords.smooth_nr, keywords.smooth_dr)
 
 
+@loss_function
 def jaccard_loss(
     input: Tensor,
     target: Tensor,
@@ -36,6 +38,10 @@ def jaccard_loss(
 
 class JaccardLoss(Loss):
     """Soft Jaccard (IoU) loss, ``1 - (tp + smooth_nr) / (pred + target - tp + smooth_dr)``.
+
+    >>> loss = segloss_fast.JaccardLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7500)
 
     Source: Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22.
 
@@ -52,6 +58,7 @@ class JaccardLoss(Loss):
         super().__init__(jaccard_loss, **keywords)
 
 
+@loss_function
 def tversky_loss(
     input: Tensor,
     target: Tensor,
@@ -82,6 +89,10 @@ def _check_tversky(alpha: float, beta: float) -> None:
 class TverskyLoss(Loss):
     """Tversky loss, ``1 - (tp + smooth_nr) / (tp + alpha FP + beta FN + smooth_dr)``.
 
+    >>> loss = segloss_fast.TverskyLoss(alpha=0.3, beta=0.7)
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7059)
+
     FP = pred - tp and FN = target - tp. alpha = beta = 0.5 is Dice (with half its smoothing), 1 is
     Jaccard.
     Source: Salehi et al. 2017, https://arxiv.org/abs/1706.05721.
@@ -104,6 +115,7 @@ class TverskyLoss(Loss):
         super().__init__(tversky_loss, alpha=alpha, beta=beta, **keywords)
 
 
+@loss_function
 def focal_tversky_loss(
     input: Tensor,
     target: Tensor,
@@ -130,6 +142,10 @@ def focal_tversky_loss(
 
 class FocalTverskyLoss(Loss):
     """Focal Tversky loss, ``TverskyLoss^(1 / gamma)`` per item and class, before the reduction.
+
+    >>> loss = segloss_fast.FocalTverskyLoss()
+    >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.7570)
 
     A gamma above 1 raises the gradient of classes that are nearly right, below 1 that of the
     others. Where the index is 1 or more (``smooth_nr`` above ``smooth_dr``) the loss and its

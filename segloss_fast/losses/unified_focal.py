@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, reduce_region, reduce_voxel
@@ -17,6 +18,7 @@ from segloss_fast.ops.region_sums import RegionSums
 from segloss_fast.ops.region_sums.reference import power
 
 
+@loss_function
 def unified_focal_loss(
     input: Tensor,
     target: Tensor,
@@ -84,6 +86,10 @@ def _tversky_part(
 
 class UnifiedFocalLoss(Loss):
     """Asymmetric unified focal loss, for any number of classes, in one pass.
+
+    >>> loss = segloss_fast.UnifiedFocalLoss()
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    tensor(0.4317)
 
     ``weight * focal + (1 - weight) * Tversky``. Focal: the mean over voxels of ``-delta log p`` in
     the foreground and of ``-(1 - delta) (1 - p)^gamma log p`` in the background (class 0), p the

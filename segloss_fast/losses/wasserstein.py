@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_option
 from segloss_fast._sync import add_over_ranks
+from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, ratio
@@ -20,6 +21,7 @@ Matrix = Tensor | Sequence[Sequence[float]]
 WEIGHTINGS = ("default", "GDL")
 
 
+@loss_function
 def generalized_wasserstein_dice_loss(
     input: Tensor,
     target: Tensor,
@@ -120,6 +122,10 @@ def check_matrix(matrix: object) -> None:
 
 class GeneralizedWassersteinDiceLoss(Loss):
     """Generalised Wasserstein Dice, ``1 - (2 T + smooth_nr) / (2 T + E + smooth_dr)`` per item.
+
+    >>> loss = segloss_fast.GeneralizedWassersteinDiceLoss(distance_matrix=[[0, 1], [2, 0]])
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.4286)
 
     The error of a voxel of class l is ``sum_c M[l, c] p_c``, M the distances between classes,
     divided by the largest. E sums the errors of all voxels; T sums 1 - error over the voxels of all

@@ -41,12 +41,12 @@ def once(name: str, inputs: Iterable[Path], build: Callable[[Path], object]) -> 
         inputs: Files, and folders whose code files count.
         build: Fills the folder that it is given, in which nothing else is.
     """
-    folder = CACHE / f"{name}-{_digest(tuple(inputs))}"
+    folder = CACHE / f"{name}-{digest(tuple(inputs))}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(CACHE / f"{name}.lock"):
         done = folder / ".done"
         if not done.exists():
-            for old in CACHE.glob(f"{name}-" + "?" * len(_digest(()))):
+            for old in CACHE.glob(f"{name}-" + "?" * len(digest(()))):
                 shutil.rmtree(old)
             folder.mkdir()
             build(folder)
@@ -55,8 +55,8 @@ def once(name: str, inputs: Iterable[Path], build: Callable[[Path], object]) -> 
 
 
 @cache
-def _digest(inputs: tuple[Path, ...]) -> str:
-    """Return the digest of the inputs' contents, the compilers and torch."""
+def digest(inputs: tuple[Path, ...]) -> str:
+    """Return a digest of the inputs' contents, the compilers and torch."""
     found = hashlib.sha256(f"{torch.__version__} {_compilers()}".encode())
     for path in inputs:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

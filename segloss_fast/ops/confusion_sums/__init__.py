@@ -80,6 +80,7 @@ def confusion_sums(
             if only_reference
             else kernels.why_not(name, input.device, input.dtype)
         ),
+        input,
     )
     if chosen != "reference":
         return op.call(input, target, voxel_weight, activation, ignore_index, chosen)

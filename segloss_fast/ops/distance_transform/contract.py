@@ -29,6 +29,10 @@ def distance_transform(
 ) -> Tensor:
     """Return each voxel's exact Euclidean distance to the nearest voxel of the mask's other side.
 
+    >>> mask = torch.tensor([[[0, 1, 1, 1, 1, 0]]])
+    >>> segloss_fast.distance_transform(mask, spacing=0.5).tolist()
+    [[[0.0, 0.5, 1.0, 1.0, 0.5, 0.0]]]
+
     Distances are between voxel centres. Every item and channel is a mask of its own. The formula
     and its source stand in the docstring of :mod:`segloss_fast.ops.distance_transform`.
 
@@ -67,6 +71,7 @@ def distance_transform(
         impl,
         preference(mask.device),
         lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
+        mask,
     )
     mask = mask.detach()
     if impl == "reference":

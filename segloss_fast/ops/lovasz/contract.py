@@ -40,6 +40,10 @@ def lovasz(
 ) -> LovaszSums:
     """Return the Lovász extension of the Jaccard loss, for every image and class.
 
+    >>> sums = segloss_fast.lovasz(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    >>> sums.loss
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
+
     The formulas stand in the docstring of :mod:`segloss_fast.ops.lovasz`.
 
     Differentiable in ``input``. Double backward is an error except in the reference.
@@ -103,6 +107,10 @@ def lovasz_counts(
     impl: str = "auto",
 ) -> Tensor:
     """Return how many voxels have an error in each bin.
+
+    >>> counts = segloss_fast.lovasz_counts(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    >>> counts.sum(-1).tolist()
+    [[[1, 3], [3, 1]]]
 
     The counts of chunks and of ranks add up. Without derivative. The bins are those of
     :mod:`segloss_fast.ops.lovasz.bins`, from small errors to large ones.
@@ -175,7 +183,7 @@ def _choose(
         )
 
     by = "sort" if method == "sort" else "histogram"
-    impl = resolve(impl, preference(input.device), lambda name: why_not(name, by))
+    impl = resolve(impl, preference(input.device), lambda name: why_not(name, by), input)
     if method != "auto":
         return impl, method
     voxels = input[0, 0].numel() if input.shape[0] else 0

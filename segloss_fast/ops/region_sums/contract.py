@@ -29,6 +29,10 @@ def region_sums(
 ) -> RegionSums:
     """Activate the input and sum it against the target over all voxels.
 
+    >>> sums = segloss_fast.region_sums(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+    >>> sums.tp
+    tensor([[1.5000, 0.5000]], dtype=torch.float64)
+
     The formulas stand in the docstring of :mod:`segloss_fast.ops.region_sums`.
 
     Differentiable in ``input``; in a floating-point dense ``target`` and in ``voxel_weight``
@@ -45,7 +49,8 @@ def region_sums(
         terms: Names of the rows to compute.
         gamma: Exponent of nll_pow, focal and focal_neg, at least 0.
         ce_activation: Activation of the terms with a logarithm; ``activation`` if None.
-        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, any sign.
+        voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
+            copied as floating-point numbers.
         ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
 
@@ -61,6 +66,7 @@ def region_sums(
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
     target = check_target(input, target, ignore_index)
+    voxel_weight = _check.as_weight(voxel_weight)
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
     weights = [] if voxel_weight is None else [voxel_weight]
@@ -85,6 +91,10 @@ def region_sums_multi(
     impl: str = "auto",
 ) -> list[RegionSums]:
     """Return :func:`region_sums` of several inputs of different sizes, from one launch.
+
+    >>> pairs = [torch.zeros(1, 2, 4), torch.zeros(1, 2, 2)], [torch.zeros(1, 4), torch.ones(1, 2)]
+    >>> [sums.tp.tolist() for sums in segloss_fast.region_sums_multi(*pairs)]
+    [[[2.0, 0.0]], [[0.0, 1.0]]]
 
     As deep supervision has them: small tensors cost their launches and little else, so the kernels
     that can (``native``) take all in one.
@@ -117,6 +127,7 @@ def region_sums_multi(
     weights = [] if voxel_weights is None else voxel_weights
     if voxel_weights is not None:
         weights = _check_sequence("voxel_weights", voxel_weights, len(inputs))
+        weights = [_check.as_weight(weight) for weight in weights]
     options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
     for x in inputs[1:]:
         _check.check_input(x)
@@ -169,6 +180,7 @@ def _choose(
         impl,
         kernels.preference(inputs),
         lambda name: kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
+        x,
     )
 
 
