@@ -61,7 +61,7 @@ def test_errors_of_one_half_are_counted_alike(impl: str, activation: str) -> Non
     half = definition.bin_of(
         torch.tensor([0.5]).double(), torch.tensor([0.5]).double(), octaves, bits, activation
     )
-    assert found[0, 0, :, half.item()].tolist() == [4, 5]
+    assert found[0, 0, :, int(half)].tolist() == [4, 5]
 
 
 @by_impl

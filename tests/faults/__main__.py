@@ -1,0 +1,129 @@
+"""Plants the faults of the catalogue one by one, and reports which tests catch them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.faults.catalogue import FAULTS
+from tests.faults.catalogue_native import NATIVE_FAULTS
+from tests.faults.fault import Fault, problems
+from tests.faults.planting import FOLDER, BrokenError, Copy
+
+ALL_FAULTS = (*FAULTS, *NATIVE_FAULTS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault.
+
+    Attributes:
+        fault: Which one.
+        test: The first test that failed, or None.
+        tier: The tier in which it did, or the last that was tried.
+        broken: Why the fault tells nothing, or None.
+        seconds: For building and testing.
+    """
+
+    fault: Fault
+    test: str | None
+    tier: str
+    broken: str | None
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the fault was caught where it should be."""
+        return self.test is not None and self.tier == self.fault.tier
+
+    @property
+    def verdict(self) -> str:
+        """What to say of it."""
+        if self.broken is not None:
+            return "BROKEN"
+        if self.test is None:
+            return "NOT CAUGHT"
+        return f"`{self.test}`" if self.is_good else f"only in tier {self.tier}: `{self.test}`"
+
+
+def attempt(copy: Copy, fault: Fault) -> Outcome:
+    """Plant a fault, and run its tests tier by tier until one fails."""
+    begun, test, tier, broken = time.monotonic(), None, fault.tier, None
+    try:
+        copy.plant(fault)
+        copy.build()
+        for tier in ("test", "all") if fault.tier == "test" else ("all",):
+            test = copy.failed_test(fault, tier)
+            if test is not None:
+                break
+    except BrokenError as error:
+        broken = str(error)
+    return Outcome(fault, test, tier, broken, time.monotonic() - begun)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the outcomes as Markdown."""
+    lines = ["| fault | file | caught by | tier | seconds |", "|---|---|---|---|---|"]
+    for found in outcomes:
+        # A bar, as in ids of parameters, would end the cell.
+        cells = [found.fault.name, f"`{found.fault.file}`", found.verdict.replace("|", "\\|")]
+        lines.append(f"| {' | '.join([*cells, found.tier, f'{found.seconds:.0f}'])} |")
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; exit where it names faults that there are not."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of faults; all if there is none")
+    parser.add_argument(
+        "--clean", action="store_true", help="run the faults' tests, in tier test, without a fault"
+    )
+    options = parser.parse_args(arguments)
+    known = {fault.name for fault in ALL_FAULTS}
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(
+            f"there is no fault {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plant the faults that are asked for; return 0 if all were caught where they should be."""
+    options = parse(arguments)
+    faults = [fault for fault in ALL_FAULTS if not options.names or fault.name in options.names]
+    begun, copy = time.monotonic(), Copy()
+    copy.refresh()
+    if reasons := list(problems(faults, copy.root)):
+        print("\n".join(reasons))
+        return 1
+    try:
+        copy.build()
+    except BrokenError as error:
+        print(error)
+        return 1
+    print(f"the copy is built, {time.monotonic() - begun:.0f} s", flush=True)
+    if options.clean:
+        return 0 if copy.passes(sorted({path for fault in faults for path in fault.paths})) else 1
+    outcomes = []
+    for number, fault in enumerate(faults, start=1):
+        found = attempt(copy, fault)
+        outcomes.append(found)
+        said = f"[{number}/{len(faults)}] {fault.name}: {found.verdict}"
+        print(f"{said}, tier {found.tier}, {found.seconds:.0f} s", flush=True)
+        if found.broken is not None:
+            print(found.broken, flush=True)
+    copy.plant(None)
+    good = sum(found.is_good for found in outcomes)
+    minutes = (time.monotonic() - begun) / 60
+    summary = f"{good} of {len(outcomes)} faults were caught as expected, in {minutes:.1f} minutes."
+    report = f"{table(outcomes)}\n\n{summary}\n"
+    (FOLDER / "report.md").write_text(report)
+    print(f"\n{report}", end="")
+    return 0 if good == len(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""The faults of what is not in the native module: formulas, references, Triton and CUDA kernels."""
+
+from __future__ import annotations
+
+from tests.faults.fault import Fault
+
+CONFORMANCE = "tests/test_conformance.py"
+
+LOSSES = (
+    Fault(
+        "tversky-weights-swapped",
+        "segloss_fast/losses/tversky.py",
+        "alpha, beta = weights",
+        "beta, alpha = weights",
+        (CONFORMANCE, "-k", "Tversky"),
+    ),
+    Fault(
+        "generalized-dice-least-weight-for-absent",
+        "segloss_fast/losses/generalized_dice.py",
+        "absent = factors[:, start:].amax(1, keepdim=True)",
+        "absent = factors[:, start:].amin(1, keepdim=True)",
+        (CONFORMANCE, "-k", "GeneralizedDice"),
+    ),
+    Fault(
+        "class-weights-counted-once",
+        "segloss_fast/losses/_reduce.py",
+        "weight.expand_as(loss).sum()",
+        "weight.sum()",
+        (CONFORMANCE, "-k", "HausdorffDTLoss or BoundaryLoss"),
+    ),
+    Fault(
+        "background-in-the-mean",
+        "segloss_fast/losses/_reduce.py",
+        "parts, norm = parts[:, 1:], norm[:, 1:]",
+        "parts, norm = parts[:, 1:], norm",
+        (CONFORMANCE, "-k", "CrossEntropyLoss"),
+    ),
+    Fault(
+        "absent-kept-beside-class-weights",
+        "segloss_fast/losses/_reduce.py",
+        "weight = present if weight is None else weight * present",
+        "weight = present if weight is None else weight",
+        (CONFORMANCE, "-k", "JaccardLoss"),
+    ),
+    Fault(
+        "focal-alpha-for-both-sides",
+        "segloss_fast/losses/distribution.py",
+        "negative = 1 - alpha if",
+        "negative = alpha if",
+        (CONFORMANCE, "-k", "FocalLoss"),
+    ),
+    Fault(
+        "boundary-largest-step",
+        "segloss_fast/losses/fields.py",
+        "step = min(spacing) if",
+        "step = max(spacing) if",
+        ("tests/losses/test_boundary.py",),
+    ),
+    Fault(
+        "hausdorff-exponent-of-a-given-field",
+        "segloss_fast/losses/boundary.py",
+        "weight.add_(known.pow(alpha))",
+        "weight.add_(known.pow(alpha / 2))",
+        ("tests/losses/test_boundary.py", CONFORMANCE, "-k", "Hausdorff or test_boundary"),
+    ),
+    Fault(
+        "wasserstein-matrix-not-scaled",
+        "segloss_fast/losses/wasserstein.py",
+        "return distances / distances.max()",
+        "return distances",
+        (CONFORMANCE, "-k", "Wasserstein"),
+    ),
+    Fault(
+        "lovasz-listed-classes-only-if-present",
+        "segloss_fast/losses/lovasz.py",
+        'if keywords.classes == "present":',
+        'if keywords.classes != "all":',
+        ("tests/losses/test_lovasz.py",),
+    ),
+    Fault(
+        "sync-gradient-of-one-rank",
+        "segloss_fast/_sync.py",
+        "total = grads[0].clone()",
+        "total = grads[0] / dist.get_world_size(ctx.group)",
+        ("tests/losses/test_sync.py",),
+    ),
+)
+
+REFERENCES = (
+    Fault(
+        "reference-wrong-factor-for-infinite-logarithms",
+        "segloss_fast/ops/region_sums/reference.py",
+        "return (1 - t) * _masked(-self.log_q, 1 - t)",
+        "return (1 - t) * _masked(-self.log_q, t)",
+        (
+            "tests/ops/test_region_sums_limits.py",
+            "tests/test_conformance_edges.py",
+            "-k",
+            "region_sums or CrossEntropyLoss",
+        ),
+    ),
+    Fault(
+        "reference-lovasz-ties",
+        "segloss_fast/ops/lovasz/reference.py",
+        "key.roll(1, -1)",
+        "key.roll(-1, -1)",
+        ("tests/ops/test_lovasz.py",),
+    ),
+    Fault(
+        "reference-topk-ties",
+        "segloss_fast/ops/hardest_voxels/reference.py",
+        "above, ties = keys > threshold,",
+        "above, ties = keys >= threshold,",
+        ("tests/ops/test_hardest_voxels.py",),
+    ),
+)
+
+TRITON = (
+    Fault(
+        "triton-region-sums-order-of-rows",
+        "segloss_fast/ops/region_sums/triton_backward.py",
+        "(order >> (4 * _rank(TERMS, k)))",
+        "(order >> (4 * k))",
+        ("tests/ops/triton/test_region_sums_interpreted.py",),
+        "all",
+        interpreted=True,
+    ),
+    Fault(
+        "triton-lovasz-tied-classes",
+        "segloss_fast/ops/lovasz/triton_backward.py",
+        "alone = is_top & (stats[2] == 1)[None, :]",
+        "alone = is_top",
+        ("tests/ops/triton/test_lovasz_interpreted_limits.py",),
+        "all",
+        interpreted=True,
+    ),
+    Fault(
+        "triton-distance-not-squared",
+        "segloss_fast/ops/distance_transform/triton_kernels.py",
+        "cost = apart.to(tl.float32) * apart.to(tl.float32) * weight",
+        "cost = apart.to(tl.float32) * weight",
+        ("tests/ops/test_distance_transform_interpreted.py",),
+        "all",
+        interpreted=True,
+    ),
+)
+
+CUDA = (
+    Fault(
+        "cuda-region-sums-wrong-partial-sums",
+        "csrc/region_sums/cuda/backward.cuh",
+        "shared.top_m = sum_of_shares(launch, lane, s.partial + 3 * kThreads);",
+        "shared.top_m = sum_of_shares(launch, lane, s.partial + 2 * kThreads);",
+        ("tests/ops/test_region_sums_cuda_shim.py",),
+        "all",
+    ),
+    Fault(
+        "cuda-lovasz-increment-not-shared",
+        "csrc/lovasz/cuda/increments.cuh",
+        "double(foreground) * (1 / u - of_foreground) / double(background);",
+        "double(foreground) * (1 / u - of_foreground);",
+        ("tests/ops/test_lovasz_cuda_shim.py",),
+        "all",
+    ),
+    Fault(
+        "cuda-region-masks-one-half",
+        "csrc/region_masks/cuda/masks.cu",
+        "return sum < 2 &&",
+        "return sum <= 2 &&",
+        ("tests/ops/test_region_masks_cuda_shim.py",),
+        "all",
+    ),
+)
+
+FAULTS = (*LOSSES, *REFERENCES, *TRITON, *CUDA)

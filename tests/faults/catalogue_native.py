@@ -1,0 +1,89 @@
+"""The faults of the native module: its kernels for the CPU, and what leads to them."""
+
+from __future__ import annotations
+
+from tests.faults.fault import Fault
+
+REGION_SUMS = ("tests/ops/test_region_sums.py", "tests/ops/test_region_sums_errors.py")
+LOVASZ = ("tests/ops/test_lovasz_counts.py", "tests/ops/test_lovasz_native.py")
+DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
+
+# Faults of one primitive stand together: the module is built once for the end of one and the
+# begin of the next. What all primitives share comes last: it takes a whole build.
+NATIVE_FAULTS = (
+    Fault(
+        "native-region-sums-one-ignored-voxel",
+        "csrc/region_sums/block.inc",
+        "if (labels.ignored == 0) return;",
+        "if (labels.ignored <= 1) return;",
+        (
+            "tests/test_conformance.py",
+            "tests/ops/test_region_sums.py",
+            "-k",
+            "test_region_sums or DiceCELoss",
+        ),
+    ),
+    Fault(
+        "native-region-sums-last-invalid-label",
+        "csrc/region_sums/binding.cpp",
+        "if (bad[0] == 0) bad[1] = found[i].first;",
+        "if (found[i].count > 0) bad[1] = found[i].first;",
+        ("tests/ops/test_region_sums_errors.py",),
+    ),
+    Fault(
+        "native-lovasz-bin-of-one-half",
+        "csrc/lovasz/bins.inc",
+        "const bool low = error.m < error.complement;",
+        "const bool low = error.m <= error.complement;",
+        LOVASZ,
+    ),
+    Fault(
+        "native-lovasz-cross-entropy-gradient",
+        "csrc/lovasz/backward.inc",
+        "dx[v] += both.p * (total[v] - own) - own * both.q;",
+        "dx[v] += both.p * total[v] - own * both.q;",
+        LOVASZ,
+    ),
+    Fault(
+        "native-distance-last-row",
+        "csrc/distance_transform/minimum.inc",
+        "k <= below",
+        "k < below",
+        DISTANCES,
+    ),
+    Fault(
+        "native-distance-stride",
+        "csrc/distance_transform/rows.inc",
+        "inside[i] = Bits(from[i * stride] << shift) != 0;",
+        "inside[i] = Bits(from[i] << shift) != 0;",
+        DISTANCES,
+    ),
+    Fault(
+        "native-confusion-tail-of-a-row",
+        "csrc/confusion_sums/chunk.inc",
+        "at(l, c) += dot_rows(t, block.p[c], block.n);",
+        "at(l, c) += dot_rows(t, block.p[c], block.s.voxels);",
+        ("tests/ops/test_confusion_sums.py",),
+    ),
+    Fault(
+        "native-skeleton-relu-at-zero",
+        "csrc/soft_skeleton/gradients.inc",
+        "const T passed = d[v] > known ? g[v] : T(0);",
+        "const T passed = d[v] >= known ? g[v] : T(0);",
+        ("tests/ops/test_soft_skeleton.py",),
+    ),
+    Fault(
+        "native-structural-rounding-of-another-axis",
+        "csrc/structural_error/sweeps.inc",
+        "correct(dv2, rings.values.rest2.at(z), area, dm2);",
+        "correct(dv2, rings.values.rest1.at(z), area, dm2);",
+        ("tests/ops/test_structural_error.py",),
+    ),
+    Fault(
+        "native-labels-below-zero",
+        "csrc/voxels/labels.inc",
+        "const T binary = value != 0 ?",
+        "const T binary = value > 0 ?",
+        (*REGION_SUMS, "tests/ops/test_region_masks.py", "tests/ops/test_lovasz_native.py"),
+    ),
+)
