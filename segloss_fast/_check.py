@@ -95,7 +95,7 @@ def check_labels(invalid: Tensor, classes: int) -> None:
 
 def exactly(value: float) -> str:
     """Return a number as people write it: all digits of an integer."""
-    return f"{value:.0f}" if float(value).is_integer() else f"{value!r}"
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**63 else f"{value!r}"
 
 
 def check_number(

@@ -71,8 +71,8 @@ def test_bad_tensors_are_refused(record: LossRecord) -> None:
         record.function(torch.randn(2, 3, 4), None)
     with pytest.raises(ValueError, match="target must be class indices"):
         record.function(torch.randn(2, 3, 4), labels[:, :2])
-    with pytest.raises(TypeError, match="voxel_weight must"):
-        record.function(torch.randn(2, 3, 4), labels, labels[:, None])
+    with pytest.raises(TypeError, match="voxel_weight must be a tensor, got list"):
+        record.function(torch.randn(2, 3, 4), labels, [1.0])
 
 
 @by_loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_triton_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     found = dict.fromkeys(("3.6.0", "3.10.1+git1", "4.0"))
-    monkeypatch.setattr(_native, "find_spec", lambda name: name)
+    monkeypatch.setattr(_native, "find_spec", lambda name: SimpleNamespace(origin=name))
     for release in (*found, "3.5.1"):
         monkeypatch.setattr(_native, "version", lambda name, release=release: release)
         found[release] = _native._find_triton()
