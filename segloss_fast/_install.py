@@ -10,13 +10,11 @@ import shutil
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 PURE = Path(__file__).with_name("_pure.json")
 OPTIONS = ("--no-cache-dir", "--force-reinstall", "--no-deps")  # pip may keep a pure wheel
-
 
 LARGE = 2**16  # values of an input; below it nobody waits
 _warned = False
@@ -71,7 +69,7 @@ def details() -> str | None:
 
 def repair() -> str:
     """Return the command that installs the package again, with native kernels or an error."""
-    if find_spec("pip") is None:  # an environment of uv, which shows it by PATH alone
+    if not _has_pip():  # an environment of uv, which shows it by PATH alone
         path = shlex.quote(os.fspath(Path(sys.executable).parent))
         tool = f'PATH={path}:"$PATH" SEGLOSS_BUILD=require uv pip install'
         options = [
@@ -85,6 +83,15 @@ def repair() -> str:
         tool = f"SEGLOSS_BUILD=require {_python()} -m pip install"
         options = list(OPTIONS)
     return " ".join((tool, *options, _source()))
+
+
+def _has_pip() -> bool:
+    # Not find_spec: setuptools takes the search for pip as a sign that it runs under it, and then
+    # leaves the old distutils to whoever imports that later in this process.
+    try:
+        return distribution("pip") is not None
+    except PackageNotFoundError:
+        return False
 
 
 def _python() -> str:

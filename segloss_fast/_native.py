@@ -79,6 +79,8 @@ def _load_cuda() -> CudaBuild | str:
 
 
 _C = _load()
+# At import: calls of losses ask for it, also those that torch.compile traces.
+_NO_NATIVE = None if _C is not None else f"there are no native kernels, because {why_pure()}"
 _cuda = _load_cuda()
 CUDA_BUILD = None if isinstance(_cuda, str) else _cuda
 CUDA_MISSING = _cuda if isinstance(_cuda, str) else None
@@ -116,7 +118,7 @@ def why_no_native(primitive: str, device: torch.device, on_cuda: bool = True) ->
     if device.type == "cpu":
         if _C is not None:
             return None
-        return f"there are no native kernels, because {why_pure()}"
+        return _NO_NATIVE
     if device.type == "cuda" and on_cuda:
         return CUDA_MISSING
     return f"{primitive} has no native kernels for {device.type} tensors"

@@ -37,6 +37,12 @@ def in_root(*arguments: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+def test_import_leaves_setuptools_as_it_was() -> None:
+    """Which a search for pip would not: see segloss_fast/_install.py."""
+    code = "from segloss_fast import _install; _install.why_pure(); import setuptools"
+    in_root("-W", "error", "-c", code)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_import_is_light() -> None:
     modules, memory, seconds = json.loads(in_root("-c", COST).splitlines()[-1])
