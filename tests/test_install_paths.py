@@ -124,7 +124,8 @@ def build(*options: str) -> list[str]:
     return [sys.executable, "-m", "build", "--outdir", "dist", *options, "."]
 
 
-BUILT = pip("--no-index", "--find-links", "dist", "segloss_fast")
+# Not what is found through the path to the packages of the tests.
+BUILT = pip("--ignore-installed", "--no-index", "--find-links", "dist", "segloss_fast")
 # What the user types; the commands, the last of which installs; torch and compiler; what it gives.
 PATHS = [
     ("pip install .", [pip(".")], True, True, NATIVE),

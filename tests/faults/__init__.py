@@ -2,13 +2,14 @@
 
 A fault is a small change of the source that somebody could make. ``python -m tests.faults``, or
 ``make test-faults``, plants each in a copy of the tree (build/faults/tree), builds what it touches,
-runs the tests of its primitive and its losses, and names the test that failed. It ends with status
-1 if a fault was not caught, or only in a later tier than the catalogue says.
+runs the tests of its primitive and its losses, and names the test that failed. In the end these
+tests must pass in a copy without a fault. The exit status is 1 if a fault was not caught, or only
+in a later tier than the catalogue says.
 
     python -m tests.faults                  all of them
     python -m tests.faults NAME ...         some of them
-    python -m tests.faults --clean          the same tests on the copy without a fault
+    python -m tests.faults --clean          all tests that they run, without a fault
 
 ``fault.py`` says what a fault is, ``catalogue.py`` and ``catalogue_native.py`` list them, and
-``planting.py`` has the copy.
+``planting.py`` has the copies.
 """

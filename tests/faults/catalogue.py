@@ -41,6 +41,7 @@ LOSSES = (
         "weight = present if weight is None else weight * present",
         "weight = present if weight is None else weight",
         (CONFORMANCE, "-k", "JaccardLoss"),
+        "all",  # only there a class is absent
     ),
     Fault(
         "focal-alpha-for-both-sides",

@@ -1,4 +1,4 @@
-"""The copy of the source tree that faults are planted in: its native module, and its tests."""
+"""Copies of the source tree: one to plant faults in and to build, and a clean one beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.fault import Fault
@@ -32,8 +33,8 @@ class Copy:
     Files are written only where they change: what is compiled again goes by their times.
     """
 
-    def __init__(self) -> None:
-        self.root = FOLDER / "tree"
+    def __init__(self, name: str) -> None:
+        self.root = FOLDER / name
         self._planted: tuple[Path, str] | None = None  # the changed file, and what it held
         self._is_stale = True
 
@@ -111,7 +112,23 @@ class Copy:
             raise BrokenError(f"none of its tests runs in tier {tier}")
         raise BrokenError(f"its tests did not run: {_tail(said)}")
 
-    def passes(self, paths: list[str]) -> bool:
+    def twin(self, name: str) -> Copy:
+        """Return another copy as this one is now, with its native module but without its builds."""
+        twin = Copy(name)
+        shutil.rmtree(twin.root, ignore_errors=True)
+        shutil.copytree(self.root, twin.root, ignore=shutil.ignore_patterns("build", "__pycache__"))
+        return twin
+
+    def failures(self, tests: Sequence[str], *, interpreted: bool) -> set[str]:
+        """Run single tests, and return those that do not pass."""
+        environ = {"TRITON_INTERPRET": "1"} if interpreted else {}
+        arguments = ("-m", "pytest", "-q", *self._options("all"), *tests)
+        code, said = self._python(*arguments, limit=None, **environ)
+        found = {test for test in tests for line in said.splitlines() if _is_of(line, test)}
+        # Something else went wrong: nothing is known of any.
+        return found if code == 0 or found else set(tests)
+
+    def passes(self, paths: Sequence[str]) -> bool:
         """Run test files in tier test, and let pytest say what it finds."""
         command = [sys.executable, "-m", "pytest", "-q", *self._options("test"), *paths]
         return subprocess.run(command, cwd=self.root, env=_environ({})).returncode == 0
@@ -150,6 +167,11 @@ def _environ(changes: dict[str, str]) -> dict[str, str]:
         if name not in names and not name.startswith("SEGLOSS_")
     }
     return {**kept, **changes}
+
+
+def _is_of(line: str, test: str) -> bool:
+    """Whether a line of pytest's summary says that the test did not pass."""
+    return line.split(" - ")[0].strip() in (f"FAILED {test}", f"ERROR {test}")
 
 
 def _tail(said: str) -> str:
