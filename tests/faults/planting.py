@@ -82,7 +82,8 @@ class Copy:
             return
         code, said = self._python(*BUILD, SEGLOSS_BUILD="require", SEGLOSS_CUDA="0")
         if code != 0:
-            raise BrokenError(f"the native module was not built: {_tail(said)}")
+            compiler, *_ = said.split("Traceback (most recent call last)")
+            raise BrokenError(f"the native module was not built: {_tail(compiler)}")
         code, said = self._python(*FIND)
         if code != 0 or not said.startswith(str(self.root)):
             raise BrokenError(f"the copy's own native module was not loaded: {_tail(said)}")
