@@ -11,6 +11,7 @@ import torch
 from segloss_fast._native import _C, CUDA_BUILD
 from segloss_fast.ops.confusion_sums import kernels as confusion_sums_kernels
 from segloss_fast.ops.distance_transform import kernels as distance_transform_kernels
+from segloss_fast.ops.distance_transform import scipy_transform
 from segloss_fast.ops.hardest_voxels import kernels as hardest_voxels_kernels
 from segloss_fast.ops.lovasz import kernels as lovasz_kernels
 from segloss_fast.ops.region_masks import kernels as region_masks_kernels
@@ -36,7 +37,8 @@ class Backend:
 
     Attributes:
         primitive: Name of the primitive.
-        impl: ``"reference"``, ``"native"`` or ``"triton"``.
+        impl: ``"reference"``, ``"native"`` or ``"triton"``; ``"scipy"``, which serves
+            distance_transform on a CPU without kernels.
         device: ``"cpu"`` or ``"cuda"``.
         available: Whether it runs here.
         detail: What it runs with, or why it does not.
@@ -55,7 +57,8 @@ def backends() -> list[Backend]:
     for primitive, why_not in PRIMITIVES.items():
         for device in ("cpu", "cuda"):
             missing = _missing_device(device)
-            for impl in ("reference", "native", "triton"):
+            others = ("scipy",) if primitive == "distance_transform" and device == "cpu" else ()
+            for impl in ("reference", "native", "triton", *others):
                 reason = missing or (
                     None if impl == "reference" else why_not(impl, torch.device(device))
                 )
@@ -73,6 +76,8 @@ def _missing_device(device: str) -> str | None:
 def _detail(impl: str, device: str) -> str:
     if impl == "reference":
         return f"PyTorch {torch.__version__}"
+    if impl == "scipy":
+        return scipy_transform.detail()
     if impl == "triton":
         return f"Triton {version('triton')}" + (", interpreted" if device == "cpu" else "")
     assert _C is not None

@@ -168,13 +168,13 @@ def resolve(
 
     Args:
         impl: What the caller asked for.
-        candidates: Kernels in order of preference for ``"auto"``.
+        candidates: Kernels, and what else may serve, in order of preference for ``"auto"``.
         why_not: Returns the reason why a kernel cannot serve this call, None where it can.
         input: What the user passed in, of which size and device say whether to warn that plain
             PyTorch computes a large loss.
 
     Returns:
-        ``"reference"`` or one of ``candidates``.
+        ``"reference"`` or one of ``candidates``; of these, ``"scipy"`` only for ``"auto"``.
 
     Raises:
         ValueError: If ``impl`` names no implementation.
@@ -184,7 +184,7 @@ def resolve(
     impl = _default if impl == "auto" else impl
     if impl == "auto":
         impl = next((name for name in candidates if why_not(name) is None), "reference")
-        if impl == "reference" and input is not None:
+        if impl in ("reference", "scipy") and input is not None:
             _warn_if_pure(input)
         return impl
     if impl == "reference":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast.losses._declare import plain, signature_of, unknown
-from segloss_fast.ops.region_sums.reference import row_dtype
+from segloss_fast.ops._reference.voxels import row_dtype
 
 WEIGHTS = ("class_weight", "pos_weight", "alpha", "distance_matrix")
 # Where the losses of MONAI, torch and segmentation-models-pytorch keep theirs in a state dict.

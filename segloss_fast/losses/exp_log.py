@@ -22,8 +22,8 @@ from segloss_fast.losses._reduce import (
 )
 from segloss_fast.losses.distribution import is_categorical
 from segloss_fast.losses.region import dice_index, dice_terms
+from segloss_fast.ops._reference.maps import LOG_MIN, power
 from segloss_fast.ops.region_sums import RegionSums
-from segloss_fast.ops.region_sums.reference import LOG_MIN, power
 
 
 @loss_function

@@ -11,9 +11,9 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._check import can_hold, check_flag
 from segloss_fast.losses._keywords import Spacing, check_spacing
+from segloss_fast.ops._reference.labels import count_invalid
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
-from segloss_fast.ops.region_sums.reference import count_invalid
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
 from segloss_fast.losses.region import dice_terms, needs_counts
+from segloss_fast.ops._reference.maps import power
 from segloss_fast.ops.region_sums import RegionSums
-from segloss_fast.ops.region_sums.reference import power
 
 
 def tversky_index(

@@ -11,7 +11,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._choice import preference
-from segloss_fast.ops.distance_transform import kernels, op, reference
+from segloss_fast.ops.distance_transform import kernels, op, reference, scipy_transform
 from segloss_fast.ops.distance_transform.kernels import SIDES
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
@@ -49,7 +49,8 @@ def distance_transform(
             sum, of which one term is 0 at every voxel. ``"signed"``: outside minus inside.
         squared: Return squares of the distances instead, with the sign kept under ``"signed"``.
             With unit spacing they are exact integers up to 2^24.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``. ``"auto"`` computes with
+            SciPy, where it is installed, on a CPU for which there are no kernels.
 
     Returns:
         float32 ``[B, C, *S]`` in the unit of ``spacing`` or its square. Contiguous; where the axes
@@ -69,13 +70,15 @@ def distance_transform(
     spacings = _spacings(spacing, mask.dim() - 2)
     impl = resolve(
         impl,
-        preference(mask.device),
+        (*preference(mask.device), "scipy"),
         lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
         mask,
     )
     mask = mask.detach()
     if impl == "reference":
         return reference.forward(mask, spacings, side, squared)
+    if impl == "scipy":
+        return scipy_transform.forward(mask, spacings, side, squared)
     axes = _memory_order(mask)
     if axes is None:
         return op.call(mask, spacings, side, squared, impl)

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _native
+from segloss_fast.ops.distance_transform import scipy_transform
 
 # The order is the numbering of the native kernels (csrc/distance_transform/kernels.h).
 SIDES = ("inside", "outside", "both", "signed")
 
 
 def why_not(impl: str, device: torch.device) -> str | None:
-    """Return why these kernels cannot serve such a mask, None where they can."""
+    """Return why these kernels, or SciPy, cannot serve such a mask, None where they can."""
+    if impl == "scipy":
+        return scipy_transform.why_not(device)
     if impl == "triton":
         return _native.why_no_triton("distance_transform", device)
     return _native.why_no_native("distance_transform", device)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from segloss_fast._check import can_hold, is_class
-from segloss_fast.ops.region_sums.reference import LOG_MIN, row_dtype
+from segloss_fast.ops._reference.maps import LOG_MIN
+from segloss_fast.ops._reference.voxels import row_dtype
 
 
 @dataclass(frozen=True)

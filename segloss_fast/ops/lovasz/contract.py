@@ -11,13 +11,13 @@ from segloss_fast import _check
 from segloss_fast._impl import debug_enabled, resolve, transforms_active
 from segloss_fast._sync import add_over_ranks, check_sync, gradient_over_ranks
 from segloss_fast.ops._choice import preference
+from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
 from segloss_fast.ops.lovasz import kernels, op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
 from segloss_fast.ops.region_sums.contract import check_target
 from segloss_fast.ops.region_sums.kernels import check_labels_on_device
-from segloss_fast.ops.region_sums.reference import row_dtype
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from segloss_fast._check import can_hold
+from segloss_fast.ops._reference.labels import count_invalid
+from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins
 from segloss_fast.ops.lovasz.increments import increments
 from segloss_fast.ops.lovasz.options import Options
-from segloss_fast.ops.region_sums.reference import count_invalid, row_dtype
 
 
 @dataclass(frozen=True)
