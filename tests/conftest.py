@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from segloss_fast import _native
-from tests.suite import durations, selection
+from tests.suite import durations, selection, tracing
 from tests.suite.built import PACKAGE, once
 from tests.suite.tree import ROOT as ROOT
 from tests.suite.tree import copy_tree
@@ -26,6 +26,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """Register the suite's hooks; pytest then asks them for their options."""
     pluginmanager.register(selection, "segloss_selection")
     pluginmanager.register(durations, "segloss_durations")
+    pluginmanager.register(tracing, "segloss_tracing")
 
 
 def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -129,8 +129,11 @@ def test_scratch_memory_is_of_a_group() -> None:
 def test_equal_values(dtype: torch.dtype) -> None:
     """Far from the border the variance is exactly 0, and so is the derivative of its root."""
     x = torch.full((1, 2, 2, 7, 7), 0.3, dtype=dtype)
-    for number, t in ((0.1, torch.zeros_like(x).bool()), (0.7, torch.full_like(x, 0.9).half())):
-        found, grad = run(case := Case(x * number, t, torch.ones_like(x), 5))
+    no_target, target = torch.zeros_like(x).bool(), torch.full_like(x, 0.9).half()
+    # With a small c, two maps of equal values are normalized to nearly the same: their errors are
+    # what is left of a difference, and its relative accuracy says nothing about the kernels.
+    for values, t, c in ((0.1 * x, no_target, 0.01), (0.7 * x, target, 0.3)):
+        found, grad = run(case := Case(values, t, torch.ones_like(x), 5, constant=c))
         check((found, grad), case)
         assert bool(grad.isfinite().all())
     flat = Case(x[:, :, 0], torch.ones_like(x[:, :, 0]), torch.ones_like(x[:, :, 0]))

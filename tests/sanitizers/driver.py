@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 
 from segloss_fast._native import _C
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
+T = TypeVar("T")
 answered: dict[str, bool] = {}  # by operator, whether any raw call of it was
+_turn = 0  # which instruction set runs
+
+
+def half(cases: Iterable[T]) -> list[T]:
+    """Return half of the cases, at random; the next instruction set gets the other half."""
+    mixed = list(cases)
+    random.Random(0).shuffle(mixed)
+    return mixed[_turn % 2 :: 2]
 
 
 def attempt(operator: str, *arguments: object) -> None:
@@ -34,7 +45,8 @@ def every_instruction_set(run_all: Callable[[], None]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
     best = CAPABILITIES.index(_C.cpu_capability())
-    for name in CAPABILITIES[: best + 1]:
+    global _turn
+    for _turn, name in enumerate(CAPABILITIES[: best + 1]):
         _C.set_cpu_capability(name)
         answered.clear()
         run_all()

@@ -19,6 +19,7 @@ from tests.ops.triton.lovasz_problems import (
     sample,
     with_ignored,
 )
+from tests.suite.tracing import followed
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
@@ -59,7 +60,9 @@ def test_half_precision(dtype: torch.dtype, activation: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("classes", [1, 2, 3, 4, 8, 14, 32, 70, 105, 130, 200])
+@pytest.mark.parametrize(
+    "classes", [1, 2, 3, 4, 8, 14, 32, 70, 105, pytest.param(130, marks=followed), 200]
+)
 def test_number_of_classes(classes: int, kind: str) -> None:
     if classes in (3, 8, 32, 105) and kind != "labels":
         pytest.skip("once is enough")

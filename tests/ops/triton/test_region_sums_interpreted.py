@@ -15,6 +15,7 @@ from tests.helpers import relative_l2, relative_max
 from tests.ops.samples import ACTIVATIONS, sample
 from tests.ops.test_region_sums import expected
 from tests.ops.triton.common import EPSILON, LOSS_TERMS, check, options, ours
+from tests.suite.tracing import followed
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
@@ -44,7 +45,9 @@ def test_half_precision(dtype: torch.dtype, activation: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("classes", [1, 2, 3, 4, 8, 14, 32, 33, 105, 200, 300])
+@pytest.mark.parametrize(
+    "classes", [1, 2, 3, 4, 8, 14, 32, 33, 105, pytest.param(200, marks=followed), 300]
+)
 def test_number_of_classes(classes: int, kind: str) -> None:
     if classes in (3, 8, 33, 300) and kind != "labels":
         pytest.skip("once is enough")
