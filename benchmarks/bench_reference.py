@@ -1,0 +1,181 @@
+"""Plain PyTorch, which computes where the kernels are not built, against MONAI, on the CPU.
+
+    python -m pytest benchmarks/bench_reference.py --benchmark-only -o addopts=
+
+Every loss that MONAI has, at matching options (docs/migration.md). ``reference`` is what a user gets
+from an install without native kernels: the kernels are made unavailable for the call. What is
+measured, and how it is published, is as in bench_region_sums.py. A test fails if the two sides
+differ in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import monai.losses
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+import segloss_fast
+from benchmarks import compare
+from benchmarks.contenders import Case, cube, on_one, pairs
+from benchmarks.harness import MODES, Effort, LossFunction, Step, measure_accuracy, solve
+from segloss_fast import _native
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+SOFTMAX: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
+DISTANCES = 1 - torch.eye(4)
+# By our name of the loss: ours, and MONAI's at the same options.
+LOSSES: dict[str, tuple[Callable[[], Loss], Callable[[], Loss]]] = {
+    "Dice": (segloss_fast.DiceLoss, lambda: monai.losses.DiceLoss(**SOFTMAX)),
+    "SquaredDice": (
+        lambda: segloss_fast.DiceLoss(squared=True),
+        lambda: monai.losses.DiceLoss(squared_pred=True, **SOFTMAX),
+    ),
+    "Jaccard": (
+        lambda: segloss_fast.JaccardLoss(smooth_nr=0.5e-5, smooth_dr=0.5e-5),
+        lambda: monai.losses.DiceLoss(jaccard=True, **SOFTMAX),
+    ),
+    "DiceCE": (segloss_fast.DiceCELoss, lambda: monai.losses.DiceCELoss(**SOFTMAX)),
+    "DiceFocal": (
+        lambda: segloss_fast.DiceFocalLoss(ce_activation="sigmoid"),
+        lambda: monai.losses.DiceFocalLoss(**SOFTMAX),
+    ),
+    "Focal": (
+        lambda: segloss_fast.FocalLoss(activation="sigmoid"),
+        lambda: monai.losses.FocalLoss(to_onehot_y=True),
+    ),
+    "SoftmaxFocal": (
+        lambda: _divided(segloss_fast.FocalLoss(), 4),  # MONAI's mean is over the classes too
+        lambda: monai.losses.FocalLoss(use_softmax=True, to_onehot_y=True),
+    ),
+    "Tversky": (segloss_fast.TverskyLoss, lambda: monai.losses.TverskyLoss(**SOFTMAX)),
+    "GeneralizedDice": (
+        segloss_fast.GeneralizedDiceLoss,
+        lambda: monai.losses.GeneralizedDiceLoss(**SOFTMAX),
+    ),
+    "GeneralizedDiceFocal": (
+        lambda: segloss_fast.GeneralizedDiceFocalLoss(ce_activation="sigmoid"),
+        lambda: monai.losses.GeneralizedDiceFocalLoss(**SOFTMAX),
+    ),
+    "WassersteinDice": (
+        lambda: segloss_fast.GeneralizedWassersteinDiceLoss(distance_matrix=DISTANCES),
+        lambda: _of_indices(monai.losses.GeneralizedWassersteinDiceLoss(DISTANCES.numpy())),
+    ),
+    "MCC": (
+        lambda: segloss_fast.MCCLoss(smooth_nr=0),
+        lambda: monai.losses.MCCLoss(**SOFTMAX),
+    ),
+    "SoftClDice": (
+        segloss_fast.SoftClDiceLoss,
+        lambda: monai.losses.SoftclDiceLoss(iter_=3, **SOFTMAX),
+    ),
+    "SoftDiceClDice": (
+        segloss_fast.SoftDiceClDiceLoss,
+        lambda: monai.losses.SoftDiceclDiceLoss(iter_=3, alpha=0.5, **SOFTMAX),
+    ),
+    "HausdorffDT": (
+        lambda: segloss_fast.HausdorffDTLoss(include_background=False),
+        lambda: _of_floats(monai.losses.HausdorffDTLoss(**SOFTMAX)),
+    ),
+    "LogHausdorffDT": (
+        lambda: segloss_fast.LogHausdorffDTLoss(include_background=False),
+        lambda: _of_floats(monai.losses.LogHausdorffDTLoss(**SOFTMAX)),
+    ),
+    "Boundary": (
+        segloss_fast.BoundaryLoss,
+        lambda: _of_floats(monai.losses.BoundaryLoss(**SOFTMAX)),
+    ),
+}
+OVER_FIELDS = ("HausdorffDT", "LogHausdorffDT", "Boundary")  # SciPy's transforms take seconds
+CONTENDERS = ("reference", "eager")
+CASES = [
+    cube(loss, 4, side, *CONTENDERS)
+    for side in (64, 128)
+    for loss in LOSSES
+    if side == 64 or loss not in OVER_FIELDS
+]
+QUICK_CASES = [cube(loss, 4, 32, *CONTENDERS) for loss in LOSSES]
+SMALL = 16  # the side of the volume on which two sides are compared in float64
+
+
+def _divided(loss: Loss, by: float) -> Loss:
+    return lambda input, target: loss(input, target) / by
+
+
+def _of_indices(loss: Loss) -> Loss:
+    return lambda input, target: loss(input, target[:, 0])
+
+
+def _of_floats(loss: Loss) -> Loss:
+    """Return the loss of a floating-point target: of an integer one MONAI truncates distances."""
+    return lambda input, target: loss(input, target.to(input.dtype))
+
+
+@contextmanager
+def no_kernels() -> Iterator[None]:
+    """Make the native kernels unavailable, as in an install without them."""
+    names = {"_C": None, "_NO_NATIVE": "left out by the benchmark"}
+    before = {name: getattr(_native, name) for name in names}
+    vars(_native).update(names)
+    try:
+        yield
+    finally:
+        vars(_native).update(before)
+
+
+def contender(loss: str, name: str) -> LossFunction:
+    """Return ours without kernels, or MONAI's."""
+    ours, theirs = LOSSES[loss]
+    if name == "eager":
+        return on_one(theirs())
+    own = on_one(ours())
+
+    def pure(inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
+        with no_kernels():
+            return own(inputs, targets)
+
+    return pure
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    tests, ids = pairs(QUICK_CASES if metafunc.config.getoption("quick") else CASES, MODES)
+    metafunc.parametrize(("case", "name", "mode"), tests, ids=ids)
+
+
+@functools.lru_cache(maxsize=1)
+def measure(case: Case, effort: Effort) -> compare.Measured:
+    """Compare the two sides of a case, and whether they are the same loss."""
+    inputs, targets = compare.make_inputs(case)
+    steps = {name: Step(contender(case.loss, name), inputs, targets) for name in CONTENDERS}
+    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+    found = compare.compare(steps, Step(contender(case.loss, "eager"), exact, targets), effort)
+    small = cube(case.loss, 4, SMALL)
+    inputs, targets = compare.make_inputs(small)
+    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+    ours, theirs = (Step(contender(case.loss, name), exact, targets) for name in CONTENDERS)
+    differ = measure_accuracy(ours, solve(theirs))
+    # MONAI's distances are float32 and some of its constants, too.
+    assert max(differ.value, differ.grad_l2) < 1e-5, f"not the same loss: {differ}"
+    return found
+
+
+def test_reference(
+    benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort
+) -> None:
+    about: dict[str, object] = {
+        "case": case.name,
+        "loss": case.loss,
+        "shape": list(case.shape),
+        "dtype": str(case.dtype)[6:],
+        "logits": case.logits,
+        "peer": "MONAI",
+        "device": case.device,
+        "ours": "reference",
+    }
+    compare.record(benchmark, measure(case, effort), name, mode, effort, about)
