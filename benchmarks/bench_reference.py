@@ -2,8 +2,8 @@
 
     python -m pytest benchmarks/bench_reference.py --benchmark-only -o addopts=
 
-Every loss that MONAI has, at matching options (docs/migration.md). ``reference`` is what a user gets
-from an install without native kernels: the kernels are made unavailable for the call. What is
+Every loss that MONAI has, at matching options (docs/migration.md). ``reference`` is what a user
+gets from an install without native kernels: the kernels are made unavailable for the call. What is
 measured, and how it is published, is as in bench_region_sums.py. A test fails if the two sides
 differ in float64.
 """
