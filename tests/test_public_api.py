@@ -32,7 +32,9 @@ def test_every_loss_is_a_module_and_a_function() -> None:
 
 def test_backends_say_what_runs_and_why_the_rest_does_not() -> None:
     found = segloss_fast.backends()
-    assert {b.impl for b in found} == {"reference", "native", "triton"}
+    assert {b.impl for b in found} == {"reference", "native", "triton", "scipy"}
+    scipy = [(b.primitive, b.device) for b in found if b.impl == "scipy"]
+    assert scipy == [("distance_transform", "cpu")]
     assert {b.device for b in found} == {"cpu", "cuda"}
     assert any(b.available for b in found if (b.device, b.impl) == ("cpu", "reference"))
     assert all(b.detail for b in found)
