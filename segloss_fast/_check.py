@@ -15,10 +15,13 @@ INTEGER = REAL[len(FLOATING) :]
 
 
 def can_hold(dtype: torch.dtype, value: int) -> bool:
-    """Whether a label can have the value; torch would compare with the value wrapped around."""
-    if dtype.is_floating_point or dtype == torch.bool:
+    """Whether a label can have the value; torch would compare with it wrapped around or rounded."""
+    if dtype == torch.bool:
         return True
-    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+    if not dtype.is_floating_point:
+        return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+    exact = abs(value) // (value & -value) if value else 0  # without the zeros at its end
+    return abs(value) <= torch.finfo(dtype).max and exact * torch.finfo(dtype).eps < 2
 
 
 def is_class(labels: Tensor, c: int, classes: int) -> Tensor:

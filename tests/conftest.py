@@ -17,9 +17,18 @@ import pytest
 
 from segloss_fast import _native
 from tests.suite import durations, selection, tracing
-from tests.suite.built import PACKAGE, once
+from tests.suite.built import PACKAGE, once, write_quick_compiler
 from tests.suite.tree import ROOT as ROOT
 from tests.suite.tree import copy_tree
+
+COMPILER = os.environ.get("CXX", "c++")
+# -O1, which comes after setup.py's -O3: the kernels rely on inlining, but more optimisation hides
+# errors and compiles longer, as does more than the line numbers of -g1. Conversion of floats to
+# integers is not part of "undefined".
+SANITIZED = (
+    "-O1 -g1 -fno-omit-frame-pointer "
+    "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
+)
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -87,11 +96,21 @@ def sandbox(tmp_path: Path) -> Sandbox:
     return Sandbox.fill(tmp_path)
 
 
-def install_once(name: str, **environ: str) -> Sandbox:
-    """Return a sandbox in which the package is installed, by one of all workers."""
+def install_once(name: str, *, quick: bool = False, **environ: str) -> Sandbox:
+    """Return a sandbox in which the package is installed, by one of all workers.
+
+    Args:
+        name: Of the kind of install.
+        quick: Whether to compile without optimisation, and to keep the object files.
+        environ: Variables of the build.
+    """
 
     def build(folder: Path) -> None:
-        done = Sandbox.fill(folder).install("--no-build-isolation", **environ)
+        chosen = dict(environ)
+        if quick:
+            chosen["CXX"] = str(folder / "c++")
+            write_quick_compiler(folder / "c++")
+        done = Sandbox.fill(folder).install("--no-build-isolation", **chosen)
         assert done.returncode == 0, done.stdout
         (folder / "said.txt").write_text(done.stdout)
 
@@ -101,9 +120,17 @@ def install_once(name: str, **environ: str) -> Sandbox:
 @pytest.fixture(scope="session")
 def native_sandbox() -> Sandbox:
     """The package installed with its native module."""
-    if shutil.which(os.environ.get("CXX", "c++")) is None:
+    if shutil.which(COMPILER) is None:
         pytest.skip("no C++ compiler")
-    return install_once("native", SEGLOSS_BUILD="require")
+    return install_once("native", quick=True, SEGLOSS_BUILD="require")
+
+
+@pytest.fixture(scope="session")
+def sanitized_sandbox() -> Sandbox:
+    """The package installed with a native module that watches addresses and undefined behaviour."""
+    if shutil.which(COMPILER) is None:
+        pytest.skip("no C++ compiler")
+    return install_once("sanitized", SEGLOSS_BUILD="require", CXXFLAGS=SANITIZED)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suite.built import CACHE, digest
-from tests.suite.built import NATIVE as SOURCES
+from tests.suite.built import write_quick_compiler
 from tests.suite.tree import ROOT, copy_tree
 
 pytestmark = pytest.mark.install
@@ -70,7 +69,7 @@ class Environment:
         path = os.pathsep.join([str(self.folder / "bin"), "/usr/bin", "/bin"])
         program = self.folder / "c++"
         if self.compiler:
-            write_compiler(program)
+            write_quick_compiler(program)
         else:
             path = str(self.folder / "bin")
         options = {"PATH": path, "CXX": str(program), "VIRTUAL_ENV": str(self.folder), **environ}
@@ -94,20 +93,6 @@ class Environment:
         shutil.rmtree(self.source / "segloss_fast")  # what runs is what was installed
         self.run(self.python, "-c", USE)
         return self.run(self.python, "-c", VERDICT).splitlines()[0]
-
-
-def write_compiler(program: Path) -> None:
-    """Write a compiler that keeps what it compiled (tests/suite/cached_cxx.py).
-
-    Quickly, without optimisation: how fast the kernels are is not looked at.
-    """
-    objects = CACHE / f"objects-{digest(SOURCES)}"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.suite.cached_cxx import main\n"
-        f"main({shutil.which('c++')!r}, Path({str(objects)!r}), ['-O0'])\n"
-    )
-    program.chmod(0o755)
 
 
 def pip(*options: str) -> list[str]:

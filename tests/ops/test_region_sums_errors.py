@@ -243,3 +243,13 @@ def test_debug_is_a_switch_and_a_block() -> None:
     assert debug_enabled()
     segloss_fast.debug(False)
     assert not debug_enabled()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_an_infinite_label_is_not_the_ignored_one(impl: str) -> None:
+    """In half precision an ignored label of 2^31 would be infinite, and 2049 would be 2048."""
+    for ignored in (2**31, 2049, -(2**40)):
+        for label in (torch.inf, 2048.0):
+            labels = torch.tensor([[0.0, 1.0, label]], dtype=torch.float16)
+            with pytest.raises(ValueError, match="got 1 other values"):
+                region_sums(torch.zeros(1, 3, 3), labels, ignore_index=ignored, impl=impl)

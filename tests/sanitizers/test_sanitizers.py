@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Sandbox, install_once, run_python
+from tests.conftest import COMPILER, SANITIZED, Sandbox, run_python
 
 pytestmark = pytest.mark.sanitizers
 
 HERE = Path(__file__).parent
-COMPILER = os.environ.get("CXX", "c++")
-# -O1, which comes after setup.py's -O3: the kernels rely on inlining, but more optimisation hides
-# errors and compiles longer, as does more than the line numbers of -g1. Conversion of floats to
-# integers is not part of "undefined".
-FLAGS = (
-    "-O1 -g1 -fno-omit-frame-pointer "
-    "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
-)
 PLANTED = """
 import ctypes, sys
 import torch
@@ -53,12 +45,6 @@ def runtime() -> dict[str, str]:
     return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
 
 
-@pytest.fixture(scope="module")
-def sanitized(runtime: dict[str, str]) -> Sandbox:
-    assert runtime
-    return install_once("sanitized", SEGLOSS_BUILD="require", CXXFLAGS=FLAGS)
-
-
 @pytest.mark.parametrize(
     ("error", "report"),
     [
@@ -71,7 +57,7 @@ def test_planted_error_is_reported(
     runtime: dict[str, str], tmp_path: Path, error: str, report: str
 ) -> None:
     library = tmp_path / "planted.so"
-    command = [COMPILER, *FLAGS.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
+    command = [COMPILER, *SANITIZED.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
     subprocess.run([*command, "-o", str(library)], check=True)
     done = run_python("-c", PLANTED, str(library), error, folder=tmp_path, **runtime)
     assert done.returncode != 0, done.stdout
@@ -91,7 +77,7 @@ def test_planted_error_is_reported(
         "windows",
     ],
 )
-def test_primitive(sanitized: Sandbox, runtime: dict[str, str], primitive: str) -> None:
-    done = sanitized.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
+def test_primitive(sanitized_sandbox: Sandbox, runtime: dict[str, str], primitive: str) -> None:
+    done = sanitized_sandbox.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
     assert done.returncode == 0, done.stdout
     assert "no finding" in done.stdout, done.stdout

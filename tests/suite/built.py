@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,21 @@ def once(name: str, inputs: Iterable[Path], build: Callable[[Path], object]) -> 
             build(folder)
             done.touch()
     return folder
+
+
+def write_quick_compiler(program: Path) -> None:
+    """Write a C++ compiler that keeps what it compiled (tests/suite/cached_cxx.py).
+
+    Quickly, without optimisation: for tests of installs, which do not look at the kernels.
+    """
+    objects = CACHE / f"objects-{digest(NATIVE)}"
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.suite.cached_cxx import main\n"
+        f"main({compiler!r}, Path({str(objects)!r}), ['-O0'])\n"
+    )
+    program.chmod(0o755)
 
 
 @cache
