@@ -112,6 +112,19 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   return {counts, sums.rows(2, images), sums.all_invalid()};
 }
 
+// Counts may come from others: a negative one, or more voxels than float64 counts, is none.
+void check_counts(const int64_t* counts, int64_t size) {
+  constexpr uint64_t kMost = uint64_t(1) << 53;
+  uint64_t voxels = 0;
+  for (int64_t k = 0; k < size; ++k) {
+    const auto n = uint64_t(counts[k]);
+    STD_TORCH_CHECK(n <= kMost - voxels,
+                    "lovasz: counts must be at least 0, and of a class at most 2^53 in all, got ",
+                    counts[k]);
+    voxels += n;
+  }
+}
+
 std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activation,
                                        int64_t octaves, int64_t bits, bool double_table) {
   const Bins bins = describe_bins(octaves, bits);
@@ -132,6 +145,7 @@ std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activ
   auto* const to = static_cast<double*>(loss.mutable_data_ptr());
   auto* const g = static_cast<char*>(table.mutable_data_ptr());
   const int64_t row = 2 * bins.count;
+  for (int64_t i = 0; i < groups; ++i) check_counts(number + i * row, row);
   for_each_task(groups, groups, 0, [&] {
     return [&](int64_t i, void*) {
       to[i] = scan({number + i * row, number + (groups + i) * row, kind, bins, flagged[i] != 0,

@@ -11,6 +11,8 @@ namespace segloss::lovasz {
 // cancellation: so many terms one by one, and digamma's asymptotic series at both ends, whose
 // difference is written as a product.
 inline double harmonic(double first, double n) {
+  // Not so for counts that others made up: there would be no end to the terms.
+  if (!(first > 0 && n >= 0)) return NAN;
   constexpr double kDirect = 16;
   double sum = 0, a = first;
   const double stop = first + (n <= kDirect ? n : (first < kDirect ? kDirect - first : 0));

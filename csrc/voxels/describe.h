@@ -41,8 +41,23 @@ inline Dtype dtype_of(const Tensor& tensor) {
   }
 }
 
+// Values of a tensor, expanded ones counted as often as they are seen. Sizes of scratch memory and
+// of results are at most a thousand times as many, so that none of their products overflows.
+constexpr int64_t kMostValues = int64_t(1) << 48;
+
+inline void check_size(const Tensor& tensor) {
+  int64_t values = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    const int64_t size = std::max<int64_t>(tensor.size(d), 1);
+    STD_TORCH_CHECK(size <= kMostValues / values,
+                    "segloss_fast: a tensor has more than 2^48 values, which is too many");
+    values *= size;
+  }
+}
+
 // Describes [B, C, *S], or [B, *S] where has_channels is false.
 inline View view_of(const Tensor& tensor, bool has_channels, void* data) {
+  check_size(tensor);
   View view{data, dtype_of(tensor), tensor.stride(0), 0, 0, {1, 1, 1}, {1, 1, 1}};
   const int first = has_channels ? 2 : 1;
   if (has_channels && tensor.size(1) > 1) view.channel_stride = tensor.stride(1);
