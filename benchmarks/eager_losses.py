@@ -63,6 +63,7 @@ def generalized_dice(input: Tensor, target: Tensor) -> Tensor:
     p, t = input.softmax(1), one_hot_map(input, target)
     axes = _axes(p)
     weight = 1 / t.sum(axes).clamp_min(1) ** 2
+    weight = weight / weight.sum(1, keepdim=True)
     numerator = 2 * (weight * (p * t).sum(axes)).sum(1) + SMOOTH
     denominator = (weight * (p.sum(axes) + t.sum(axes))).sum(1) + SMOOTH
     return (1 - numerator / denominator).mean()

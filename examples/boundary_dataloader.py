@@ -43,8 +43,8 @@ class Discs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         labels = (square < (5 + radius) ** 2).to(torch.uint8)
         labels += square < (2 + radius / 2) ** 2
         noise = torch.randn(1, SIDE, SIDE, generator=generator)
-        # A batch of one goes in and comes out. Workers have one thread each: the loader's are many.
-        field = segloss_fast.boundary_field(labels[None], CLASSES, spacing=SPACING)[0]
+        # Workers have one thread each: the loader's are many.
+        field = segloss_fast.boundary_field(labels, CLASSES, spacing=SPACING, batched=False)
         return labels[None] + 0.5 * noise, labels, field
 
 

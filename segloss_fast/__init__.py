@@ -38,6 +38,7 @@ from segloss_fast.losses import (
     TopKLoss,
     TverskyLoss,
     UnifiedFocalLoss,
+    WeightedSum,
 )
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
 from segloss_fast.ops.distance_transform import distance_transform
@@ -81,6 +82,7 @@ __all__ = [
     "TopKLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
+    "WeightedSum",
     "__version__",
     "backends",
     "boundary_field",

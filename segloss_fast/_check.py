@@ -73,6 +73,11 @@ def as_weight(voxel_weight: Any) -> Any:  # noqa: ANN401
     return voxel_weight.to(torch.float64 if wide else torch.float32)
 
 
+def widen(tensor: Tensor) -> Tensor:
+    """Return half precision as float32: before arithmetic, which would be rounded to it."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raise ValueError unless ``tensor`` lies on the input's device."""
     if tensor.device != input.device:

@@ -39,6 +39,9 @@ COMMON: tuple[Keywords, ...] = (
     {"reduction": "sum", "class_weight": [0.5, 2.0, 1.0]},
     {"class_weight": [0.5, 2.0, 1.0], "absent": "skip", "smooth_nr": 0.0, "smooth_dr": 1e-3},
     {"batch": True, "absent": "skip", "smooth_nr": 1.0, "smooth_dr": 2.0},
+    {"class_weight": [0.5, 2.0, 1.0], "absent": "zero"},
+    {"batch": True, "absent": "zero", "reduction": "sum"},
+    {"class_weight": [0.5, 2.0, 1.0], "absent": "keep"},
     {"activation": "sigmoid", "smooth_nr": 0.0, "smooth_dr": 0.0},
     {"activation": "probabilities", "batch": True},
 )

@@ -7,7 +7,7 @@ by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Volume:
         options: The loss's keywords.
         size: Of the spatial dimensions.
         counted: Whether a voxel is not ignored, ``[B, C, V]`` bool.
+        dense: Whether the target held values.
     """
 
     p: Tensor
@@ -37,6 +38,7 @@ class Volume:
     options: dict[str, Any]
     size: tuple[int, ...] = ()
     counted: Tensor = field(default_factory=lambda: torch.empty(0))
+    dense: bool = False
 
     def option(self, name: str, default: Any) -> Any:  # noqa: ANN401
         """Return a keyword of the call, or its default."""
@@ -53,7 +55,8 @@ def volume(
     counted = torch.ones(batch, classes, voxels, dtype=torch.bool)
     if voxel_weight is not None:
         w = w * voxel_weight.double().flatten(2)
-    if target.shape == input.shape and (classes > 1 or target.is_floating_point()):
+    dense = target.shape == input.shape and (classes > 1 or target.is_floating_point())
+    if dense:
         t = target.double().flatten(2)
     else:
         labels = target.reshape(batch, voxels).long()
@@ -79,6 +82,7 @@ def volume(
         options,
         tuple(input.shape[2:]),
         counted,
+        dense,
     )
 
 
@@ -110,8 +114,9 @@ def per_class(volume: Volume, loss_of: Callable[[Tensor, Tensor, Tensor, int], T
             p, t, w = (part[item, c].flatten() for part in (volume.p, volume.t, volume.w))
             present = bool((w * t).sum() != 0)
             nothing = bool((w == 0).all())
-            rows.append(p.sum() * 0 if nothing else loss_of(p, t, w, c))
-            keep = o("absent", "keep") == "keep" or present
+            as_zero = o("absent", "keep") == "zero" and not present
+            rows.append(p.sum() * 0 if nothing or as_zero else loss_of(p, t, w, c))
+            keep = o("absent", "keep") != "skip" or present
             factors.append(class_weight[c] * float(keep))
     loss, factor = torch.stack(rows), torch.tensor(factors, dtype=torch.float64)
     if o("reduction", "mean") == "none":
@@ -121,6 +126,12 @@ def per_class(volume: Volume, loss_of: Callable[[Tensor, Tensor, Tensor, int], T
     return total if o("reduction", "mean") == "sum" else total / factor.sum().clamp_min(1e-300)
 
 
+def agreement(volume: Volume, p: Tensor, t: Tensor) -> Tensor:
+    """Return p t; of soft labels (Wang 2023) the smaller of both, but for squared sums."""
+    soft = volume.option("soft_label", False) and not volume.option("squared", False)
+    return torch.minimum(p, t) if soft else p * t
+
+
 def dice(volume: Volume) -> Tensor:
     """Milletari 2016, Sudre 2017."""
     nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
@@ -128,7 +139,7 @@ def dice(volume: Volume) -> Tensor:
 
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
         size = (w * (p**2 + t**2)).sum() if squared else (w * (p + t)).sum()
-        return torch.div(2 * (w * p * t).sum() + nr, size + dr)
+        return torch.div(2 * (w * agreement(volume, p, t)).sum() + nr, size + dr)
 
     return region(volume, index)
 
@@ -139,8 +150,8 @@ def tversky(volume: Volume) -> Tensor:
     alpha, beta = volume.option("alpha", 0.5), volume.option("beta", 0.5)
 
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
-        tp = (w * p * t).sum()
-        fp, fn = (w * p * (1 - t)).sum(), (w * (1 - p) * t).sum()
+        both = agreement(volume, p, t)
+        tp, fp, fn = (w * both).sum(), (w * (p - both)).sum(), (w * (t - both)).sum()
         return torch.div(tp + nr, tp + alpha * fp + beta * fn + dr)
 
     return region(volume, index)
@@ -151,19 +162,27 @@ def jaccard(volume: Volume) -> Tensor:
     nr, dr = volume.option("smooth_nr", 1e-5), volume.option("smooth_dr", 1e-5)
 
     def index(p: Tensor, t: Tensor, w: Tensor) -> Tensor:
-        both = (w * p * t).sum()
+        both = (w * agreement(volume, p, t)).sum()
         return torch.div(both + nr, (w * p).sum() + (w * t).sum() - both + dr)
 
     return region(volume, index)
 
 
-def voxelwise(volume: Volume, loss: Tensor, count: Tensor, class_weight: list[float]) -> Tensor:
+def voxelwise(
+    volume: Volume,
+    loss: Tensor,
+    count: Tensor,
+    class_weight: list[float],
+    *,
+    weigh_count: bool = True,
+) -> Tensor:
     """Reduce a map ``[B, C, V]`` of losses, divided by the sum of the map ``count``."""
     o = volume.option
     v = torch.tensor(class_weight, dtype=torch.float64).view(1, -1, 1).clone()
     start = 0 if o("include_background", True) else 1
     v[:, :start] = 0
-    part, norm = (v * volume.w * loss).sum(2), (v * volume.w * count).sum(2)  # [B, C]
+    u = v if weigh_count else (torch.arange(v.shape[1]) >= start).double().view(1, -1, 1)
+    part, norm = (v * volume.w * loss).sum(2), (u * volume.w * count).sum(2)  # [B, C]
     if o("reduction", "mean") == "sum":
         return part.sum()
     if o("reduction", "mean") == "mean":
@@ -182,14 +201,23 @@ def cross_entropy(volume: Volume) -> Tensor:
     weight = o("class_weight", None) or [1.0] * classes
     if volume.categorical:
         smooth = o("label_smoothing", 0.0)
-        # The smoothed target's parts weigh as their own class, the norm as the voxel's class.
+        # The smoothed target's parts weigh as their own class, the norm as the voxel's class; of
+        # values, as the voxel.
         loss = -((1 - smooth) * t + smooth / classes) * log(q)
-        return voxelwise(volume, loss, t, weight)
+        return categorical_mean(volume, loss, weight)
     positive = torch.tensor(o("pos_weight", None) or [1.0] * classes, dtype=torch.float64).view(
         1, -1, 1
     )
     loss = -(positive * t * log(q) + (1 - t) * log(1 - q))
     return voxelwise(volume, loss, torch.ones_like(t), weight)
+
+
+def categorical_mean(volume: Volume, loss: Tensor, weight: list[float]) -> Tensor:
+    """Reduce a cross-entropy of classes that compete as torch does, by the kind of target."""
+    if not volume.dense:
+        return voxelwise(volume, loss, volume.t, weight)
+    used = loss.shape[1] - (0 if volume.option("include_background", True) else 1)
+    return voxelwise(volume, loss, torch.ones_like(loss) / used, weight, weigh_count=False)
 
 
 def focal(volume: Volume) -> Tensor:
@@ -232,7 +260,7 @@ def compound(
         all_classes = (
             {**volume.options, "include_background": True} if background else volume.options
         )
-        other = Volume(volume.p, volume.q, volume.t, volume.w, volume.categorical, all_classes)
+        other = replace(volume, options=all_classes)
         second = volume.option(factors[1], 1.0) * voxel_loss(other)
         if first.dim() and first.shape != second.shape:  # rows without, and with the background
             first = torch.cat([torch.zeros_like(second[..., :1]), first], -1)

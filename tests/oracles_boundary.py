@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.oracles import Volume, log, voxelwise
+from tests.oracles import Volume, categorical_mean, log, voxelwise
 
 
 def nearest(mask: Tensor, size: tuple[int, ...], spacing: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -110,7 +110,7 @@ def _weighted_ce(volume: Volume, factor: Tensor) -> Tensor:
     q, t = volume.q, volume.t
     weight = volume.option("class_weight", None) or [1.0] * q.shape[1]
     if volume.categorical:
-        return voxelwise(volume, -factor * t * log(q), t, weight)
+        return categorical_mean(volume, -factor * t * log(q), weight)
     loss = -factor * (t * log(q) + (1 - t) * log(1 - q))
     return voxelwise(volume, loss, torch.ones_like(t), weight)
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from tests.oracles import Volume, focal, log, per_class, voxelwise
+from tests.oracles import Volume, agreement, focal, log, per_class, voxelwise
 
 
 def number(volume: Volume, name: str, default: float) -> float:
@@ -34,7 +34,8 @@ def tversky_index(
 ) -> Tensor:
     """Salehi 2017; 1 where nothing is left to divide by."""
     nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
-    tp, fp, fn = (w * p * t).sum(), (w * p * (1 - t)).sum(), (w * (1 - p) * t).sum()
+    both = agreement(volume, p, t)
+    tp, fp, fn = (w * both).sum(), (w * (p - both)).sum(), (w * (t - both)).sum()
     size = tp + alpha * fp + beta * fn + dr
     return (tp + nr) / size if size != 0 else torch.ones_like(tp)
 
@@ -52,7 +53,8 @@ def dice_index(volume: Volume, p: Tensor, t: Tensor, w: Tensor) -> Tensor:
     """Milletari 2016, Sudre 2017."""
     nr, dr = number(volume, "smooth_nr", 1e-5), number(volume, "smooth_dr", 1e-5)
     power = 2 if volume.option("squared", False) else 1
-    return (2 * (w * p * t).sum() + nr) / ((w * p**power).sum() + (w * t**power).sum() + dr)
+    both = agreement(volume, p, t)
+    return (2 * (w * both).sum() + nr) / ((w * p**power).sum() + (w * t**power).sum() + dr)
 
 
 def sensitivity_specificity(volume: Volume) -> Tensor:
@@ -103,11 +105,13 @@ def generalized_dice(volume: Volume) -> Tensor:
         )
         weights = [size**exponent if size != 0 else others for size in sizes]
         numerator, denominator = p.sum() * 0 + nr, p.sum() * 0 + dr
+        weights = [weight / (sum(weights) or 1.0) for weight in weights]
         for c, weight in enumerate(weights):
             weight *= class_weight[start + c]
             numerator = numerator + 2 * weight * (w[c] * p[c] * t[c]).sum()
             denominator = denominator + weight * (w[c] * (p[c] + t[c])).sum()
-        nothing = bool((w == 0).all()) or denominator == 0
+        nothing = bool((w == 0).all() or denominator == 0)
+        nothing = nothing or (o("absent", "keep") == "zero" and not any(sizes))
         rows.append(p.sum() * 0 if nothing else 1 - numerator / denominator)
     loss = torch.stack(rows)
     if o("reduction", "mean") == "none":

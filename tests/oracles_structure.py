@@ -69,7 +69,9 @@ def _item_losses(volume: Volume) -> Tensor:
                 s_p, s_t = (skeleton(x.view(volume.size), k).flatten() for x in (p, t))
                 parts = [w * s_p * t, w * s_p, w * s_t * p, w * s_t]
                 sums = sums + weight * torch.stack([part.sum() for part in parts])
-        if bool((volume.w[items] == 0).all()):
+        shown = [(volume.w * volume.t)[items, c].sum() != 0 for c in range(start, classes)]
+        as_zero = o("absent", "keep") == "zero" and not any(shown)
+        if as_zero or bool((volume.w[items] == 0).all()):
             losses.append(sums.sum() * 0)
             continue
         one = torch.ones((), dtype=torch.float64)

@@ -70,6 +70,8 @@ def wasserstein_dice(volume: Volume) -> Tensor:
         losses.append(1 - (2 * true + nr) / (2 * true + all_errors + dr))
         kept.append(o("absent", "keep") == "keep" or bool((size[1:] != 0).any()))
     loss, keep = torch.stack(losses), torch.tensor(kept, dtype=torch.float64)
+    if o("absent", "keep") == "zero":
+        loss, keep = loss * keep, torch.ones_like(keep)
     if o("reduction", "mean") == "none":
         rows = (loss * keep)[:, None]
         return rows[0] if o("batch", False) else rows

@@ -50,27 +50,28 @@ REGION_SUM_LOSSES = (
         segloss_fast.DiceLoss,
         functional.dice_loss,
         oracles.dice,
-        ({}, {"squared": True}),
+        ({}, {"squared": True}, {"soft_label": True}, {"soft_label": True, "squared": True}),
         region=True,
         bad_keywords=(
             ({"smooth_nr": -1.0}, ValueError, "smooth_nr"),
             ({"smooth_dr": "a"}, TypeError, "smooth_dr"),
             ({"absent": "drop"}, ValueError, "absent"),
             ({"squared": "no"}, TypeError, "squared"),
+            ({"soft_label": 1}, TypeError, "soft_label"),
         ),
     ),
     LossRecord(
         segloss_fast.JaccardLoss,
         functional.jaccard_loss,
         oracles.jaccard,
-        ({},),
+        ({}, {"soft_label": True}),
         region=True,
     ),
     LossRecord(
         segloss_fast.TverskyLoss,
         functional.tversky_loss,
         oracles.tversky,
-        ({}, {"alpha": 0.3, "beta": 0.7}),
+        ({}, {"alpha": 0.3, "beta": 0.7}, {"soft_label": True, "alpha": 0.2, "beta": 0.5}),
         region=True,
         bad_keywords=(
             ({"alpha": -0.1}, ValueError, "alpha"),
@@ -87,6 +88,7 @@ REGION_SUM_LOSSES = (
             {},
             {"lambda_dice": 0.3, "lambda_ce": 2.0, "label_smoothing": 0.2},
             {"squared": True, "ce_activation": "sigmoid", "pos_weight": [1.0, 2.0, 0.5]},
+            {"soft_label": True, "lambda_dice": 0.3},
         ),
         region=True,
         bad_keywords=(
@@ -105,6 +107,7 @@ REGION_SUM_LOSSES = (
             {},
             {"ce_activation": "sigmoid", "alpha": 0.25, "gamma": 1.5},
             {"lambda_focal": 3.0, "squared": True, "alpha": [0.2, 1.0, 3.0]},
+            {"soft_label": True},
         ),
         region=True,
         bad_keywords=(

@@ -12,7 +12,7 @@ FORMULA_LOSSES = (
         segloss_fast.FocalTverskyLoss,
         functional.focal_tversky_loss,
         oracles_formulas.focal_tversky,
-        ({}, {"alpha": 0.5, "beta": 0.5, "gamma": 2.0}, {"gamma": 0.75}),
+        ({}, {"alpha": 0.5, "beta": 0.5, "gamma": 2.0}, {"gamma": 0.75}, {"soft_label": True}),
         region=True,
         number="gamma",
         bad_keywords=(
@@ -26,7 +26,7 @@ FORMULA_LOSSES = (
         segloss_fast.LogCoshDiceLoss,
         functional.log_cosh_dice_loss,
         oracles_formulas.log_cosh_dice,
-        ({}, {"squared": True}),
+        ({}, {"squared": True}, {"soft_label": True}),
         region=True,
         bad_keywords=(({"squared": 1}, TypeError, "squared"),),
     ),

@@ -32,7 +32,11 @@ HARDEST_LOSSES = (
         oracles.compound(
             oracles.dice, oracles_topk.topk, ("lambda_dice", "lambda_topk"), background=True
         ),
-        ({}, {"k": 50.0, "lambda_dice": 0.3, "lambda_topk": 2.0, "squared": True}),
+        (
+            {},
+            {"k": 50.0, "lambda_dice": 0.3, "lambda_topk": 2.0, "squared": True},
+            {"soft_label": True},
+        ),
         region=True,
         bad_keywords=(
             ({"k": 0.0}, ValueError, "k must be greater than 0"),

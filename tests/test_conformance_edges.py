@@ -119,7 +119,7 @@ def test_a_nan_that_counts_shows_and_one_that_is_ignored_does_not(
     assert ignored.item() == clean.item()
     assert x.grad is not None
     assert x.grad.isfinite().all()
-    for absent in ("keep", "skip") if record.region else (None,):
+    for absent in ("keep", "skip", "zero") if record.region else (None,):
         option = {} if absent is None else {"absent": absent}
         target = torch.zeros_like(case.target)
         x = case.input.clone()

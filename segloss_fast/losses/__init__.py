@@ -34,8 +34,15 @@ Region losses (ratios of sums) have three more:
 
 * ``smooth_nr``, ``smooth_dr``: added to numerator and denominator (default 1e-5 each;
   :class:`~segloss_fast.SensitivitySpecificityLoss` has no ``smooth_nr``);
-* ``absent``: ``"keep"`` (default) or ``"skip"``: whether classes without a target voxel, of the
-  item or with ``batch=True`` of the batch, have a share in the mean.
+* ``absent``: what a class without a target voxel, of the item or with ``batch=True`` of the batch,
+  is in the mean: ``"keep"`` (default) like any other, ``"skip"`` no part of it, ``"zero"`` a loss
+  of 0 (segmentation-models-pytorch's rule). A loss that is one ratio of all classes of an item
+  leaves such classes out of its sums with both; an item without any class counts as 0 with
+  ``"zero"``.
+
+Losses that compare an overlap (Dice, its log-cosh, Jaccard, Tversky, focal Tversky, and Dice with
+cross-entropy, focal or TopK) have ``soft_label`` (default False): with True the overlap of p and t
+is the sum of the smaller of the two, so that the loss of a soft target is least, and 0, at p = t.
 
 Compound losses (a region and a distribution loss) have all of these, and reduce to the weighted
 sum of what their parts reduce to. :class:`~segloss_fast.DeepSupervisionLoss` wraps any loss and
@@ -88,6 +95,7 @@ from segloss_fast.losses.topk import DiceTopKLoss, TopKLoss
 from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
 from segloss_fast.losses.unified_focal import UnifiedFocalLoss
 from segloss_fast.losses.wasserstein import GeneralizedWassersteinDiceLoss
+from segloss_fast.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "BalancedCrossEntropyLoss",
@@ -123,4 +131,5 @@ __all__ = [
     "TopKLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
+    "WeightedSum",
 ]

@@ -58,6 +58,15 @@ class RegionKeywords(RatioKeywords, total=False):
     smooth_nr: float
 
 
+ABSENT = ("keep", "skip", "zero")
+
+
+class OverlapKeywords(RegionKeywords, total=False):
+    """Keywords of those that compare an overlap, which may be that of soft values."""
+
+    soft_label: bool
+
+
 @dataclass(frozen=True)
 class Voxel:
     """Checked VoxelKeywords.
@@ -97,7 +106,7 @@ class Ratio(Voxel):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("smooth_dr", self.smooth_dr, minimum=0)
-        check_option("absent", self.absent, ("keep", "skip"))
+        check_option("absent", self.absent, ABSENT)
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,19 @@ class Region(Ratio):
         check_number("smooth_nr", self.smooth_nr, minimum=0)
 
 
+@dataclass(frozen=True)
+class Overlap(Region):
+    """Checked OverlapKeywords."""
+
+    soft_label: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("soft_label", self.soft_label)
+
+
 # By the name that the annotations of ``**keywords`` give them.
-RECORDS: dict[str, type] = {"Voxel": Voxel, "Ratio": Ratio, "Region": Region}
+RECORDS: dict[str, type] = {"Voxel": Voxel, "Ratio": Ratio, "Region": Region, "Overlap": Overlap}
 
 
 def check_weights(name: str, weights: object) -> None:

@@ -6,13 +6,17 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from segloss_fast.losses._declare import plain, signature_of, unknown
 from segloss_fast.ops._reference.voxels import row_dtype
+
+if TYPE_CHECKING:
+    from segloss_fast.losses.weighted_sum import WeightedSum
 
 WEIGHTS = ("class_weight", "pos_weight", "alpha", "distance_matrix")
 # Where the losses of MONAI, torch and segmentation-models-pytorch keep theirs in a state dict.
@@ -43,7 +47,34 @@ class Option:
         loss._set_option(self.name, value)
 
 
-class Loss(nn.Module):
+class Addable:
+    """What can be added and multiplied: the result is a WeightedSum."""
+
+    def __add__(self, other: Any) -> WeightedSum:  # noqa: ANN401
+        found: WeightedSum = _weighted_sum((self, other), (1.0, 1.0))
+        return found
+
+    def __radd__(self, other: Any) -> Any:  # noqa: ANN401
+        return self if type(other) is int and other == 0 else NotImplemented  # sum() begins with 0
+
+    def __mul__(self, factor: Any) -> WeightedSum:  # noqa: ANN401
+        if not isinstance(factor, Real):
+            return NotImplemented
+        found: WeightedSum = _weighted_sum((self,), (float(factor),))
+        return found
+
+    __rmul__ = __mul__
+
+
+def _weighted_sum(losses: tuple[Any, ...], weights: tuple[float, ...]) -> Any:  # noqa: ANN401
+    from segloss_fast.losses.weighted_sum import WeightedSum  # which is made of losses
+
+    if not all(isinstance(loss, Addable) for loss in losses):
+        return NotImplemented
+    return WeightedSum(losses, weights)
+
+
+class Loss(Addable, nn.Module):
     """Calls a functional loss with fixed keywords.
 
     Every keyword can be read as an attribute, and set: the constructor's checks run again, and the
@@ -54,9 +85,13 @@ class Loss(nn.Module):
     Attributes:
         shares_sums: Whether the function's keywords are those of Voxel, through which deep
             supervision hands it the sums of a level.
+        over_sums: Whether it is formed from sums of its arguments as they came, and nothing else.
+        field_kind: Which field it takes as ``target_field``.
     """
 
     shares_sums: ClassVar[bool] = True
+    over_sums: ClassVar[bool] = False
+    field_kind: ClassVar[str | None] = None
     _declared: ClassVar[Callable[..., Loss]]
 
     def __init_subclass__(cls) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segloss_fast._check import check_input, check_number
+from segloss_fast._check import check_input, check_number, widen
 from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._keywords import Ratio, Voxel, Weights
 from segloss_fast.ops.region_sums import RegionSums, region_sums
@@ -81,7 +81,7 @@ def evaluate(
             parts, sums(terms, voxel_weight), input, keywords, has_background_row=has_background_row
         )
     counts = [term for term in terms if term in COUNTS]
-    weight = field if voxel_weight is None else field * voxel_weight
+    weight = field if voxel_weight is None else widen(field) * widen(voxel_weight)
     weighed = sums([term for term in terms if term not in COUNTS], weight)
     if not counts:
         return finish(parts, weighed, input, keywords, has_background_row=has_background_row)
@@ -183,9 +183,12 @@ def reduce_region(loss: Tensor, sums: RegionSums, keywords: Ratio, counts: bool)
     if counts:
         loss = torch.where(sums.weight == 0, 0, loss)
     weight = class_weights(keywords.class_weight, "class_weight", loss)
-    if keywords.absent == "skip":
+    if keywords.absent != "keep":
         present = (sums.target != 0).to(loss)
-        weight = present if weight is None else weight * present
+        if keywords.absent == "skip":
+            weight = present if weight is None else weight * present
+        else:
+            loss = loss * present  # not selected, so that a NaN still shows
     return _reduce_rows(loss, weight, keywords)
 
 
@@ -221,17 +224,20 @@ def _reduce_rows(loss: Tensor, weight: Tensor | None, keywords: Voxel) -> Tensor
     )
 
 
-def reduce_voxel(parts: Tensor, norm: Tensor, keywords: Voxel) -> Tensor:
+def reduce_voxel(
+    parts: Tensor, norm: Tensor, keywords: Voxel, *, weigh_norm: bool = True
+) -> Tensor:
     """Reduce a voxel loss summed per item and class, ``[B', C]``.
 
     Args:
         parts: Sums of the loss, ``[B', C]``.
         norm: What each adds to the number of voxels that the mean divides by, ``[B', C]``.
         keywords: Which classes count, with what weight, and how they are reduced.
+        weigh_norm: Whether class weights weigh the number of voxels too.
     """
     weight = class_weights(keywords.class_weight, "class_weight", parts)
     if weight is not None:
-        parts, norm = parts * weight, norm * weight
+        parts, norm = parts * weight, norm * weight if weigh_norm else norm
     if not keywords.include_background:  # left out, not weighted 0, which would keep a NaN
         parts, norm = parts[:, 1:], norm[:, 1:]
     if keywords.reduction == "sum":

@@ -62,6 +62,8 @@ class BalancedCrossEntropyLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(self, **keywords: Unpack[VoxelKeywords]) -> None:
         Voxel(**keywords)
         super().__init__(balanced_cross_entropy_loss, **keywords)
@@ -118,6 +120,8 @@ class ComboLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(
         self, *, alpha: float = 0.5, beta: float = 0.5, **keywords: Unpack[RegionKeywords]

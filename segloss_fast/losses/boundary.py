@@ -65,6 +65,8 @@ class HausdorffDTLoss(FieldLoss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    field_kind = "hausdorff"
+
     def __init__(
         self,
         *,
@@ -114,6 +116,8 @@ class LogHausdorffDTLoss(FieldLoss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    field_kind = "hausdorff"
 
     def __init__(
         self,
@@ -174,6 +178,8 @@ class BoundaryLoss(FieldLoss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    field_kind = "boundary"
 
     def __init__(
         self, *, spacing: Spacing | None = None, **keywords: Unpack[VoxelKeywords]

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from segloss_fast._check import widen
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss, Loss
 from segloss_fast.losses._reduce import evaluate
 from segloss_fast.losses.boundary import check_tensors, masks_of_prediction, masks_of_target
-from segloss_fast.losses.distribution import cross_entropy_part, is_categorical
+from segloss_fast.losses.distribution import cross_entropy_part, is_categorical, is_dense
 from segloss_fast.losses.fields import distances, own_class, penalty_map
 
 
@@ -31,7 +32,7 @@ def distance_penalized_ce_loss(
     labels = check_tensors(input, target, voxel_weight, target_field, checked, channels=(1,))
     with torch.no_grad():
         if target_field is not None:
-            weight = target_field.detach() + 1
+            weight = widen(target_field.detach()) + 1
         elif _one_class_per_voxel(input, labels, checked):
             weight = own_class(labels, input.shape[1], spacing, checked.impl, penalty=True).add_(1)
         else:
@@ -66,6 +67,8 @@ class DistancePenalizedCELoss(FieldLoss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    field_kind = "penalty"
 
     def __init__(
         self, *, spacing: Spacing | None = None, **keywords: Unpack[VoxelKeywords]
@@ -139,7 +142,8 @@ def _one_class_per_voxel(input: Tensor, labels: Tensor, keywords: Voxel) -> bool
 
 def _top(values: Tensor) -> Tensor:
     """Return the class of the largest value, ``[B, *S]``."""
-    return values.detach().argmax(1)
+    values = values.detach()
+    return (values.to(torch.uint8) if values.dtype == torch.bool else values).argmax(1)
 
 
 def _cross_entropy(
@@ -147,7 +151,7 @@ def _cross_entropy(
 ) -> Tensor:
     categorical = is_categorical(keywords.activation, input)
     return evaluate(
-        [cross_entropy_part(keywords, categorical, 0.0, None)],
+        [cross_entropy_part(keywords, categorical, 0.0, None, dense=is_dense(input, target))],
         input,
         target,
         voxel_weight,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_number
+from segloss_fast._check import check_number, widen
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import RECORDS, Region, RegionKeywords, Voxel
 from segloss_fast.losses._maps import activated, widened
@@ -68,7 +68,8 @@ class SoftClDiceLoss(Loss):
     target (formula: :mod:`segloss_fast.ops.soft_skeleton`), P = ``(sum s_p t + smooth_nr) /
     (sum s_p + smooth_dr)``, how much of the predicted skeleton lies in the target, and
     S = ``(sum s_t p + smooth_nr) / (sum s_t + smooth_dr)``. The sums run over voxels and classes,
-    those of a class times its weight (with ``absent="skip"`` only classes that the item has).
+    those of a class times its weight (with ``absent="skip"`` or ``"zero"``
+    only classes that the item has).
     s_t is a constant of the gradient. Equal to MONAI's of the same name, so that a perfect
     prediction has a loss of 5e-5. Source: Shit et al. 2021, https://arxiv.org/abs/2003.07311.
 
@@ -197,7 +198,7 @@ def _skeleton_sums(
     # Last, so that backward begins here, and its weights are gone when skeletons are formed again.
     weight = _target_skeleton(input, labels, iterations, keywords)
     if voxel_weight is not None:
-        weight = weight.to(voxel_weight.dtype) * voxel_weight
+        weight = widen(weight) * widen(voxel_weight)
     of_target = sums(input, keywords.activation, ("pred", "weight"), weight)
     rows = torch.cat([of_prediction[:2], of_target, of_prediction[2:]])
     return RegionSums(ROWS, rows)
@@ -225,7 +226,7 @@ def _part(keywords: Region, factor: float = 1.0) -> Part:
         factors = torch.ones_like(found["true"])
         if weight is not None:
             factors = factors * weight[start:]
-        if keywords.absent == "skip":
+        if keywords.absent != "keep":
             factors = factors * (found["present"] != 0)
 
         def total(name: str) -> Tensor:
@@ -236,6 +237,8 @@ def _part(keywords: Region, factor: float = 1.0) -> Part:
         sensitivity = ratio(total("sensitive"), total("true"), *smooth)
         loss = 1 - divide(2 * precision * sensitivity, precision + sensitivity + EPSILON)
         loss = torch.where((found["counted"] != 0).any(1, keepdim=True), loss, 0)
+        if keywords.absent == "zero":
+            loss = loss * (found["present"] != 0).any(1, keepdim=True)
         if keywords.reduction == "none":
             return loss
         return loss.sum() if keywords.reduction == "sum" or loss.numel() == 0 else loss.mean()

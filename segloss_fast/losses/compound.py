@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_option
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Region, RegionKeywords, Weights
+from segloss_fast.losses._keywords import Overlap, OverlapKeywords, Weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_factors, evaluate
 from segloss_fast.losses.distribution import (
@@ -18,6 +18,7 @@ from segloss_fast.losses.distribution import (
     cross_entropy_part,
     focal_part,
     is_categorical,
+    is_dense,
 )
 from segloss_fast.losses.region import dice_part, needs_counts
 from segloss_fast.ops.region_sums import ACTIVATIONS
@@ -35,20 +36,23 @@ def dice_ce_loss(
     label_smoothing: float = 0.0,
     pos_weight: Weights | None = None,
     ce_activation: str | None = None,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`DiceCELoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     own = ce_activation or checked.activation
     check_cross_entropy(own, label_smoothing, pos_weight)
     check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
     categorical = is_categorical(own, input)
     counts = needs_counts(checked, input, voxel_weight)
     ce_keywords = replace(checked, include_background=True)
+    dense = is_dense(input, target)
     return evaluate(
         [
             dice_part(checked, counts, squared, lambda_dice),
-            cross_entropy_part(ce_keywords, categorical, label_smoothing, pos_weight, lambda_ce),
+            cross_entropy_part(
+                ce_keywords, categorical, label_smoothing, pos_weight, lambda_ce, dense=dense
+            ),
         ],
         input,
         target,
@@ -83,6 +87,8 @@ class DiceCELoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
         self,
         *,
@@ -92,9 +98,9 @@ class DiceCELoss(Loss):
         label_smoothing: float = 0.0,
         pos_weight: Weights | None = None,
         ce_activation: str | None = None,
-        **keywords: Unpack[RegionKeywords],
+        **keywords: Unpack[OverlapKeywords],
     ) -> None:
-        activation = Region(**keywords).activation
+        activation = Overlap(**keywords).activation
         check_cross_entropy(ce_activation or activation, label_smoothing, pos_weight)
         check_flag("squared", squared)
         check_factors(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
@@ -122,10 +128,10 @@ def dice_focal_loss(
     gamma: float = 2.0,
     alpha: float | Weights | None = None,
     ce_activation: str | None = None,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`DiceFocalLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     check_focal(gamma, alpha)
     check_factors(lambda_dice=lambda_dice, lambda_focal=lambda_focal)
     own = ce_activation or checked.activation
@@ -171,6 +177,8 @@ class DiceFocalLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
         self,
         *,
@@ -180,9 +188,9 @@ class DiceFocalLoss(Loss):
         gamma: float = 2.0,
         alpha: float | Weights | None = None,
         ce_activation: str | None = None,
-        **keywords: Unpack[RegionKeywords],
+        **keywords: Unpack[OverlapKeywords],
     ) -> None:
-        activation = Region(**keywords).activation
+        activation = Overlap(**keywords).activation
         check_option("ce_activation", ce_activation or activation, ACTIVATIONS)
         check_focal(gamma, alpha)
         check_flag("squared", squared)

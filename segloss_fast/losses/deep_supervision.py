@@ -6,18 +6,24 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from segloss_fast._check import check_input, check_number
-from segloss_fast.losses._declare import plain
+from segloss_fast._check import check_input
+from segloss_fast.losses._levels import (
+    Levels,
+    as_list,
+    check_level_weights,
+    check_sizes,
+    level_weights,
+    per_level,
+)
 from segloss_fast.losses._module import Loss
+from segloss_fast.losses._sharing import Source, sources
+from segloss_fast.losses.weighted_sum import WeightedSum, add, call, parts_of
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 if TYPE_CHECKING:
     from segloss_fast.losses._keywords import Weights
-
-Levels = Tensor | Sequence[Tensor]
 
 
 def deep_supervision_loss(
@@ -25,47 +31,25 @@ def deep_supervision_loss(
     targets: Levels,
     voxel_weights: Levels | None = None,
     *,
-    loss: Loss,
-    weights: Weights | None = None,
+    loss: Loss | WeightedSum,
+    weights: Weights | str | None = None,
 ) -> Tensor:
     """Functional form of :class:`DeepSupervisionLoss`."""
-    _check_loss(loss)
-    levels = _Levels(inputs, targets, voxel_weights, _check_level_weights(weights))
-    values = [
-        weight
-        * loss.call(
-            levels.inputs[level],
-            levels.targets[level],
-            levels.voxel_weights[level] if levels.voxel_weights else None,
-            **levels.changes(level, loss),
-        )
-        for level, weight in enumerate(levels.weights)
-    ]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
-
-
-def _check_loss(loss: object) -> None:
-    if not isinstance(loss, Loss):
-        raise TypeError(f"loss must be a loss of segloss_fast, got {type(loss).__name__}")
-
-
-def _check_level_weights(weights: object) -> tuple[float, ...] | None:
-    """Return the weights as Python's numbers; raise unless they are finite and not all 0."""
-    if isinstance(weights, Tensor):
-        weights = weights.tolist()
-    weights = plain(weights)
-    if weights is None:
-        return None
-    if isinstance(weights, str) or not isinstance(weights, Sequence):
-        raise TypeError(f"weights must hold a number per level, got {type(weights).__name__}")
-    for weight in weights:
-        check_number("weights", weight)
-    if not any(weights):
-        raise ValueError(f"weights must not all be 0, got {list(weights)}")
-    return tuple(weights)
+    parts = parts_of(loss)
+    levels = _Levels(inputs, targets, voxel_weights, check_level_weights(weights))
+    factors, losses = [factor for factor, _ in parts], [part for _, part in parts]
+    values = []
+    for level in range(len(levels.weights)):
+        arguments = levels.arguments(level)
+        shared: list[Source | None] = [None]
+        if len(losses) > 1:
+            shared = sources(losses, arguments, functools.partial(levels.sums, level))
+        found = [
+            call(part, arguments, source, levels.changes(level, part))
+            for part, source in zip(losses, shared, strict=True)
+        ]
+        values.append(add(factors, found) if isinstance(loss, WeightedSum) else found[0])
+    return add(levels.weights, values)
 
 
 class _Levels:
@@ -76,22 +60,23 @@ class _Levels:
         inputs: Levels,
         targets: Levels,
         voxel_weights: Levels | None,
-        weights: Sequence[float] | None,
+        weights: Sequence[float] | str | None,
     ) -> None:
-        every = _as_list("inputs", inputs)
+        every = as_list("inputs", inputs)
         for x in every:
             check_input(x)
-        chosen = _level_weights(len(every)) if weights is None else list(weights)
+        check_sizes(inputs, every, targets)
+        chosen = level_weights(len(every), weights)
         if len(chosen) != len(every):
             raise ValueError(f"weights must hold {len(every)} numbers, one per input, got {chosen}")
         used = [level for level, weight in enumerate(chosen) if weight != 0]
         self.largest = every[0].shape[2:]
         self.inputs = [every[level] for level in used]
         self.weights = [chosen[level] for level in used]
-        self.targets = _per_level("targets", targets, every, used)
+        self.targets = per_level("targets", targets, every, used)
         self.voxel_weights = None
         if voxel_weights is not None:
-            self.voxel_weights = _per_level("voxel_weights", voxel_weights, every, used)
+            self.voxel_weights = per_level("voxel_weights", voxel_weights, every, used)
         self._known: list[tuple[dict[str, object], list[RegionSums]]] = []
 
     def sums(
@@ -124,6 +109,11 @@ class _Levels:
         self._known.append((options, sums))
         return sums[level]
 
+    def arguments(self, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the input, target and voxel weight of a level."""
+        weight = self.voxel_weights[level] if self.voxel_weights else None
+        return self.inputs[level], self.targets[level], weight
+
     def changes(self, level: int, loss: Loss) -> dict[str, object]:
         """Return the keywords that the loss has at this level alone."""
         source = {"_source": functools.partial(self.sums, level)} if loss.shares_sums else {}
@@ -144,55 +134,6 @@ class _Levels:
         }
 
 
-def _as_list(name: str, tensors: object) -> list[Tensor]:
-    if isinstance(tensors, Tensor):
-        return [tensors]
-    if not isinstance(tensors, (list, tuple)) or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(f"{name} must be a tensor, or a list of them, got {type(tensors).__name__}")
-    if not tensors:
-        raise ValueError(f"{name} must hold at least one tensor")
-    return list(tensors)
-
-
-def _level_weights(levels: int) -> list[float]:
-    """Return 1, 1/2, 1/4, ... normalised to the sum 1."""
-    total = sum(0.5**level for level in range(levels))
-    return [0.5**level / total for level in range(levels)]
-
-
-def _per_level(
-    name: str, tensors: Levels, inputs: Sequence[Tensor], used: Sequence[int]
-) -> list[Tensor]:
-    """Return a tensor for each level that counts: as given, or one resized."""
-    if isinstance(tensors, Tensor):
-        return [_nearest(tensors, inputs[level].shape[2:]) for level in used]
-    given = _as_list(name, tensors)
-    if len(given) != len(inputs):
-        raise ValueError(f"{name} must hold {len(inputs)} tensors, one per input, got {len(given)}")
-    return [given[level] for level in used]
-
-
-def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the values nearest to the centres of the voxels of another size.
-
-    A view where each side is a multiple of the new one. What cannot be resized is returned as it
-    is, for the loss to name what it expected.
-    """
-    first = tensor.dim() - len(size)
-    if first not in (1, 2) or tensor.numel() == 0 or 0 in size:
-        return tensor
-    for axis, new in enumerate(size, first):
-        old = tensor.shape[axis]
-        step = old // new
-        if old == step * new:
-            index: list[slice] = [slice(None)] * axis
-            tensor = tensor[(*index, slice(step // 2, None, step))]
-        else:
-            centres = (2 * torch.arange(new, device=tensor.device) + 1) * old // (2 * new)
-            tensor = tensor.index_select(axis, centres)
-    return tensor
-
-
 class DeepSupervisionLoss(nn.Module):
     """The weighted sum of a loss over levels of different size, as a decoder returns them.
 
@@ -207,19 +148,19 @@ class DeepSupervisionLoss(nn.Module):
     levels come from one call of :func:`segloss_fast.region_sums_multi`, which asks for inputs of
     one dtype; losses that need more than sums run level by level. ``spacing`` is that of the first
     level; the others' is larger by what they are smaller.
-    Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185; weights as in nnU-Net,
-    but there the smallest level gets none.
+    Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185.
 
     Args:
-        loss: A loss of this package.
-        weights: One number per level; if None 1, 1/2, 1/4, ... normalised to the sum 1.
+        loss: A loss of this package, or a weighted sum of some.
+        weights: One number per level; if None 1, 1/2, 1/4, ... normalised to the sum 1; if
+            ``"nnunet"`` the same, but 0 for the smallest of several levels.
 
     Raises:
         TypeError: If loss is none of this package, or weights hold something else than numbers.
-        ValueError: If weights are not finite, or all 0.
+        ValueError: If weights are not finite, or all 0, or another name.
     """
 
-    def __init__(self, loss: Loss, weights: Weights | None = None) -> None:
+    def __init__(self, loss: Loss | WeightedSum, weights: Weights | str | None = None) -> None:
         super().__init__()
         self.loss = loss
         self.weights = weights
@@ -227,9 +168,9 @@ class DeepSupervisionLoss(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute, the weights with the checks of the constructor."""
         if name == "weights":
-            value = _check_level_weights(value)
+            value = check_level_weights(value)
         elif name == "loss":
-            _check_loss(value)
+            parts_of(value)  # raises unless it is one
         super().__setattr__(name, value)
 
     def forward(
@@ -248,11 +189,15 @@ class DeepSupervisionLoss(nn.Module):
 
         Raises:
             TypeError: If an argument is neither a tensor nor a list of tensors.
-            ValueError: If the numbers of tensors or weights differ, or as the loss.
+            ValueError: If the numbers of tensors or weights differ, if one target for all levels
+                does not fit the first input, if an input is larger than the one before, or as the
+                loss. Heads that are stacked in one tensor go in as ``inputs.unbind(1)``.
         """
         return deep_supervision_loss(
             inputs, targets, voxel_weights, loss=self.loss, weights=self.weights
         )
 
     def extra_repr(self) -> str:
-        return "" if self.weights is None else f"weights={list(self.weights)}"
+        if self.weights is None or isinstance(self.weights, str):
+            return "" if self.weights is None else f"weights={self.weights!r}"
+        return f"weights={list(self.weights)}"

@@ -19,6 +19,11 @@ def is_categorical(activation: str, input: Tensor) -> bool:
     return activation == "softmax" or (activation == "probabilities" and input.shape[1] > 1)
 
 
+def is_dense(input: Tensor, target: object) -> bool:
+    """Whether a target of several classes holds values, not class indices."""
+    return isinstance(target, Tensor) and target.shape == input.shape
+
+
 def check_cross_entropy(
     activation: str, label_smoothing: float, pos_weight: Weights | None
 ) -> None:
@@ -38,8 +43,19 @@ def cross_entropy_part(
     label_smoothing: float,
     pos_weight: Weights | None,
     factor: float = 1.0,
+    *,
+    dense: bool,
 ) -> Part:
-    """Return cross-entropy as a summand (see :func:`cross_entropy_loss`)."""
+    """Return cross-entropy as a summand (see :func:`cross_entropy_loss`).
+
+    Args:
+        keywords: Of the loss.
+        categorical: Whether the classes compete.
+        label_smoothing: See :class:`CrossEntropyLoss`.
+        pos_weight: See :class:`CrossEntropyLoss`.
+        factor: Of the part.
+        dense: Whether the target holds values, whose mean runs over voxels.
+    """
     if not categorical:
         if label_smoothing:
             raise ValueError("label_smoothing goes with classes that compete, not with sigmoid")
@@ -55,11 +71,14 @@ def cross_entropy_part(
         nll = sums.nll
         if label_smoothing:
             nll = (1 - label_smoothing) * nll + label_smoothing / nll.shape[1] * sums.nll_all
-        return reduce_voxel(nll, sums.target, keywords)
+        if not dense:
+            return reduce_voxel(nll, sums.target, keywords)
+        # As torch's: the mean over the voxels, of which each class has its share.
+        classes = nll.shape[1] - (0 if keywords.include_background else 1)
+        return reduce_voxel(nll, sums.weight / classes, keywords, weigh_norm=False)
 
-    return Part(
-        ("nll", "nll_all", "target") if label_smoothing else ("nll", "target"), value, factor
-    )
+    terms = ("nll", "nll_all") if label_smoothing else ("nll",)
+    return Part((*terms, "weight" if dense else "target"), value, factor)
 
 
 def _weigh_positive(sums: RegionSums, pos_weight: Weights | None) -> Tensor:
@@ -84,7 +103,8 @@ def cross_entropy_loss(
     checked = Voxel(**keywords)
     check_cross_entropy(checked.activation, label_smoothing, pos_weight)
     categorical = is_categorical(checked.activation, input)
-    part = cross_entropy_part(checked, categorical, label_smoothing, pos_weight)
+    dense = is_dense(input, target)
+    part = cross_entropy_part(checked, categorical, label_smoothing, pos_weight, dense=dense)
     return evaluate([part], input, target, voxel_weight, checked)
 
 
@@ -96,9 +116,10 @@ class CrossEntropyLoss(Loss):
     tensor(0.6931)
 
     Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
-    nll the sum of -t log p: torch's cross_entropy with weights. Sigmoid: binary cross-entropy,
-    ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights and N the number of
-    voxels. Probabilities are read as those of a softmax, for C = 1 as those of a sigmoid.
+    nll the sum of -t log p: torch's cross_entropy with weights. Of a target of values, as torch's,
+    ``sum_c v_c nll_c / N``, N the number of voxels. Sigmoid: binary cross-entropy,
+    ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights. Probabilities are
+    read as those of a softmax, for C = 1 as those of a sigmoid.
 
     Args:
         label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1]
@@ -110,6 +131,8 @@ class CrossEntropyLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(
         self,
@@ -206,6 +229,8 @@ class FocalLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ def hausdorff_field(
     include_background: bool = True,
     ignore_index: int | None = None,
     impl: str = "auto",
+    batched: bool = True,
 ) -> Tensor:
     """Return each voxel's distance to the boundary of each class: d_t of the Hausdorff losses.
 
@@ -34,13 +35,15 @@ def hausdorff_field(
     Args:
         target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` as bool, uint8, int8 to int64 or
             floating point, with ``classes`` given; or values ``[B, C, *S]``, above one half inside.
-            ``[B, 1, S]`` is read as one axis of voxels. A single sample goes in as
-            ``target[None]``.
+            ``[B, 1, S]`` is read as one axis of voxels.
         classes: Number of classes of class indices (of one class, what is not 0); None for values.
         spacing: The distance between neighbouring voxels in any unit: one number, or one per axis.
         include_background: Whether to compute class 0, whose field is 0 otherwise.
         ignore_index: Voxels with this class index are outside of all classes.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+        batched: Whether the target has a batch axis. With False it is one sample, ``[*S]`` or
+            ``[1, *S]``, or values ``[C, *S]``, as in ``__getitem__`` of a data set, and so is the
+            field.
 
     Returns:
         float32 ``[B, C, *S]`` in the unit of ``spacing``.
@@ -51,8 +54,9 @@ def hausdorff_field(
             also if a label is neither one of several classes nor ``ignore_index``.
         RuntimeError: If ``impl`` names kernels that are not available here.
     """
+    target = _with_batch(target, batched)
     mask = _masks(target, classes, include_background, ignore_index, impl)
-    return distances(mask, spacing, "both", impl)
+    return _as_given(distances(mask, spacing, "both", impl), batched)
 
 
 @torch.no_grad()
@@ -64,6 +68,7 @@ def boundary_field(
     include_background: bool = True,
     ignore_index: int | None = None,
     impl: str = "auto",
+    batched: bool = True,
 ) -> Tensor:
     """Return the signed distance map phi of :class:`segloss_fast.BoundaryLoss`.
 
@@ -77,6 +82,7 @@ def boundary_field(
         include_background: As for :func:`hausdorff_field`.
         ignore_index: As for :func:`hausdorff_field`.
         impl: As for :func:`hausdorff_field`.
+        batched: As for :func:`hausdorff_field`.
 
     Returns:
         float32 ``[B, C, *S]`` in the unit of ``spacing``.
@@ -86,8 +92,9 @@ def boundary_field(
         ValueError: As :func:`hausdorff_field`.
         RuntimeError: As :func:`hausdorff_field`.
     """
+    target = _with_batch(target, batched)
     mask = _masks(target, classes, include_background, ignore_index, impl)
-    return boundary_map(mask, spacing, impl)
+    return _as_given(boundary_map(mask, spacing, impl), batched)
 
 
 @torch.no_grad()
@@ -99,6 +106,7 @@ def penalty_field(
     per_class: bool = False,
     ignore_index: int | None = None,
     impl: str = "auto",
+    batched: bool = True,
 ) -> Tensor:
     """Return phi of :class:`segloss_fast.DistancePenalizedCELoss`, in [0, 1).
 
@@ -113,6 +121,7 @@ def penalty_field(
             a sigmoid needs, and not that of the voxel's own class, as a softmax does.
         ignore_index: As for :func:`hausdorff_field`.
         impl: As for :func:`hausdorff_field`.
+        batched: As for :func:`hausdorff_field`.
 
     Returns:
         float32 ``[B, C, *S]``, or ``[B, 1, *S]`` for the voxel's own class.
@@ -123,10 +132,13 @@ def penalty_field(
         RuntimeError: As :func:`hausdorff_field`.
     """
     check_flag("per_class", per_class)
+    target = _with_batch(target, batched)
     if classes is not None and not per_class and classes > 1:
         labels, _, classes = _read(target, classes, ignore_index)
-        return own_class(labels, classes, spacing, impl, penalty=True)
-    return penalty_map(_masks(target, classes, True, ignore_index, impl), spacing, impl)
+        field = own_class(labels, classes, spacing, impl, penalty=True)
+    else:
+        field = penalty_map(_masks(target, classes, True, ignore_index, impl), spacing, impl)
+    return _as_given(field, batched)
 
 
 def distances(
@@ -196,6 +208,15 @@ def own_class(
             field.mul_(-1 / largest.masked_fill(~bounded, 1)).add_(mask & bounded)
         own += field
     return own
+
+
+def _with_batch(target: Tensor, batched: bool) -> Tensor:
+    check_flag("batched", batched)
+    return target if batched or not isinstance(target, Tensor) else target[None]
+
+
+def _as_given(field: Tensor, batched: bool) -> Tensor:
+    return field if batched else field[0]
 
 
 def _masks(

@@ -37,6 +37,8 @@ def generalized_dice_part(
         if counts:
             counted = (sums.weight[:, start:] != 0).any(1, keepdim=True)
             loss = torch.where(counted, loss, 0)
+        if keywords.absent == "zero":
+            loss = loss * (sums.target[:, start:] != 0).any(1, keepdim=True)
         if keywords.reduction == "none":
             return loss
         return loss.sum() if keywords.reduction == "sum" or loss.numel() == 0 else loss.mean()
@@ -46,16 +48,19 @@ def generalized_dice_part(
 
 def _class_factors(sums: RegionSums, keywords: Region, weighting: str) -> Tensor:
     """Return what each class weighs in both sums, ``[B', C]``."""
+    start = 0 if keywords.include_background else 1
     target = sums.target
     present = target != 0
     factors = target.masked_fill(~present, 1).pow(-WEIGHTINGS[weighting])
     factors = factors.masked_fill(~present, 0)
     if keywords.absent == "keep":
-        start = 0 if keywords.include_background else 1
         absent = torch.ones_like(factors)
         if weighting != "uniform":
             absent = factors[:, start:].amax(1, keepdim=True)
         factors = torch.where(present, factors, absent)
+    # Of the sum 1: a power of the volume would make the smoothing outweigh what it is added to.
+    total = factors[:, start:].sum(1, keepdim=True)
+    factors = factors / total.masked_fill(total == 0, 1)
     weight = class_weights(keywords.class_weight, "class_weight", factors)
     return factors if weight is None else factors * weight
 
@@ -84,9 +89,10 @@ class GeneralizedDiceLoss(Loss):
     tensor(0.6250)
 
     ``1 - (2 sum_c v_c tp_c + smooth_nr) / (sum_c v_c (pred_c + target_c) + smooth_dr)`` with
-    v = 1 / target^2 (or 1 / target, or 1), times the class weight. An absent class has the largest
-    v of the others (with ``absent="skip"``: 0); if all are absent v is 0. As v is small for large
-    classes, the smoothing weighs more than in Dice. Equal to MONAI's of the same name.
+    v = 1 / target^2 (or 1 / target, or 1), divided by the sum of v over the classes, times the
+    class weight. An absent class has the largest v of the others (with ``absent="skip"`` or
+    ``"zero"``: 0); if all are absent v is 0. MONAI's does not divide by the sum, so that on large
+    volumes its smoothing outweighs the sums; without smoothing both are equal.
     Source: Sudre et al. 2017, https://arxiv.org/abs/1707.03237.
 
     Args:
@@ -98,6 +104,8 @@ class GeneralizedDiceLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(self, *, weighting: str = "square", **keywords: Unpack[RegionKeywords]) -> None:
         Region(**keywords)
@@ -165,6 +173,8 @@ class GeneralizedDiceFocalLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(
         self,

@@ -63,6 +63,8 @@ class MCCLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(self, **keywords: Unpack[RegionKeywords]) -> None:
         Region(**keywords)
         super().__init__(mcc_loss, **keywords)

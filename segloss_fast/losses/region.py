@@ -8,7 +8,13 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_input, check_number
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Ratio, RatioKeywords, Region, RegionKeywords
+from segloss_fast.losses._keywords import (
+    Overlap,
+    OverlapKeywords,
+    Ratio,
+    RatioKeywords,
+    Region,
+)
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, divide, evaluate, ratio, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
@@ -23,17 +29,35 @@ def needs_counts(keywords: Region, input: Tensor, voxel_weight: Tensor | None) -
     return may_be_empty and keywords.smooth_nr != keywords.smooth_dr and keywords.smooth_dr != 0
 
 
-def dice_terms(squared: bool, counts: bool) -> tuple[str, ...]:
-    """Return the sums that Dice needs, and its reduction."""
+def dice_terms(squared: bool, counts: bool, soft: bool = False) -> tuple[str, ...]:
+    """Return the sums that Dice needs, and its reduction; ``soft``: for overlap's soft labels."""
     terms = ("tp", "pred_sq", "target_sq", "target") if squared else ("tp", "pred", "target")
+    if soft and not squared:
+        terms = ("abs_err", "pred", "target")
     return (*terms, "weight") if counts else terms
+
+
+def is_soft(keywords: Region) -> bool:
+    """Whether the overlap is that of soft labels."""
+    return isinstance(keywords, Overlap) and keywords.soft_label
+
+
+def overlap(sums: RegionSums, keywords: Region, squared: bool = False) -> Tensor:
+    """Return the sum of p t, or with soft labels of the smaller of p and t.
+
+    Squares need no other sum: (p^2 + t^2 - (p - t)^2) / 2 is p t.
+    """
+    if squared or not is_soft(keywords):
+        return sums.tp
+    return (sums.pred + sums.target - sums.abs_err) / 2
 
 
 def dice_index(sums: RegionSums, keywords: Region, squared: bool = False) -> Tensor:
     """Return Dice per item and class, ``[B', C]``."""
     pred = sums.pred_sq if squared else sums.pred
     target = sums.target_sq if squared else sums.target
-    return ratio(2 * sums.tp, pred + target, keywords.smooth_nr, keywords.smooth_dr)
+    both = 2 * overlap(sums, keywords, squared)
+    return ratio(both, pred + target, keywords.smooth_nr, keywords.smooth_dr)
 
 
 def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0) -> Part:
@@ -43,7 +67,7 @@ def dice_part(keywords: Region, counts: bool, squared: bool, factor: float = 1.0
     def value(sums: RegionSums) -> Tensor:
         return reduce_region(1 - dice_index(sums, keywords, squared), sums, keywords, counts)
 
-    return Part(dice_terms(squared, counts), value, factor)
+    return Part(dice_terms(squared, counts, is_soft(keywords)), value, factor)
 
 
 @loss_function
@@ -53,10 +77,10 @@ def dice_loss(
     voxel_weight: Tensor | None = None,
     *,
     squared: bool = False,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`DiceLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     part = dice_part(checked, needs_counts(checked, input, voxel_weight), squared)
     return evaluate([part], input, target, voxel_weight, checked)
 
@@ -68,9 +92,12 @@ class DiceLoss(Loss):
     >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
     tensor(0.6667)
 
-    tp sums p t, pred sums p and target sums t over the voxels (times the voxel weight).
+    tp sums p t, pred sums p and target sums t over the voxels (times the voxel weight). Of soft
+    targets the loss is least at p = t with ``soft_label=True``: tp is then
+    (pred + target - sum of abs(p - t)) / 2, the sum of the smaller of the two.
     Sources: Milletari et al. 2016 (squared), https://arxiv.org/abs/1606.04797; Sudre et al. 2017,
-    https://arxiv.org/abs/1707.03237.
+    https://arxiv.org/abs/1707.03237; Wang et al. 2023 (soft labels),
+    https://arxiv.org/abs/2303.16296.
 
     Args:
         squared: Whether the denominator sums p^2 and t^2.
@@ -81,8 +108,10 @@ class DiceLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(self, *, squared: bool = False, **keywords: Unpack[RegionKeywords]) -> None:
-        Region(**keywords)
+    over_sums = True
+
+    def __init__(self, *, squared: bool = False, **keywords: Unpack[OverlapKeywords]) -> None:
+        Overlap(**keywords)
         check_flag("squared", squared)
         super().__init__(dice_loss, squared=squared, **keywords)
 
@@ -94,10 +123,10 @@ def log_cosh_dice_loss(
     voxel_weight: Tensor | None = None,
     *,
     squared: bool = False,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`LogCoshDiceLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     check_flag("squared", squared)
     counts = needs_counts(checked, input, voxel_weight)
 
@@ -107,7 +136,7 @@ def log_cosh_dice_loss(
         log_cosh = size + torch.log1p(torch.expm1(-2 * size) / 2)
         return reduce_region(log_cosh, sums, checked, counts)
 
-    part = Part(dice_terms(squared, counts), value)
+    part = Part(dice_terms(squared, counts, checked.soft_label), value)
     return evaluate([part], input, target, voxel_weight, checked)
 
 
@@ -130,8 +159,10 @@ class LogCoshDiceLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(self, *, squared: bool = False, **keywords: Unpack[RegionKeywords]) -> None:
-        Region(**keywords)
+    over_sums = True
+
+    def __init__(self, *, squared: bool = False, **keywords: Unpack[OverlapKeywords]) -> None:
+        Overlap(**keywords)
         check_flag("squared", squared)
         super().__init__(log_cosh_dice_loss, squared=squared, **keywords)
 
@@ -180,6 +211,8 @@ class SensitivitySpecificityLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    over_sums = True
 
     def __init__(self, *, r: float = 0.05, **keywords: Unpack[RatioKeywords]) -> None:
         Ratio(**keywords)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_number
+from segloss_fast._check import check_number, widen
 from segloss_fast._sync import largest_over_ranks
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
@@ -15,7 +15,7 @@ from segloss_fast.losses._maps import activated, widened
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_voxel
 from segloss_fast.losses.boundary import check_tensors, masks_of_target
-from segloss_fast.losses.distribution import cross_entropy_part, is_categorical
+from segloss_fast.losses.distribution import cross_entropy_part, is_categorical, is_dense
 from segloss_fast.ops._reference.maps import LOG_MIN
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
@@ -41,7 +41,9 @@ def structural_similarity_loss(
     _check(window_size, sigma, beta, c, lambda_ce)
     labels = check_tensors(input, target, voxel_weight, None, checked)
     categorical = is_categorical(checked.activation, input)
-    cross_entropy = cross_entropy_part(checked, categorical, 0.0, None, lambda_ce)
+    cross_entropy = cross_entropy_part(
+        checked, categorical, 0.0, None, lambda_ce, dense=is_dense(input, target)
+    )
     nll = ("nll",) if categorical else ("nll", "nll_neg")
 
     def sums(terms: tuple[str, ...], weight: Tensor | None) -> Tensor:
@@ -73,6 +75,7 @@ def structural_similarity_loss(
         constant = _cross_entropies(x, p, t, categorical, checked.activation).masked_fill_(easy, 0)
         count = easy.logical_not_().to(torch.bfloat16)  # in which 0 and 1 are exact
     if voxel_weight is not None:
+        voxel_weight = widen(voxel_weight)
         weight, count = weight * voxel_weight, count.to(voxel_weight.dtype) * voxel_weight
         constant = constant * voxel_weight.detach()
     through_nll = sums(nll, weight).sum(0)

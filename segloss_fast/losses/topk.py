@@ -12,7 +12,12 @@ from typing_extensions import Unpack
 from segloss_fast._check import check_flag, check_number
 from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Region, RegionKeywords, Voxel, VoxelKeywords
+from segloss_fast.losses._keywords import (
+    Overlap,
+    OverlapKeywords,
+    Voxel,
+    VoxelKeywords,
+)
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_classes, class_weights, divide, evaluate
 from segloss_fast.losses.distribution import is_categorical
@@ -148,10 +153,10 @@ def dice_topk_loss(
     lambda_dice: float = 1.0,
     lambda_topk: float = 1.0,
     squared: bool = False,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`DiceTopKLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     _check_dice_topk(k, lambda_dice, lambda_topk)
     counts = needs_counts(checked, input, voxel_weight)
     dice = evaluate(
@@ -200,9 +205,9 @@ class DiceTopKLoss(Loss):
         lambda_dice: float = 1.0,
         lambda_topk: float = 1.0,
         squared: bool = False,
-        **keywords: Unpack[RegionKeywords],
+        **keywords: Unpack[OverlapKeywords],
     ) -> None:
-        Region(**keywords)
+        Overlap(**keywords)
         _check_dice_topk(k, lambda_dice, lambda_topk)
         check_flag("squared", squared)
         super().__init__(

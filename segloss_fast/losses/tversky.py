@@ -7,10 +7,10 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_positive
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Region, RegionKeywords
+from segloss_fast.losses._keywords import Overlap, OverlapKeywords, Region
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
-from segloss_fast.losses.region import dice_terms, needs_counts
+from segloss_fast.losses.region import dice_terms, needs_counts, overlap
 from segloss_fast.ops._reference.maps import power
 from segloss_fast.ops.region_sums import RegionSums
 
@@ -30,7 +30,7 @@ def jaccard_loss(
     input: Tensor,
     target: Tensor,
     voxel_weight: Tensor | None = None,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`JaccardLoss`."""
     return tversky_loss(input, target, voxel_weight, alpha=1, beta=1, **keywords)
@@ -53,8 +53,10 @@ class JaccardLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
-    def __init__(self, **keywords: Unpack[RegionKeywords]) -> None:
-        Region(**keywords)
+    over_sums = True
+
+    def __init__(self, **keywords: Unpack[OverlapKeywords]) -> None:
+        Overlap(**keywords)
         super().__init__(jaccard_loss, **keywords)
 
 
@@ -66,18 +68,20 @@ def tversky_loss(
     *,
     alpha: float = 0.5,
     beta: float = 0.5,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`TverskyLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     _check_tversky(alpha, beta)
     counts = needs_counts(checked, input, voxel_weight)
 
     def value(sums: RegionSums) -> Tensor:
-        index = tversky_index(sums.tp, sums.pred, sums.target, (alpha, beta), checked)
+        index = tversky_index(
+            overlap(sums, checked), sums.pred, sums.target, (alpha, beta), checked
+        )
         return reduce_region(1 - index, sums, checked, counts)
 
-    part = Part(dice_terms(squared=False, counts=counts), value)
+    part = Part(dice_terms(False, counts, checked.soft_label), value)
     return evaluate([part], input, target, voxel_weight, checked)
 
 
@@ -107,10 +111,12 @@ class TverskyLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
-        self, *, alpha: float = 0.5, beta: float = 0.5, **keywords: Unpack[RegionKeywords]
+        self, *, alpha: float = 0.5, beta: float = 0.5, **keywords: Unpack[OverlapKeywords]
     ) -> None:
-        Region(**keywords)
+        Overlap(**keywords)
         _check_tversky(alpha, beta)
         super().__init__(tversky_loss, alpha=alpha, beta=beta, **keywords)
 
@@ -124,19 +130,21 @@ def focal_tversky_loss(
     alpha: float = 0.3,
     beta: float = 0.7,
     gamma: float = 4 / 3,
-    **keywords: Unpack[RegionKeywords],
+    **keywords: Unpack[OverlapKeywords],
 ) -> Tensor:
     """Functional form of :class:`FocalTverskyLoss`."""
-    checked = Region(**keywords)
+    checked = Overlap(**keywords)
     _check_tversky(alpha, beta)
     check_positive("gamma", gamma)
     counts = needs_counts(checked, input, voxel_weight)
 
     def value(sums: RegionSums) -> Tensor:
-        index = tversky_index(sums.tp, sums.pred, sums.target, (alpha, beta), checked)
+        index = tversky_index(
+            overlap(sums, checked), sums.pred, sums.target, (alpha, beta), checked
+        )
         return reduce_region(power(1 - index, 1 / gamma), sums, checked, counts)
 
-    part = Part(dice_terms(squared=False, counts=counts), value)
+    part = Part(dice_terms(False, counts, checked.soft_label), value)
     return evaluate([part], input, target, voxel_weight, checked)
 
 
@@ -163,15 +171,17 @@ class FocalTverskyLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
         self,
         *,
         alpha: float = 0.3,
         beta: float = 0.7,
         gamma: float = 4 / 3,
-        **keywords: Unpack[RegionKeywords],
+        **keywords: Unpack[OverlapKeywords],
     ) -> None:
-        Region(**keywords)
+        Overlap(**keywords)
         _check_tversky(alpha, beta)
         check_positive("gamma", gamma)
         super().__init__(focal_tversky_loss, alpha=alpha, beta=beta, gamma=gamma, **keywords)

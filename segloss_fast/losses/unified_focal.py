@@ -112,6 +112,8 @@ class UnifiedFocalLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
         self,
         *,

@@ -87,10 +87,10 @@ def _items(error: Tensor, target: Tensor, weighting: str, keywords: Region) -> T
 
 def _reduce(loss: Tensor, target: Tensor, keywords: Region) -> Tensor:
     """Reduce the loss of the items ``[B']``."""
-    if keywords.absent == "skip":
+    if keywords.absent != "keep":
         present = (target[:, 1:] != 0).any(1).to(loss)
-        loss = loss * present  # not selected, so that a NaN in an item that is skipped still shows
-        if keywords.reduction == "mean":
+        loss = loss * present  # not selected, so that a NaN in such an item still shows
+        if keywords.absent == "skip" and keywords.reduction == "mean":
             return divide(loss.sum(), present.sum())
     if keywords.reduction == "none":
         return loss if keywords.batch else loss[:, None]
@@ -142,7 +142,8 @@ class GeneralizedWassersteinDiceLoss(Loss):
         weighting: ``"default"`` or ``"GDL"``.
         **keywords: The common keywords of region losses, see :mod:`segloss_fast.losses`. The
             reduction is over items: "none" gives ``[B, 1]`` (``[1]`` with ``batch=True``).
-            ``absent="skip"`` leaves out items where no class but the background is.
+            ``absent="skip"`` leaves out items where no class but the background is, ``"zero"``
+            counts them as 0.
 
     Raises:
         TypeError: If a keyword is unknown or of the wrong type.

@@ -41,7 +41,6 @@ LOSSES = (
         "weight = present if weight is None else weight * present",
         "weight = present if weight is None else weight",
         (CONFORMANCE, "-k", "JaccardLoss"),
-        "all",  # only there a class is absent
     ),
     Fault(
         "focal-alpha-for-both-sides",
@@ -90,9 +89,9 @@ LOSSES = (
 REFERENCES = (
     Fault(
         "reference-wrong-factor-for-infinite-logarithms",
-        "segloss_fast/ops/region_sums/reference.py",
-        "return (1 - t) * _masked(-self.log_q, 1 - t)",
-        "return (1 - t) * _masked(-self.log_q, t)",
+        "segloss_fast/ops/region_sums/reference_maps.py",
+        "return (1 - self.values) * finite_or_masked(value, 1 - self.values)",
+        "return (1 - self.values) * finite_or_masked(value, self.values)",
         (
             "tests/ops/test_region_sums_limits.py",
             "tests/test_conformance_edges.py",

@@ -108,6 +108,13 @@ def test_fields_of_one_sample_equal_those_of_the_batch(compute: Any) -> None:  #
     for item, field in zip(labels, batch, strict=True):
         assert torch.equal(compute(item[None], 3)[0], field)
         assert torch.equal(compute(item[None, None].to(torch.uint8), 3)[0], field)
+        assert torch.equal(compute(item, 3, batched=False), field)
+        assert torch.equal(compute(item[None], 3, batched=False), field)
+    values = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
+    dense = compute(values)
+    assert torch.equal(compute(values[0], batched=False), dense[0])
+    with pytest.raises(TypeError, match="batched must be"):
+        compute(labels, 3, batched=0)
 
 
 def test_background_left_out_of_a_field_is_zero() -> None:

@@ -114,7 +114,7 @@ def test_sums_of_other_tensors_than_the_levels_are_their_own() -> None:
 
 @pytest.mark.parametrize("kind", ["labels", "channel", "dense", "bool", "uint8"])
 def test_targets_are_resized_to_the_nearest_voxel_or_given(kind: str) -> None:
-    xs, labels = levels(((8, 6, 12), (4, 3, 6), (5, 4, 7), (9, 1, 12)))
+    xs, labels = levels(((9, 6, 12), (8, 5, 12), (5, 4, 7), (4, 2, 6), (4, 1, 3)))
     labels[labels == 255] = 0
     one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
     target: Tensor = {
@@ -131,7 +131,7 @@ def test_targets_are_resized_to_the_nearest_voxel_or_given(kind: str) -> None:
 
 
 def test_a_target_is_resized_without_a_copy_where_sides_divide() -> None:
-    from segloss_fast.losses.deep_supervision import _nearest
+    from segloss_fast.losses._levels import _nearest
 
     target = torch.arange(2 * 8 * 6).view(2, 8, 6)
     assert _nearest(target, (4, 2)).data_ptr() == target[:, 1, 1].data_ptr()
@@ -208,6 +208,54 @@ def test_is_a_module_like_others() -> None:
     assert torch.equal(copied(xs, labels), loss(xs, labels))
 
 
+def test_weights_as_in_nnunet() -> None:
+    dice = segloss_fast.DiceLoss()
+    xs, labels = levels()
+    labels[labels == 255] = 0
+    like = segloss_fast.DeepSupervisionLoss(dice, "nnunet")
+    assert repr(like).count("weights='nnunet'") == 1
+    assert torch.equal(
+        like(xs, labels), segloss_fast.DeepSupervisionLoss(dice, [2 / 3, 1 / 3, 0])(xs, labels)
+    )
+    assert torch.equal(like(xs[:1], labels), dice(xs[0], labels))
+    like.weights = None
+    assert torch.equal(
+        like(xs, labels), segloss_fast.DeepSupervisionLoss(dice, list(WEIGHTS))(xs, labels)
+    )
+    with pytest.raises(ValueError, match="weights must be"):
+        like.weights = "monai"
+
+
+def test_stacked_heads_are_refused_and_unbound_ones_taken() -> None:
+    """What MONAI's DynUNet returns in training: heads of one size, stacked."""
+    generator = torch.Generator().manual_seed(0)
+    for size in ((16, 16), (4, 5, 6)):
+        heads = torch.randn(2, 3, 4, *size, generator=generator)
+        target = torch.randint(0, 4, (2, 1, *size), generator=generator)
+        module = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceCELoss())
+        match = "unbind" if len(size) == 2 else "input must be"
+        with pytest.raises(ValueError, match=match):
+            module(heads, target)
+        single = segloss_fast.DiceCELoss()
+        parts = [w * single(heads[:, i], target) for i, w in enumerate(WEIGHTS)]
+        torch.testing.assert_close(module(heads.unbind(1), target), torch.stack(parts).sum())
+
+
+def test_a_target_that_does_not_fit_is_not_resized_to_the_largest_level() -> None:
+    xs, labels = levels()
+    module = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceLoss(ignore_index=255))
+    for target in (labels[:, :4], labels[:1], labels[..., None], labels[:, None, None]):
+        with pytest.raises(
+            ValueError, match=r"targets must be \[2, 8, 6, 12\], \[2, 1, 8, 6, 12\]"
+        ):
+            module(xs, target)
+    for order in (xs[::-1], [xs[0], xs[2], xs[1]]):
+        with pytest.raises(ValueError, match=r"ordered by size|targets must be"):
+            module(order, labels)
+    with pytest.raises(ValueError, match=r"got \[2, 3, 4, 3, 6\] as inputs\[2\]"):
+        module([xs[0], xs[2], xs[1]], labels)
+
+
 def test_bad_arguments_are_refused() -> None:
     xs, labels = levels()
     dice = segloss_fast.DiceLoss(ignore_index=255)
@@ -225,7 +273,7 @@ def test_bad_arguments_are_refused() -> None:
             deep_supervision_loss(xs, labels, loss=bad, weights=weights)  # type: ignore[arg-type]
     module: Any = segloss_fast.DeepSupervisionLoss(dice)
     for arguments, error, text in [
-        ((xs, labels[0]), ValueError, "target must be class indices"),
+        ((xs, labels[0]), ValueError, "targets must be"),
         ((xs, [labels]), ValueError, "targets must hold 3 tensors, one per input, got 1"),
         (([], labels), ValueError, "inputs must hold at least one tensor"),
         (({"a": xs[0]}, labels), TypeError, "inputs must be a tensor, or a list of them, got dict"),
