@@ -53,9 +53,13 @@ NAMES = {
 def block(results: Sequence[Result]) -> str:
     """Return the table and the sentences below it, of one machine's results.
 
+    Those of plain PyTorch, which installs without kernels fall back to, are for the page of all
+    tables alone.
+
     Raises:
         ValueError: If a headline's case was not measured.
     """
+    results = [result for result in results if result.benchmark != "reference"]
     return "\n\n".join(
         [
             "Forward and backward on the CPU, two threads, C classes; memory beside inputs and "

@@ -214,10 +214,10 @@ def cross_entropy(volume: Volume) -> Tensor:
 
 def categorical_mean(volume: Volume, loss: Tensor, weight: list[float]) -> Tensor:
     """Reduce a cross-entropy of classes that compete as torch does, by the kind of target."""
-    if not volume.dense:
+    if not volume.dense or not volume.option("include_background", True):
         return voxelwise(volume, loss, volume.t, weight)
-    used = loss.shape[1] - (0 if volume.option("include_background", True) else 1)
-    return voxelwise(volume, loss, torch.ones_like(loss) / used, weight, weigh_count=False)
+    share = torch.ones_like(loss) / loss.shape[1]
+    return voxelwise(volume, loss, share, weight, weigh_count=False)
 
 
 def focal(volume: Volume) -> Tensor:

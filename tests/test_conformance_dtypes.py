@@ -87,3 +87,27 @@ def test_half_precision_weights_are_their_float32(record: LossRecord, impl: str)
         found = record.function(case.input, target, rounded, impl=impl)
         wide = record.function(case.input, target, rounded.float(), impl=impl)
         torch.testing.assert_close(found, wide, rtol=1e-6, atol=1e-7)
+
+
+@by_impl
+@pytest.mark.parametrize("background", [True, False])
+def test_one_hot_cross_entropy_is_that_of_class_indices(impl: str, background: bool) -> None:
+    case = problem("labels")
+    one_hot = torch.nn.functional.one_hot(case.target, CLASSES).movedim(-1, 1)
+    loss = segloss_fast.CrossEntropyLoss(include_background=background, impl=impl)
+    torch.testing.assert_close(loss(case.input, one_hot), loss(case.input, case.target))
+
+
+@pytest.mark.parametrize("weights", [None, [0.2, 3.0, 1.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_of_class_probabilities_is_torchs(
+    weights: list[float] | None, smoothing: float
+) -> None:
+    case = problem("dense")
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    for target in (case.target.double(), torch.zeros_like(case.input)):
+        found = segloss_fast.CrossEntropyLoss(class_weight=weights, label_smoothing=smoothing)
+        true = torch.nn.functional.cross_entropy(
+            case.input, target, weight, label_smoothing=smoothing
+        )
+        torch.testing.assert_close(found(case.input, target), true)

@@ -46,7 +46,7 @@ PEERS = {
     "size_average": "use reduction",
     "reduce": "use reduction",
     "normalized": "it is not there",
-    "soft_label": "targets of values are soft; drop it",
+    "soft_label": "only losses that compare an overlap have it",
     "w_type": "use weighting",
     "iter_": "use iterations",
     "dist_matrix": "use distance_matrix",
@@ -101,10 +101,11 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
         for name in keywords:
             if name not in known:
                 raise unknown(function.__name__, name, allowed)
-        if torch.compiler.is_compiling():
-            return function(*arguments, **keywords)
-        taken: Any = [plain(value) for value in arguments]
-        named: Any = {name: plain(value) for name, value in keywords.items()}
+        taken: Any = list(arguments)
+        named: Any = dict(keywords)
+        if not torch.compiler.is_compiling():
+            taken = [plain(value) for value in arguments]
+            named = {name: plain(value) for name, value in keywords.items()}
         if len(taken) > 2:
             taken[2] = as_weight(taken[2])
         elif "voxel_weight" in named:

@@ -44,7 +44,9 @@ def as_list(name: str, tensors: object) -> list[Tensor]:
     return list(tensors)
 
 
-def check_sizes(given: Levels, inputs: Sequence[Tensor], targets: Levels) -> None:
+def check_sizes(
+    given: Levels, inputs: Sequence[Tensor], targets: Levels, weights: Levels | None
+) -> None:
     """Raise ValueError unless the first input fits the target, and no other one is larger.
 
     Targets of other sizes are resized for the smaller levels, which would hide a wrong shape.
@@ -61,6 +63,13 @@ def check_sizes(given: Levels, inputs: Sequence[Tensor], targets: Levels) -> Non
         raise ValueError(
             f"targets must be {one}, {[one[0], 1, *one[1:]]} or {list(first.shape)}, as the first "
             f"of inputs, {list(first.shape)}, got {list(target.shape)}{hint}"
+        )
+    weight = weights if isinstance(weights, Tensor) else None
+    shared = torch.Size((first.shape[0], 1, *first.shape[2:]))
+    if weight is not None and weight.shape not in (shared, first.shape):
+        raise ValueError(
+            f"voxel_weights must be {list(shared)} or {list(first.shape)}, as the first of inputs, "
+            f"got {list(weight.shape)}"
         )
     for level, (before, x) in enumerate(pairwise(inputs), 1):
         sizes = zip(before.shape[2:], x.shape[2:], strict=False)

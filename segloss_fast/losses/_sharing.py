@@ -88,7 +88,8 @@ def sources(
         return found
     passes: list[_Pass] = []
     for place, loss in enumerate(losses):
-        wish = _ask(loss, arguments) if loss.over_sums else None
+        own = type(loss).forward is Loss.forward  # not one that a user wrote over it
+        wish = _ask(loss, arguments) if loss.over_sums and own else None
         if wish is None:
             continue
         chosen = next((one for one in passes if one.join(wish)), None)

@@ -65,7 +65,7 @@ class _Levels:
         every = as_list("inputs", inputs)
         for x in every:
             check_input(x)
-        check_sizes(inputs, every, targets)
+        check_sizes(inputs, every, targets, voxel_weights)
         chosen = level_weights(len(every), weights)
         if len(chosen) != len(every):
             raise ValueError(f"weights must hold {len(every)} numbers, one per input, got {chosen}")

@@ -54,8 +54,10 @@ def cross_entropy_part(
         label_smoothing: See :class:`CrossEntropyLoss`.
         pos_weight: See :class:`CrossEntropyLoss`.
         factor: Of the part.
-        dense: Whether the target holds values, whose mean runs over voxels.
+        dense: Whether the target holds values. Of all classes, their mean runs over voxels, as
+            torch's does; without the background, over what the other classes have of them.
     """
+    over_voxels = dense and keywords.include_background
     if not categorical:
         if label_smoothing:
             raise ValueError("label_smoothing goes with classes that compete, not with sigmoid")
@@ -71,14 +73,13 @@ def cross_entropy_part(
         nll = sums.nll
         if label_smoothing:
             nll = (1 - label_smoothing) * nll + label_smoothing / nll.shape[1] * sums.nll_all
-        if not dense:
+        if not over_voxels:
             return reduce_voxel(nll, sums.target, keywords)
-        # As torch's: the mean over the voxels, of which each class has its share.
-        classes = nll.shape[1] - (0 if keywords.include_background else 1)
-        return reduce_voxel(nll, sums.weight / classes, keywords, weigh_norm=False)
+        # Each class has its share of the voxels.
+        return reduce_voxel(nll, sums.weight / nll.shape[1], keywords, weigh_norm=False)
 
     terms = ("nll", "nll_all") if label_smoothing else ("nll",)
-    return Part((*terms, "weight" if dense else "target"), value, factor)
+    return Part((*terms, "weight" if over_voxels else "target"), value, factor)
 
 
 def _weigh_positive(sums: RegionSums, pos_weight: Weights | None) -> Tensor:
@@ -117,9 +118,9 @@ class CrossEntropyLoss(Loss):
 
     Softmax: ``sum_c v_c nll_c / sum_c v_c target_c`` over the whole batch, v the class weights and
     nll the sum of -t log p: torch's cross_entropy with weights. Of a target of values, as torch's,
-    ``sum_c v_c nll_c / N``, N the number of voxels. Sigmoid: binary cross-entropy,
-    ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive weights. Probabilities are
-    read as those of a softmax, for C = 1 as those of a sigmoid.
+    ``sum_c v_c nll_c / N``, N the number of voxels, unless the background is left out. Sigmoid:
+    binary cross-entropy, ``sum_c v_c (w_c nll_c + nll_neg_c) / sum_c v_c N``, w the positive
+    weights. Probabilities are read as those of a softmax, for C = 1 as those of a sigmoid.
 
     Args:
         label_smoothing: Share of the target that is spread evenly over the classes, in [0, 1]

@@ -93,6 +93,8 @@ class ExpLogLoss(Loss):
         ValueError: If a keyword has a value that it cannot have.
     """
 
+    over_sums = True
+
     def __init__(
         self,
         *,

@@ -91,8 +91,9 @@ class GeneralizedDiceLoss(Loss):
     ``1 - (2 sum_c v_c tp_c + smooth_nr) / (sum_c v_c (pred_c + target_c) + smooth_dr)`` with
     v = 1 / target^2 (or 1 / target, or 1), divided by the sum of v over the classes, times the
     class weight. An absent class has the largest v of the others (with ``absent="skip"`` or
-    ``"zero"``: 0); if all are absent v is 0. MONAI's does not divide by the sum, so that on large
-    volumes its smoothing outweighs the sums; without smoothing both are equal.
+    ``"zero"``: 0); if all are absent v is 0, or with ``"uniform"`` the same for all. MONAI's does
+    not divide by the sum, so that on large volumes its smoothing outweighs the sums; without
+    smoothing both are equal.
     Source: Sudre et al. 2017, https://arxiv.org/abs/1707.03237.
 
     Args:

@@ -58,9 +58,11 @@ class WeightedSum(Addable, nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute, the weights with the checks of the constructor."""
         if name == "weights":
-            value = [float(weight) for weight in value]
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise TypeError(f"weights must hold a number per loss, got {type(value).__name__}")
             for weight in value:
                 check_number("weights", weight)
+            value = [float(weight) for weight in value]
             if len(value) != len(self.losses):
                 raise ValueError(
                     f"weights must hold {len(self.losses)} numbers, one per loss, got {len(value)}"
@@ -142,7 +144,10 @@ def check_maps(losses: Sequence[Loss], maps: dict[str, Any]) -> None:
 def call(
     loss: Loss, arguments: Sequence[Any], source: Source | None, others: dict[str, Any]
 ) -> Tensor:
-    """Call a loss, with a source of its sums if there is one."""
+    """Call a loss, with a source of its sums if there is one; else as a module, with its hooks."""
+    if source is None and not any(name in others for name in ("_source", "spacing")):
+        result: Tensor = loss(*arguments, **others)
+        return result
     if source is not None:
         others = {**others, "_source": source}
     return loss.call(*arguments, **others)

@@ -249,6 +249,9 @@ def test_a_target_that_does_not_fit_is_not_resized_to_the_largest_level() -> Non
             ValueError, match=r"targets must be \[2, 8, 6, 12\], \[2, 1, 8, 6, 12\]"
         ):
             module(xs, target)
+    for weight in (torch.ones(2, 1, 4, 3, 6), torch.ones(2, 2, 8, 6, 12), torch.ones(2, 8, 6, 12)):
+        with pytest.raises(ValueError, match=r"voxel_weights must be \[2, 1, 8, 6, 12\] or"):
+            module(xs, labels, weight)
     for order in (xs[::-1], [xs[0], xs[2], xs[1]]):
         with pytest.raises(ValueError, match=r"ordered by size|targets must be"):
             module(order, labels)

@@ -162,8 +162,27 @@ def test_is_a_module_whose_weights_can_be_set() -> None:
     assert "weights=[0.0, 1.0, 0.0]" in repr(loss)
     wrong: list[Any] = [[1.0], [1.0, "a", 2.0], [1.0, float("nan"), 2.0]]
     for weights in wrong:
-        with pytest.raises(ValueError, match=r"weights|convert"):
+        with pytest.raises((ValueError, TypeError), match="weights"):
             loss.weights = weights
+    with pytest.raises(TypeError, match="weights must hold a number per loss, got str"):
+        loss.weights = "123"  # type: ignore[assignment]
+
+
+def test_what_a_user_wrote_over_forward_counts() -> None:
+    class Half(sf.DiceLoss):
+        def forward(self, input: Tensor, target: Tensor, voxel_weight: Any = None) -> Tensor:  # noqa: ANN401
+            return super().forward(input, target, voxel_weight) / 2
+
+    case = problem("labels")
+    called = []
+    hooked = sf.HausdorffDTLoss()
+    hooked.register_forward_hook(lambda *given: called.append(given))
+    loss = Half() + sf.CrossEntropyLoss() + hooked
+    parts = [part(case.input, case.target) for part in loss.losses]
+    assert_close(parts[0], sf.DiceLoss()(case.input, case.target) / 2, 1e-12)
+    called.clear()
+    assert_close(loss(case.input, case.target), torch.stack(parts).sum(), 1e-7)
+    assert len(called) == 1
 
 
 def test_what_cannot_be_added() -> None:

@@ -74,3 +74,11 @@ def test_is_no_name_to_ask_for() -> None:
         distance_transform(torch.ones(1, 1, 3), impl="scipy")
     reason = scipy_transform.why_not(torch.device("cuda"))
     assert reason == "SciPy computes on the CPU"
+
+
+def test_the_default_device_does_not_matter() -> None:
+    mask = torch.ones(1, 2, 5)
+    mask[0, 0, 0] = 0
+    with torch.device("meta"):
+        found = scipy_transform.forward(mask, [1.0], "inside", False)
+    assert found.tolist() == [[[0, 1, 2, 3, 4], [torch.inf] * 5]]

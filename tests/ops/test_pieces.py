@@ -129,6 +129,47 @@ def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sums: Callable[...,
     assert torch.autograd.gradgradcheck(lambda *tensors: call(*tensors)[0], (x, dense, w))
 
 
+@by_sums
+def test_weights_made_from_the_input(
+    monkeypatch: pytest.MonkeyPatch, sums: Callable[..., Sums]
+) -> None:
+    """A first derivative that may be differentiated again counts each path once."""
+    x, labels, _ = draw((2, 3, 9), "labels")
+
+    def gradients(create_graph: bool) -> Tensor:
+        w = x.softmax(1).amax(1, keepdim=True)
+        found = sums()(x, labels, w)[0]
+        return torch.autograd.grad(found.sum(), x, create_graph=create_graph)[0].detach()
+
+    expected = gradients(False)
+    cut_into(monkeypatch, 6)
+    torch.testing.assert_close(gradients(False), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients(True), expected, rtol=1e-12, atol=1e-12)
+
+
+@by_sums
+def test_many_gradients_at_once(monkeypatch: pytest.MonkeyPatch, sums: Callable[..., Sums]) -> None:
+    x, labels, _ = draw((2, 3, 9), "labels")
+    found = sums(None, "sigmoid")(x, labels, None)[0].flatten()
+    many = torch.eye(len(found), dtype=found.dtype)
+    expected = [torch.autograd.grad(found, x, one, retain_graph=True)[0] for one in many]
+    cut_into(monkeypatch, 6)
+    found = sums(None, "sigmoid")(x, labels, None)[0].flatten()
+    (at_once,) = torch.autograd.grad(found, x, many, is_grads_batched=True)
+    torch.testing.assert_close(at_once, torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+@by_sums
+def test_the_default_device_does_not_matter(sums: Callable[..., Sums]) -> None:
+    x, labels, w = draw((2, 3, 512), "labels")
+    expected = differentiate(sums(), (x, labels, w))
+    call = sums()
+    with torch.device("meta"):
+        found, invalid = call(x, labels, w)
+    assert found.device == invalid.device == x.device
+    torch.testing.assert_close(found, expected[0])
+
+
 def _smooth(x: Tensor, t: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the region sums that have second derivatives everywhere."""
     terms = ("tp", "pred", "pred_sq", "target_sq", "sq_err", "sq_err_pos", "nll", "nll_neg")

@@ -78,6 +78,7 @@ def trusted_one_hot(
         low, high = indices.aminmax()
         if int(low) < 0 or int(high) >= classes:
             return None
-    values = torch.zeros((labels.shape[0], classes, *labels.shape[1:]), dtype=dtype)
+    shape = (labels.shape[0], classes, *labels.shape[1:])
+    values = labels.new_zeros(shape, dtype=dtype)
     one = values.new_ones(()).expand(indices[:, None].shape)
     return values.scatter_(1, indices[:, None], one), counted

@@ -43,7 +43,7 @@ def sum_in_pieces(
         weight: ``[B, 1, *S]`` or ``[B, C, *S]``, or None.
         axis: That of the items in the sums.
     """
-    if input.numel() <= WHOLE or not is_plain(input, target, weight):
+    if not is_plain(input, target, weight) or input.numel() <= WHOLE:
         return definition(input, target, weight)
     found: tuple[Tensor, Tensor] = _InPieces.apply(definition, axis, input, target, weight)  # type: ignore[no-untyped-call]
     return found
@@ -109,8 +109,10 @@ class _InPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # a second derivative may follow
-            found = _differentiate(ctx.definition, tensors, wanted, grads[0], again=True)
+        # A second derivative may follow; or many gradients come at once (is_grads_batched).
+        again = torch.is_grad_enabled()
+        if again or torch._C._functorch.is_legacy_batchedtensor(grads[0]):
+            found = _differentiate(ctx.definition, tensors, wanted, grads[0], again=again)
             return None, None, *found
         flat = _flatten(tensors)
         out = [torch.empty_like(t) if w else None for t, w in zip(flat, wanted, strict=True)]
@@ -150,6 +152,8 @@ def _differentiate(
 ) -> list[Any]:
     """Return the gradients of the tensors that want one, None for the others."""
     with torch.enable_grad():
+        # Of aliases: none is made from another one, as the tensors themselves may be.
+        tensors = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
         sums, _ = definition(*tensors)
     inputs = [tensor for tensor, wants in zip(tensors, wanted, strict=True) if wants]
     if not sums.requires_grad:  # those that are asked for depend on none of them

@@ -53,9 +53,9 @@ def distance_transform(
             SciPy, where it is installed, on a CPU for which there are no kernels.
 
     Returns:
-        float32 ``[B, C, *S]`` in the unit of ``spacing`` or its square. Contiguous; where the axes
-        of S lie in another order in the mask's memory, as in volumes that NumPy calls
-        Fortran-contiguous, in that order.
+        float32 ``[B, C, *S]`` in the unit of ``spacing`` or its square. Contiguous; from kernels,
+        where the axes of S lie in another order in the mask's memory, as in volumes that NumPy
+        calls Fortran-contiguous, in that order.
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.

@@ -37,7 +37,7 @@ def detail() -> str:
 def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool) -> Tensor:
     """Return the distances ``[B, C, *S]``, float32, contiguous; arguments as of the reference."""
     inside = mask != 0
-    out = torch.empty(mask.shape, dtype=torch.float32)
+    out = inside.new_empty(mask.shape, dtype=torch.float32)
     for own, place in zip(inside.flatten(0, 1), out.flatten(0, 1), strict=True):
         place.copy_(_of_one(own, spacing, side, squared))
     return out
@@ -59,6 +59,6 @@ def _distance(own: Tensor, spacing: Sequence[float], squared: bool) -> Tensor:
     from scipy.ndimage import distance_transform_edt  # optional, and slow to import
 
     if bool(own.all()):  # SciPy's result has no meaning then
-        return torch.full(own.shape, torch.inf, dtype=torch.float64)
+        return own.new_full(own.shape, torch.inf, dtype=torch.float64)
     found = torch.from_numpy(distance_transform_edt(own.numpy(), sampling=spacing))
     return found.square_() if squared else found

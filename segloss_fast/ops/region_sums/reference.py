@@ -81,7 +81,7 @@ def _attempt(
     rows = torch.stack([maps.row(name, w) for name in options.terms])
     if not bool(rows.isfinite().all()):
         return None
-    return rows, torch.zeros(2, dtype=rows.dtype)
+    return rows, rows.new_zeros(2)
 
 
 def each(voxel_weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
