@@ -170,14 +170,5 @@ def measure(case: Case, effort: Effort) -> compare.Measured:
 def test_reference(
     benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort
 ) -> None:
-    about: dict[str, object] = {
-        "case": case.name,
-        "loss": case.loss,
-        "shape": list(case.shape),
-        "dtype": str(case.dtype)[6:],
-        "logits": case.logits,
-        "peer": "MONAI",
-        "device": case.device,
-        "ours": "reference",
-    }
+    about = compare.describe(case, "MONAI", "reference")
     compare.record(benchmark, measure(case, effort), name, mode, effort, about)

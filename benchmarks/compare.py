@@ -111,19 +111,25 @@ def record(
     return measured.accuracy[contender]
 
 
-def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
-    """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
-    measured = measure(case, effort)
-    about: dict[str, object] = {
+def describe(case: Case, peer: str, ours: str) -> dict[str, object]:
+    """Return what the results say of a case: its parameters, whose the peer is, which is ours."""
+    return {
         "case": case.name,
         "loss": case.loss,
         "shape": list(case.shape),
         "dtype": str(case.dtype)[6:],
         "logits": case.logits,
-        "peer": peer(case),
+        "peer": peer,
         "device": case.device,
-        "ours": kernels.preference(measured.steps[name].inputs)[0],
+        "ours": ours,
     }
+
+
+def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
+    """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
+    measured = measure(case, effort)
+    ours = kernels.preference(measured.steps[name].inputs)[0]
+    about = describe(case, peer(case), ours)
     accuracy = record(benchmark, measured, name, mode, effort, about)
     if name in OURS and name != "reference":
         worst = max(asdict(accuracy).values())

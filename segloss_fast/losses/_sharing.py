@@ -41,9 +41,8 @@ class _Pass:
         """Take over what another one is for, where both can be the same pass."""
         names = ("activation", "ce_activation", "gamma")
         for name in names:
-            if None not in (own := getattr(self, name), other := getattr(wish, name)) and (
-                own != other
-            ):
+            own, other = getattr(self, name), getattr(wish, name)
+            if own is not None and other is not None and own != other:
                 return False
         merged = {name: getattr(self, name) or getattr(wish, name) for name in names[:2]}
         activated = {value == "probabilities" for value in merged.values() if value is not None}

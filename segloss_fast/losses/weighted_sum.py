@@ -26,7 +26,8 @@ class WeightedSum(Addable, nn.Module):
     ``forward(input, target, voxel_weight=None, **maps)`` hands ``maps``, such as ``target_field``,
     to the losses that take them. Losses that are formed from sums over the volume (all Dice,
     Tversky, cross-entropy and focal losses) share one pass over it, where their options allow it;
-    under torch.compile each has its own. Works in :class:`segloss_fast.DeepSupervisionLoss`.
+    under torch.compile each has its own. Hooks of those that share one do not run. Works in
+    :class:`segloss_fast.DeepSupervisionLoss`.
 
     Args:
         losses: Losses of this package; those of a WeightedSum are taken over.

@@ -1,4 +1,4 @@
-"""Sums over voxels by a reference, in pieces that stay in the CPU's caches.
+"""Sums over voxels by a reference, in pieces, so that no map of a whole volume is made.
 
 A definition in plain PyTorch makes maps of the whole volume, a dozen of them, and the autograd
 graph keeps most. On the CPU it spends its time in fresh memory: the pages of new maps cost more
@@ -18,9 +18,8 @@ from torch.autograd import forward_ad
 from segloss_fast._impl import transforms_active
 from segloss_fast.ops._reference.voxels import BLOCK
 
-WHOLE = (
-    2**22
-)  # values of an input up to which all is computed at once: the allocator keeps its maps
+# Values of an input up to which all is computed at once: the allocator keeps such maps.
+WHOLE = 2**22
 PIECE = 2**19  # values of a piece
 # From an input, a target and voxel weights or None to their sums, and the labels out of range.
 Definition = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
