@@ -39,8 +39,12 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a new interpreter in a folder; what the suite itself was built with has no say there."""
-    outside = {k: v for k, v in os.environ.items() if k not in ("SEGLOSS_BUILD", "PYTHONPATH")}
+    """Run a new interpreter in a folder; what the suite itself was built with has no say there.
+
+    Coverage does not follow it, unless the variables say so.
+    """
+    hidden = {"SEGLOSS_BUILD", "PYTHONPATH", *tracing.variables()}
+    outside = {k: v for k, v in os.environ.items() if k not in hidden}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

@@ -233,20 +233,7 @@ def backend_of(record: LossRecord, impl: str) -> str:
     return "eager" if plain else "aot_eager"
 
 
-@pytest.mark.torch_compile
-@by_loss
-def test_compiles_into_one_graph(record: LossRecord) -> None:
-    case = problem("ignore", dtype=torch.float32)
-    module = record.module(ignore_index=255)
-    compiled = torch.compile(module, fullgraph=True, backend=backend_of(record, "auto"))
-    value, grad = gradient(lambda x: module(x, case.target), case.input)
-    other, other_grad = gradient(lambda x: compiled(x, case.target), case.input)
-    torch._dynamo.reset()
-    assert_close(other, value, 1e-6)
-    assert relative_l2(other_grad, grad) < 1e-6
-
-
-def dynamic_cases() -> list[tuple[str, LossRecord]]:
+def graphs() -> list[tuple[str, LossRecord]]:
     """Return implementations and losses: every loss once; the reference of each kind of them."""
     own = [r for r in LOSSES if r.primitives != ("region_sums",)]
     some = [r for r in LOSSES if r.name in ("DiceCELoss", "ExpLogLoss", "GeneralizedDiceLoss")]
@@ -254,9 +241,27 @@ def dynamic_cases() -> list[tuple[str, LossRecord]]:
     return natively + [("reference", r) for r in (*own, *some)]
 
 
+by_graph = pytest.mark.parametrize(
+    ("impl", "record"), graphs(), ids=lambda v: getattr(v, "name", v)
+)
+
+
+@pytest.mark.torch_compile
+@by_graph
+def test_compiles_into_one_graph(record: LossRecord, impl: str) -> None:
+    case = problem("ignore", dtype=torch.float32)
+    module = record.module(ignore_index=255, impl=impl)
+    compiled = torch.compile(module, fullgraph=True, backend=backend_of(record, impl))
+    value, grad = gradient(lambda x: module(x, case.target), case.input)
+    other, other_grad = gradient(lambda x: compiled(x, case.target), case.input)
+    torch._dynamo.reset()
+    assert_close(other, value, 1e-6)
+    assert relative_l2(other_grad, grad) < 1e-6
+
+
 @begins_in("all")
 @pytest.mark.torch_compile
-@pytest.mark.parametrize(("impl", "record"), dynamic_cases(), ids=lambda v: getattr(v, "name", v))
+@by_graph
 def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None:
     def loss(x: Tensor, target: Tensor, value: float) -> Tensor:
         own = {record.number: value} if record.number else {}

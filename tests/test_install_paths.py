@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.suite import tracing
 from tests.suite.built import write_quick_compiler
 from tests.suite.tree import ROOT, copy_tree
 
@@ -48,13 +49,14 @@ class Environment:
     compiler: bool = True
 
     def __post_init__(self) -> None:
-        subprocess.run([sys.executable, "-m", "venv", str(self.folder)], check=True)
+        command = [sys.executable, "-m", "venv", "--without-pip", str(self.folder)]
+        subprocess.run(command, check=True)
         (site,) = self.folder.glob("lib/python*/site-packages")
+        ours = Path(sysconfig.get_path("purelib"))
+        for part in (ours / "pip", *ours.glob("pip-*.dist-info")):  # venv would take seconds
+            shutil.copytree(part, site / part.name)
         if self.torch:  # a path alone: what the tests install editable is not found through it
-            (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-            # Of the tests, too: that of a new environment is too old up to Python 3.11.
-            for old in (*site.glob("setuptools*"), *site.glob("*distutils*")):
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            (site / "tests.pth").write_text(f"{ours}\n")
         copy_tree(self.source)
 
     @property
@@ -64,7 +66,7 @@ class Environment:
 
     def run(self, *command: str, **environ: str) -> str:
         """Run a command as somebody who activated the environment; return what it said."""
-        hidden = ("SEGLOSS_BUILD", "PYTHONPATH", "VIRTUAL_ENV")
+        hidden = {"SEGLOSS_BUILD", "PYTHONPATH", "VIRTUAL_ENV", *tracing.variables()}
         outside = {k: v for k, v in os.environ.items() if k not in hidden}
         path = os.pathsep.join([str(self.folder / "bin"), "/usr/bin", "/bin"])
         program = self.folder / "c++"

@@ -117,8 +117,8 @@ def test_dtypes_and_layouts(dtype: torch.dtype, classes: int) -> None:
     ids=str,
 )
 def test_targets_and_weights_of_any_dtype(dtype: torch.dtype) -> None:
-    for classes in (2, 10):
-        case = case_of(classes, (5, 9))
+    for classes, size in ((2, (5, 9)), (10, (3, 4))):
+        case = case_of(classes, size)
         case = replace(case, target=case.target % 2)
         expected = case.solve("triton")
         same = replace(case, target=case.target.to(dtype))

@@ -8,14 +8,13 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 from tests.cuda_shim.build import COMPILER, available
 from tests.ops import distance_transform_shim as shim
 from tests.ops.distance_transform_cases import (
@@ -189,17 +188,9 @@ def test_sanitizers(tmp_path: Path) -> None:
             pytest.skip(f"{COMPILER} has no {name}")
         preload.append(path)
     library = shim.build_library(tmp_path, sanitize=True)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     # Leaks: Python's own, at exit.
-    environ |= {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.distance_transform_shim", str(library), "60"],
-        cwd=ROOT,
-        env=environ,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environ = {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"}
+    command = ["-m", "tests.ops.distance_transform_shim", str(library), "40"]
+    done = run_python(*command, folder=ROOT, PYTHONPATH=str(ROOT), **environ)
     assert done.returncode == 0, done.stdout
     assert "no finding" in done.stdout, done.stdout

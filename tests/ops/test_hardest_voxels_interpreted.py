@@ -65,7 +65,7 @@ def selected(x: Tensor, labels: Tensor, rule: Rule) -> list[int]:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_random_problems(activation: str) -> None:
     draw = random.Random(activation)
-    for _ in range(20):
+    for _ in range(10):
         compare(run, random_case(draw, activation))
 
 

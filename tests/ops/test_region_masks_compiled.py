@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -40,18 +41,28 @@ def launch_of(
     return triton_launch.launch(values, labels, MODES.index(mode), ignored, 0, out)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("label", [None, torch.uint8, torch.int64], ids=str)
-@pytest.mark.parametrize("mode", MODES)
-def test_nothing_spills(mode: str, label: torch.dtype | None, capability: int) -> None:
-    for dtype in KINDS[mode]:
-        for space in (SPACE, (63, 61, 3)):
-            labels = None if mode == "labels" else label
-            found = compile_launch(launch_of(mode, dtype, labels, space), capability)
-            assert found.report()["loop_spills"] == 0, (mode, dtype, space)
-            assert found.stack <= 16, (mode, dtype, space)  # what lies there around the loop
-            # Four programs of 128 threads on a multiprocessor of 65536 registers, at least.
-            assert found.registers <= (128 if dtype == torch.float64 else 80), (mode, dtype, space)
+def cases() -> Iterator[tuple[str, torch.dtype, torch.dtype | None, Sequence[int], int]]:
+    """Yield mode, dtype, dtype of the labels beside, shape, and architecture, these in turn."""
+    capabilities = itertools.cycle((80, 90, 90, 80))
+    for mode, dtypes in KINDS.items():
+        labels = (None,) if mode == "labels" else (None, torch.uint8, torch.int64)
+        for chosen in itertools.product(dtypes, labels, (SPACE, (63, 61, 3))):
+            yield (mode, *chosen, next(capabilities))
+
+
+@pytest.mark.parametrize(("mode", "dtype", "label", "space", "capability"), [*cases()], ids=str)
+def test_nothing_spills(
+    mode: str,
+    dtype: torch.dtype,
+    label: torch.dtype | None,
+    space: Sequence[int],
+    capability: int,
+) -> None:
+    found = compile_launch(launch_of(mode, dtype, label, space), capability)
+    assert found.report()["loop_spills"] == 0
+    assert found.stack <= 16  # what lies there around the loop
+    # Four programs of 128 threads on a multiprocessor of 65536 registers, at least.
+    assert found.registers <= (128 if dtype == torch.float64 else 80)
 
 
 @pytest.mark.parametrize("capability", [80, 90])

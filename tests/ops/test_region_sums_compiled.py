@@ -21,7 +21,7 @@ def report() -> Report:
 
 
 def test_nothing_spills(report: Report) -> None:
-    assert len(report) > 100
+    assert len(report) > 80
     for name, kernel in report.items():
         assert kernel["loop_spills"] == 0, name
         assert kernel["stack"] <= 16, name  # what the assembler keeps there around the loop

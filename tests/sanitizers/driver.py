@@ -13,14 +13,14 @@ from segloss_fast._native import _C
 CAPABILITIES = ("baseline", "avx2", "avx512")
 T = TypeVar("T")
 answered: dict[str, bool] = {}  # by operator, whether any raw call of it was
-_turn = 0  # which instruction set runs
+_turn, _turns = 0, 1  # which instruction set runs, of how many
 
 
-def half(cases: Iterable[T]) -> list[T]:
-    """Return half of the cases, at random; the next instruction set gets the other half."""
+def share(cases: Iterable[T]) -> list[T]:
+    """Return cases, at random, of which each instruction set of the machine gets others."""
     mixed = list(cases)
     random.Random(0).shuffle(mixed)
-    return mixed[_turn % 2 :: 2]
+    return mixed[_turn::_turns]
 
 
 def attempt(operator: str, *arguments: object) -> None:
@@ -45,8 +45,9 @@ def every_instruction_set(run_all: Callable[[], None]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
     best = CAPABILITIES.index(_C.cpu_capability())
-    global _turn
-    for _turn, name in enumerate(CAPABILITIES[: best + 1]):
+    global _turn, _turns
+    _turns = best + 1
+    for _turn, name in enumerate(CAPABILITIES[:_turns]):
         _C.set_cpu_capability(name)
         answered.clear()
         run_all()

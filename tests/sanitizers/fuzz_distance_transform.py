@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segloss_fast import distance_transform
 from segloss_fast.ops.distance_transform import SIDES
-from tests.sanitizers.driver import attempt, every_instruction_set, half
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 
 DTYPES = (
     *(torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64),
@@ -96,7 +96,7 @@ def run_malformed() -> None:
 
 
 def run_all() -> None:
-    for case in half(itertools.product(SHAPES, DTYPES, LAYOUTS)):
+    for case in share(itertools.product(SHAPES, DTYPES, LAYOUTS)):
         run_valid(*case)
     run_malformed()
     # Large enough for planes of their own and for huge pages, and lines longer than a group's.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels, reference
 from segloss_fast.ops.region_sums import ACTIVATIONS
-from tests.sanitizers.driver import attempt, every_instruction_set, half
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 from tests.sanitizers.fuzz_region_sums import (
     CLASSES,
     FLOATING,
@@ -94,7 +94,7 @@ def run_malformed() -> None:
 
 def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
-    for case in half(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
+    for case in share(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
         run(*case)
     run_malformed()
     # Large enough for huge pages under the map.

@@ -13,7 +13,7 @@ import torch
 
 from segloss_fast import lovasz
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
-from tests.sanitizers.driver import attempt, every_instruction_set, half
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 from tests.sanitizers.fuzz_region_sums import (
     CLASSES,
     DISTINCT,
@@ -133,7 +133,7 @@ def run_malformed() -> None:
 
 def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
-    for case in half(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
+    for case in share(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
         run_valid(*case)
     for target, labels in LABELS.items():
         for dtype, label in itertools.product(FLOATING, labels):

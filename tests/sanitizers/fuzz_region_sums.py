@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segloss_fast import region_sums
 from segloss_fast.ops.region_sums import ACTIVATIONS, TERMS
-from tests.sanitizers.driver import attempt, every_instruction_set, half
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGER = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -247,7 +247,7 @@ def run_malformed() -> None:
 
 def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
-    for case in half(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
+    for case in share(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
         run_valid(*case)
     for target, labels in LABELS.items():
         for dtype, label in itertools.product(FLOATING, labels):

@@ -113,7 +113,7 @@ def run_malformed() -> None:
 
 def run_all() -> None:
     for dtype, layout, wild in itertools.product(DTYPES, LAYOUTS, (False, True)):
-        for _ in range(5):
+        for _ in range(3):
             run_skeleton(dtype, layout, wild)
             run_error(dtype, layout, wild)
     run_malformed()

@@ -63,7 +63,8 @@ def write_quick_compiler(program: Path) -> None:
     objects = CACHE / f"objects-{digest(NATIVE)}"
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
+        # -I -S: a build starts it some fifty times, and site-packages may hold a slow start.
+        f"#!{sys.executable} -IS\nimport sys\nfrom pathlib import Path\n"
         f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.suite.cached_cxx import main\n"
         f"main({compiler!r}, Path({str(objects)!r}), ['-O0'])\n"
     )

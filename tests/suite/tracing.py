@@ -1,12 +1,13 @@
-"""Which tests under Triton's interpreter coverage follows.
+"""What coverage follows of a run in which it looks on: enough to see every branch, in less time.
 
-Up to Python 3.11 to follow the interpreter's many small functions more than doubles their time, and
-the cases of one test mostly take the same branches: of each test, the first case is followed, and
-others that are marked.
+Up to Python 3.11 to follow the many small functions of Triton's interpreter and compiler, or of
+torch.compile, more than doubles their time, and the cases of one test mostly take the same
+branches: of each of these tests, the first case is followed, and others that are marked.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -16,6 +17,12 @@ from tests.suite import kinds
 
 followed = pytest.mark.followed
 FOLLOWED = pytest.StashKey[set[str]]()
+SLOW = (kinds.INTERPRETED, "compiled", "torch_compile", "shim")
+
+
+def variables() -> dict[str, str]:
+    """Return the variables by which coverage follows a new process."""
+    return {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_PROCESS")}
 
 
 @pytest.hookimpl(trylast=True)
@@ -30,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Look away from the other cases."""
-    coverage = Coverage.current() if kinds.interpreting() else None
+    coverage = Coverage.current() if kinds.kind_of(item) in SLOW else None
     marked = item.get_closest_marker("followed") is not None
     if coverage is None or marked or item.nodeid in item.config.stash[FOLLOWED]:
         return (yield)

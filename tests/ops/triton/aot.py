@@ -72,17 +72,18 @@ def _defaults(loss: str, classes: int) -> dict[str, Any]:
 def sample() -> Iterator[tuple[str, int, str, str, int, str]]:
     """Yield loss, classes, dtype, target, compute capability and direction.
 
-    Every loss with every number of classes; dtypes, targets and, but for DiceCE and all terms
-    together, directions in turn. DiceCE with most dtypes and targets.
+    DiceCE and all terms together with every number of classes in both directions, other losses with
+    every second number and one direction; dtypes and targets in turn. DiceCE with most of those.
     """
     both = ("forward", "backward")
     turn = itertools.cycle(itertools.product(DTYPES, TARGETS))
-    for place, ((loss, classes), (dtype, target), capability) in enumerate(
-        zip(itertools.product(LOSSES, CLASSES), turn, itertools.cycle((80, 90)), strict=False)
-    ):
-        # Of neighbours with one capability, one direction each.
-        for direction in both if loss in ("DiceCE", "All") else both[place // 2 % 2 :][:1]:
-            yield loss, classes, dtype, target, capability, direction
+    capabilities, directions = itertools.cycle((80, 80, 90, 90)), itertools.cycle(both)
+    for place, loss in enumerate(LOSSES):
+        whole = loss in ("DiceCE", "All")
+        for classes in CLASSES if whole else CLASSES[place % 2 :: 2]:
+            (dtype, target), capability = next(turn), next(capabilities)
+            for direction in both if whole else (next(directions),):
+                yield loss, classes, dtype, target, capability, direction
     for classes, dtype, target in itertools.product((4, 14), DTYPES[:2], TARGETS):
         for direction in both:
             yield "DiceCE", classes, dtype, target, 90, direction

@@ -12,6 +12,7 @@ from typing import Any
 
 import triton
 
+from tests.suite import tracing
 from tests.suite.built import once
 from tests.suite.tree import ROOT
 
@@ -25,7 +26,8 @@ def reported(program: str, primitive: str) -> Report:
 
     def build(folder: Path) -> None:
         # Not interpreted; and with a cache of its own, so that all of it is compiled here.
-        environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+        hidden = {"TRITON_INTERPRET", *tracing.variables()}
+        environ = {k: v for k, v in os.environ.items() if k not in hidden}
         environ["TRITON_CACHE_DIR"] = str(folder / "cache")
         command = [sys.executable, "-m", f"tests.ops.triton.{program}", str(folder / "report.json")]
         done = subprocess.run(
