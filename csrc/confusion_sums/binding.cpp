@@ -31,6 +31,8 @@ Problem describe(const Tensor& input, const Tensor& target, const std::optional<
   Problem problem{};
   problem.batch = input.size(0);
   problem.channels = input.size(1);
+  // The partial sums of all chunks, of which there are at most kChunksPerItem an item.
+  checked_product({kChunksPerItem, problem.batch, problem.channels, problem.channels + 1});
   problem.voxels = 1;
   for (int64_t d = 2; d < input.dim(); ++d) problem.voxels *= input.size(d);
   problem.activation = static_cast<Activation>(activation);

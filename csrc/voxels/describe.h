@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 
 #include "voxels/view.h"
@@ -45,14 +46,21 @@ inline Dtype dtype_of(const Tensor& tensor) {
 // of results are at most a thousand times as many, so that none of their products overflows.
 constexpr int64_t kMostValues = int64_t(1) << 48;
 
+// Returns the product of sizes; an error where it is too large. A size of 0 counts as 1.
+inline int64_t checked_product(std::initializer_list<int64_t> sizes) {
+  int64_t values = 1;
+  for (const int64_t size : sizes) {
+    const int64_t most = std::max<int64_t>(size, 1);
+    STD_TORCH_CHECK(most <= kMostValues / values,
+                    "segloss_fast: a tensor would have more than 2^48 values, which is too many");
+    values *= most;
+  }
+  return values;
+}
+
 inline void check_size(const Tensor& tensor) {
   int64_t values = 1;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    const int64_t size = std::max<int64_t>(tensor.size(d), 1);
-    STD_TORCH_CHECK(size <= kMostValues / values,
-                    "segloss_fast: a tensor has more than 2^48 values, which is too many");
-    values *= size;
-  }
+  for (int64_t d = 0; d < tensor.dim(); ++d) values = checked_product({values, tensor.size(d)});
 }
 
 // Describes [B, C, *S], or [B, *S] where has_channels is false.

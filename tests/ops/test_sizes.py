@@ -30,6 +30,8 @@ CALLS: dict[str, Call] = {
 # Of 2^56 values and more, whose products with a few bytes wrap around.
 SHAPES = [(1, 2**56, 1), (1, 2, 2**55), (2**40, 2, 2**20), (1, 2, 2**20, 2**20, 2**20)]
 
+WRAPPING = (2**31, 2**32 - 1, 2**32, 2**47)  # numbers of classes
+
 
 @pytest.mark.parametrize("name", list(CALLS))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -43,6 +45,22 @@ def test_expanded_tensors_whose_sizes_wrap(
         pytest.skip("takes no half precision")
     with pytest.raises((RuntimeError, MemoryError)):
         CALLS[name](x, labels)
+
+
+def attempt_classes(classes: int) -> None:
+    """Ask the raw operators of confusion_sums for sums of so many classes; they must refuse."""
+    operators = torch.ops.segloss_fast
+    x, labels = torch.zeros(()).expand(1, classes, 1), torch.zeros(1, 1, dtype=torch.uint8)
+    grad = torch.zeros(()).expand(1, 1, 1)
+    for name, arguments in (("", (x, labels)), ("_backward", (grad, x, labels))):
+        operator = getattr(operators, f"_confusion_sums_cpu{name}")
+        with pytest.raises(RuntimeError, match=r"more than 2\^48 values"):
+            operator(*arguments, None, 0, None)
+
+
+@pytest.mark.parametrize("classes", WRAPPING)
+def test_confusion_sums_of_classes_whose_squares_wrap(classes: int) -> None:
+    attempt_classes(classes)
 
 
 @pytest.mark.parametrize("double", [True, False])

@@ -75,6 +75,7 @@ def test_planted_error_is_reported(
         "hardest_voxels",
         "confusion_sums",
         "windows",
+        "sizes",
     ],
 )
 def test_primitive(sanitized_sandbox: Sandbox, runtime: dict[str, str], primitive: str) -> None:
