@@ -69,13 +69,9 @@ def term_set(terms: tuple[str, ...]) -> int:
     return sum(1 << TERMS.index(name) for name in terms)
 
 
-def row_order(terms: tuple[str, ...]) -> int:
-    """Return where each row goes, four bits each, in the order of the bits of the set.
-
-    So the order that a caller asks for is a number, and not another kernel.
-    """
-    rows = [terms.index(name) for name in TERMS if name in terms]
-    return sum(row << (4 * place) for place, row in enumerate(rows))
+def row_order(terms: tuple[str, ...]) -> list[int]:
+    """Return where each row goes, in the order of the bits of the set."""
+    return [terms.index(name) for name in TERMS if name in terms]
 
 
 def forward_plan(problem: Problem) -> Plan:
