@@ -31,6 +31,10 @@ EPSILON = torch.finfo(torch.float32).eps
 # How much further off than plain PyTorch a result may be, and the rounding that anything may have:
 # where plain PyTorch is lucky, and because sums over 512 voxels are float32.
 FACTOR, ROUNDING = 2, 16 * EPSILON
+# Rounding that grows, of values and gradients, and plain PyTorch's by chance more or less. Erosions
+# take one half away from means close to it and stretch what is left, ten times. The gradient of log
+# cosh d is tanh d times that of Dice, and d = 1 - Dice may be a hundredth.
+GROWN = {"HausdorffERLoss": (160 * EPSILON, 4e-3), "LogCoshDiceLoss": (ROUNDING, 400 * EPSILON)}
 NOTHING = 1e-12  # a gradient this small is 0
 SIZE = (4, 8, 16)
 IGNORED = 255
@@ -112,20 +116,29 @@ def evaluate(
     return loss.item(), grad.double()
 
 
-def check(x: Tensor, definition: Function, ours: Mapping[str, Function], note: object) -> None:
+def check(
+    x: Tensor, definition: Function, ours: Mapping[str, Function], name: str, note: object
+) -> None:
     """Assert that none of ours is further off than the definition in float32."""
+    of_value, of_grad = GROWN.get(name, (ROUNDING, ROUNDING))
     true_value, true_grad = evaluate(definition, x.double())
     plain_value, plain_grad = evaluate(definition, x, InFloat32())
     size = float(true_grad.norm())
-    allowed = FACTOR * float((plain_grad - true_grad).norm()) + ROUNDING * size + NOTHING
+    allowed = FACTOR * float((plain_grad - true_grad).norm()) + of_grad * size + NOTHING
     # Most are 1 less a ratio: they cannot be better than the rounding of that.
-    rounding = ROUNDING * max(abs(true_value), 0.1)
+    rounding = of_value * max(abs(true_value), 0.1)
     for impl, function in ours.items():
         value, grad = evaluate(function, x)
         off = abs(value - true_value)
-        assert off <= FACTOR * abs(plain_value - true_value) + rounding, (note, impl, value)
+        assert off <= FACTOR * abs(plain_value - true_value) + rounding, (
+            name,
+            note,
+            impl,
+            value,
+            off,
+        )
         off = float((grad - true_grad).norm())
-        assert off <= allowed, (note, impl, f"{off / (size or 1):.1e} of {size:.1e}")
+        assert off <= allowed, (name, note, impl, f"{off / (size or 1):.1e} of {size:.1e}")
 
 
 def each_scene(size: tuple[int, ...] = SIZE) -> Iterator[tuple[Scene, str, Tensor, Tensor]]:
@@ -160,7 +173,7 @@ def check_record(
         impl: functools.partial(record.function, target=labels, impl=impl, **keywords)
         for impl in impls(record.primitives[0])
     }
-    check(x, definition, ours, (record.name, own, scene, note))
+    check(x, definition, ours, record.name, (own, scene, note))
 
 
 CASES = [
@@ -194,7 +207,7 @@ def test_lovasz_losses(activation: str) -> None:
             for impl in impls("lovasz")
         }
         definition = functools.partial(lovasz, activation, **options)
-        check(x, definition, ours, (activation, scene, prediction))
+        check(x, definition, ours, activation, (scene, prediction))
 
 
 SUMS = (*REGION_SUM_LOSSES, *FORMULA_LOSSES, *CONFUSION_LOSSES)
