@@ -10,6 +10,7 @@ from segloss_fast.ops._triton.tiles import TARGET_SIZES, voxel_pointers
 # An order of rows is two int64, of so many digits of so many bits each: up to 24 rows.
 ORDER_BITS = tl.constexpr(5)
 ORDER_DIGITS = tl.constexpr(12)
+ORDER_MASK = tl.constexpr((1 << ORDER_BITS.value) - 1)
 
 
 def pack_order(rows: Sequence[int]) -> tuple[int, int]:
@@ -31,9 +32,9 @@ def pack_order(rows: Sequence[int]) -> tuple[int, int]:
 @triton.jit
 def row_of(low, high, place):
     """Return the row at a place of a packed order, which may be a tile of places."""
+    place = tl.cast(place, tl.int64)  # of a constant, too
     word = tl.where(place < ORDER_DIGITS, low, high)
-    shift = (place % ORDER_DIGITS) * ORDER_BITS
-    return (word >> tl.cast(shift, tl.int64)) & ((1 << ORDER_BITS) - 1)
+    return (word >> ((place % ORDER_DIGITS) * ORDER_BITS)) & ORDER_MASK
 
 
 @triton.jit
