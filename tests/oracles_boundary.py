@@ -46,7 +46,7 @@ def fields(
     """Return field(mask, inside, outside) of every item and class, ``[B, C, V]``."""
     spacing = volume.option("spacing", None)
     counted = volume.counted
-    return torch.stack(
+    found = torch.stack(
         [
             torch.stack(
                 [
@@ -57,6 +57,7 @@ def fields(
             for b, item in enumerate(masks)
         ]
     )
+    return found.to(volume.p.dtype)
 
 
 def both(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def balanced_cross_entropy(volume: Volume) -> Tensor:
     """Xie and Tu 2015: positives weigh by the share of negatives, and the other way round."""
     pooled = (0, 2) if volume.option("batch", False) else (2,)
     size = volume.w.sum(pooled, keepdim=True)
-    positives = (volume.w * volume.t).sum(pooled, keepdim=True)
-    beta = 1 - positives / torch.where(size == 0, 1, size)
+    negatives = (volume.w * (1 - volume.t)).sum(pooled, keepdim=True)
+    beta = negatives / torch.where(size == 0, 1, size)
     return _binary(volume, beta)
 
 

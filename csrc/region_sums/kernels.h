@@ -13,12 +13,16 @@ namespace segloss::region_sums {
 // The order is that of TERMS in segloss_fast/ops/region_sums/options.py.
 enum Term : int32_t {
   kTp,
+  kTpSoft,
+  kFp,
+  kFn,
   kPred,
   kTarget,
   kPredSq,
   kTargetSq,
   kSqErr,
   kSqErrPos,
+  kSqErrNeg,
   kAbsErr,
   kNll,
   kNllNeg,

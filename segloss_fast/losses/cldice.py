@@ -193,14 +193,16 @@ def _skeleton_sums(
 
     p = activated(*widened(input, labels, keywords), keywords.activation)
     skeleton = soft_skeleton(p, iterations, first=first, impl=keywords.impl)
-    terms = ("tp", "pred", "target", "weight")
+    # Not pred itself: where the target fills the item the gradient of precision would vanish in it.
+    terms = ("tp", "fp", "target", "weight")
     of_prediction = sums(skeleton, "probabilities", terms, voxel_weight)
     # Last, so that backward begins here, and its weights are gone when skeletons are formed again.
     weight = _target_skeleton(input, labels, iterations, keywords)
     if voxel_weight is not None:
         weight = widen(weight) * widen(voxel_weight)
     of_target = sums(input, keywords.activation, ("pred", "weight"), weight)
-    rows = torch.cat([of_prediction[:2], of_target, of_prediction[2:]])
+    precise, predicted = of_prediction[:1], of_prediction[:2].sum(0, keepdim=True)
+    rows = torch.cat([precise, predicted, of_target, of_prediction[2:]])
     return RegionSums(ROWS, rows)
 
 

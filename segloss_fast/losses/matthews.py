@@ -27,15 +27,17 @@ def mcc_loss(
         loss = 1 - _coefficient(sums, checked)
         return reduce_region(loss, sums, checked, counts=False)
 
-    part = Part(("tp", "pred", "target", "weight"), value)
+    part = Part(("tp", "fp", "fn", "target", "weight"), value)
     return evaluate([part], input, target, voxel_weight, checked)
 
 
 def _coefficient(sums: RegionSums, keywords: Region) -> Tensor:
-    tp, pred, target, count = sums.tp, sums.pred, sums.target, sums.weight
-    fp, fn = pred - tp, target - tp
-    tn = (count - target) - fp
-    square = pred * target * (count - pred) * (count - target) + keywords.smooth_dr
+    # Not as pred - tp and target - tp: where one class fills nearly all of an item, the counts of
+    # the rest are small, and their derivatives large.
+    tp, fp, fn = sums.tp, sums.fp, sums.fn
+    rest = sums.weight - sums.target
+    tn = rest - fp
+    square = (tp + fp) * sums.target * rest * (tn + fn) + keywords.smooth_dr
     # Where one side is empty, the coefficient is 0 / 0; rounding may even make the square negative.
     defined = ~(square <= 0)  # NaN counts as defined, so that it shows
     root = torch.where(defined, square, 1).sqrt()

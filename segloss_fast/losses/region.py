@@ -33,7 +33,7 @@ def dice_terms(squared: bool, counts: bool, soft: bool = False) -> tuple[str, ..
     """Return the sums that Dice needs, and its reduction; ``soft``: for overlap's soft labels."""
     terms = ("tp", "pred_sq", "target_sq", "target") if squared else ("tp", "pred", "target")
     if soft and not squared:
-        terms = ("abs_err", "pred", "target")
+        terms = ("tp_soft", "pred", "target")
     return (*terms, "weight") if counts else terms
 
 
@@ -49,7 +49,7 @@ def overlap(sums: RegionSums, keywords: Region, squared: bool = False) -> Tensor
     """
     if squared or not is_soft(keywords):
         return sums.tp
-    return (sums.pred + sums.target - sums.abs_err) / 2
+    return sums.tp_soft
 
 
 def dice_index(sums: RegionSums, keywords: Region, squared: bool = False) -> Tensor:
@@ -93,8 +93,8 @@ class DiceLoss(Loss):
     tensor(0.6667)
 
     tp sums p t, pred sums p and target sums t over the voxels (times the voxel weight). Of soft
-    targets the loss is least at p = t with ``soft_label=True``: tp is then
-    (pred + target - sum of abs(p - t)) / 2, the sum of the smaller of the two.
+    targets the loss is least at p = t with ``soft_label=True``: tp is then the sum of the smaller
+    of the two, (pred + target - sum of abs(p - t)) / 2.
     Sources: Milletari et al. 2016 (squared), https://arxiv.org/abs/1606.04797; Sudre et al. 2017,
     https://arxiv.org/abs/1707.03237; Wang et al. 2023 (soft labels),
     https://arxiv.org/abs/2303.16296.
@@ -181,13 +181,12 @@ def sensitivity_specificity_loss(
     check_number("r", r, minimum=0, maximum=1)
 
     def value(sums: RegionSums) -> Tensor:
-        missed, size = sums.sq_err_pos, sums.target
-        false, rest = sums.sq_err - missed, sums.weight - size
-        sensitivity = divide(missed, size + checked.smooth_dr)
-        specificity = divide(false, rest + checked.smooth_dr)
+        size, rest = sums.target, sums.weight - sums.target
+        sensitivity = divide(sums.sq_err_pos, size + checked.smooth_dr)
+        specificity = divide(sums.sq_err_neg, rest + checked.smooth_dr)
         return reduce_region(r * sensitivity + (1 - r) * specificity, sums, checked, counts=False)
 
-    part = Part(("sq_err", "sq_err_pos", "target", "weight"), value)
+    part = Part(("sq_err_pos", "sq_err_neg", "target", "weight"), value)
     return evaluate([part], input, target, voxel_weight, checked)
 
 

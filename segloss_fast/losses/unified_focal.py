@@ -72,16 +72,20 @@ def _tversky_part(
 
     def value(sums: RegionSums) -> Tensor:
         loss = 1 - index(sums.tp, sums.pred, sums.target)
-        foreground = power(loss, 1 - gamma)
-        if categorical:
-            loss = torch.cat([loss[:, :1], foreground[:, 1:]], 1)
-        else:
-            pred, target = sums.weight - sums.pred, sums.weight - sums.target
-            background = 1 - index(target - (sums.pred - sums.tp), pred, target)
-            loss = (background + foreground) / 2
+        loss = torch.cat([loss[:, :1], power(loss, 1 - gamma)[:, 1:]], 1)
         return reduce_region(loss, sums, keywords, counts=True)
 
-    return Part(dice_terms(squared=False, counts=True), value, factor)
+    def of_both_sides(sums: RegionSums) -> Tensor:
+        # Not by pred - tp and target - tp: the background may be a small rest of the item.
+        rest = sums.weight - sums.target
+        tn = rest - sums.fp
+        foreground = power(1 - index(sums.tp, sums.tp + sums.fp, sums.target), 1 - gamma)
+        background = 1 - index(tn, tn + sums.fn, rest)
+        return reduce_region((background + foreground) / 2, sums, keywords, counts=True)
+
+    if categorical:
+        return Part(dice_terms(squared=False, counts=True), value, factor)
+    return Part(("tp", "fp", "fn", "target", "weight"), of_both_sides, factor)
 
 
 class UnifiedFocalLoss(Loss):

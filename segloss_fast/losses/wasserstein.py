@@ -47,8 +47,8 @@ def generalized_wasserstein_dice_loss(
     )
     sums = sums.sum(0, keepdim=True) if checked.batch else sums
     sums = add_over_ranks(sums, checked.sync) if checked.sync else sums
-    error = (_matrix(distance_matrix, sums) * sums[..., :-1]).sum(2)
-    loss = _items(error, sums[..., -1], weighting, checked)
+    error, right = _split(_matrix(distance_matrix, sums), sums, checked.activation == "softmax")
+    loss = _items(error, right, sums[..., -1], weighting, checked)
     if needs_counts(checked, input, voxel_weight):
         loss = torch.where(sums[..., -1].sum(1) == 0, 0, loss)
     loss = _reduce(loss, sums[..., -1], checked)
@@ -69,8 +69,24 @@ def _matrix(matrix: Matrix | None, sums: Tensor) -> Tensor:
     return distances / distances.max()
 
 
-def _items(error: Tensor, target: Tensor, weighting: str, keywords: Region) -> Tensor:
-    """Return the loss of each item, ``[B']``, given its classes' errors and sizes, ``[B', C]``."""
+def _split(distances: Tensor, sums: Tensor, adds_up: bool) -> tuple[Tensor, Tensor]:
+    """Return the sums of the voxels' errors, and of 1 - error, ``[B', C]``.
+
+    Args:
+        distances: ``[C, C]``.
+        sums: Of confusion_sums.
+        adds_up: Whether the probabilities of a voxel add up to 1. Then what is right of a class
+            is no difference, whose rounding would hide how little it may be.
+    """
+    confusion, target = sums[..., :-1], sums[..., -1]
+    error = (distances * confusion).sum(2)
+    return error, ((1 - distances) * confusion).sum(2) if adds_up else target - error
+
+
+def _items(
+    error: Tensor, right: Tensor, target: Tensor, weighting: str, keywords: Region
+) -> Tensor:
+    """Return the loss of each item, ``[B']``, given its classes' sums, ``[B', C]``."""
     weight = class_weights(keywords.class_weight, "class_weight", error)
     factor = torch.ones_like(error) if weight is None else weight.expand_as(error)
     if weighting == "GDL":
@@ -78,9 +94,9 @@ def _items(error: Tensor, target: Tensor, weighting: str, keywords: Region) -> T
     else:  # the background is no true positive
         true_factor = torch.cat([torch.zeros_like(factor[:, :1]), factor[:, 1:]], 1)
     first = 0 if keywords.include_background else 1
-    error, target = error[:, first:], target[:, first:]
+    error, right = error[:, first:], right[:, first:]
     factor, true_factor = factor[:, first:], true_factor[:, first:]
-    true = (true_factor * (target - error)).sum(1)
+    true = (true_factor * right).sum(1)
     size = 2 * true + (factor * error).sum(1)
     return 1 - ratio(2 * true, size, keywords.smooth_nr, keywords.smooth_dr)
 

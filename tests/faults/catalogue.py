@@ -22,6 +22,13 @@ LOSSES = (
         (CONFORMANCE, "-k", "GeneralizedDice"),
     ),
     Fault(
+        "matthews-small-count-by-difference",
+        "segloss_fast/losses/matthews.py",
+        "fp, fn = sums.tp, sums.fp, sums.fn",
+        "fp, fn = sums.tp, sums.fp, sums.target - sums.tp",
+        ("tests/losses/test_extremes.py", "-k", "MCC"),
+    ),
+    Fault(
         "class-weights-counted-once",
         "segloss_fast/losses/_reduce.py",
         "weight.expand_as(loss).sum()",
@@ -90,8 +97,8 @@ REFERENCES = (
     Fault(
         "reference-wrong-factor-for-infinite-logarithms",
         "segloss_fast/ops/region_sums/reference_maps.py",
-        "return (1 - self.values) * finite_or_masked(value, 1 - self.values)",
-        "return (1 - self.values) * finite_or_masked(value, self.values)",
+        "return self.others * finite_or_masked(value, self.others)",
+        "return self.others * finite_or_masked(value, self.values)",
         (
             "tests/ops/test_region_sums_limits.py",
             "tests/test_conformance_edges.py",
@@ -119,8 +126,8 @@ TRITON = (
     Fault(
         "triton-region-sums-order-of-rows",
         "segloss_fast/ops/region_sums/triton_backward.py",
-        "(order >> (4 * _rank(TERMS, k)))",
-        "(order >> (4 * k))",
+        "row_of(order_low, order_high, _rank(TERMS, k))",
+        "row_of(order_low, order_high, k)",
         ("tests/ops/triton/test_region_sums_interpreted.py",),
         "all",
         interpreted=True,

@@ -11,12 +11,16 @@ from torch import Tensor
 
 TERMS = (
     "tp",
+    "tp_soft",
+    "fp",
+    "fn",
     "pred",
     "target",
     "pred_sq",
     "target_sq",
     "sq_err",
     "sq_err_pos",
+    "sq_err_neg",
     "abs_err",
     "nll",
     "nll_neg",
@@ -77,12 +81,16 @@ def sums(
     rest = 1 - q if ce_activation != "sigmoid" else special.expit(-x)
     maps = {
         "tp": p * t,
+        "tp_soft": np.minimum(p, t),
+        "fp": p * (1 - t),
+        "fn": t * (1 - p),
         "pred": p,
         "target": t,
         "pred_sq": p * p,
         "target_sq": t * t,
         "sq_err": (p - t) ** 2,
         "sq_err_pos": t * (p - t) ** 2,
+        "sq_err_neg": (1 - t) * (p - t) ** 2,
         "abs_err": np.abs(p - t),
         "nll": times(t, -log_q),
         "nll_neg": times(1 - t, -log_1q),

@@ -69,9 +69,11 @@ struct Plan : Choice {
   SL_DEVICE bool wants(Term term) const { return (this->terms() >> term & 1) != 0; }
   SL_DEVICE bool wants_any(uint32_t of) const { return (this->terms() & of) != 0; }
 
-  SL_DEVICE bool overlap() const { return wants_any(bits(kTp, kPred)); }
+  SL_DEVICE bool overlap() const { return wants_any(bits(kTp, kFp, kFn, kPred)); }
   SL_DEVICE bool plain() const { return wants_any(bits(kTarget, kTargetSq, kWeight)); }
-  SL_DEVICE bool errors() const { return wants_any(bits(kPredSq, kSqErr, kSqErrPos, kAbsErr)); }
+  SL_DEVICE bool errors() const {
+    return wants_any(bits(kTpSoft, kPredSq, kSqErr, kSqErrPos, kSqErrNeg, kAbsErr));
+  }
   SL_DEVICE bool region() const { return overlap() || errors(); }  // any term in p
   SL_DEVICE bool nll() const { return wants_any(bits(kNll, kNllAll)); }
   SL_DEVICE bool log_p() const { return wants_any(bits(kNll, kNllAll, kNllPow, kFocal)); }

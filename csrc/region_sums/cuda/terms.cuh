@@ -22,6 +22,8 @@ struct Sums {
     if (plan.overlap()) {
       const T wp = w * a.p;
       of[kTp] += wp * t;
+      of[kFp] += wp * (1 - t);
+      of[kFn] += w * t * (1 - a.p);
       of[kPred] += wp;
     }
     if (plan.plain()) {
@@ -36,9 +38,12 @@ struct Sums {
  private:
   SL_DEVICE void add_errors(T p, T t, T w) {
     const T error = p - t, square = w * error * error;
+    const bool of_target = (t < p) | (t != t);  // so that a NaN of either shows
+    of[kTpSoft] += w * (of_target ? t : p);
     of[kPredSq] += w * p * p;
     of[kSqErr] += square;
     of[kSqErrPos] += square * t;
+    of[kSqErrNeg] += square * (1 - t);
     of[kAbsErr] += w * absolute(error);
   }
 
@@ -85,8 +90,11 @@ template <class T, class Choice>
 SL_DEVICE T derive_errors(const Plan<Choice>& plan, const Coefficients<T>& k, int c, T p, T t) {
   const T error = p - t;
   const T sign = error > 0 ? T(1) : (error < 0 ? T(-1) : T(0));
-  const T squares = k.of(plan, kSqErr, c) + k.times(plan, kSqErrPos, c, t);
-  return 2 * (k.of(plan, kPredSq, c) * p + squares * error) + k.of(plan, kAbsErr, c) * sign;
+  const T soft = error < 0 ? T(1) : (error > 0 ? T(0) : T(0.5));
+  const T squares =
+      k.of(plan, kSqErr, c) + k.times(plan, kSqErrPos, c, t) + k.times(plan, kSqErrNeg, c, 1 - t);
+  return 2 * (k.of(plan, kPredSq, c) * p + squares * error) + k.of(plan, kAbsErr, c) * sign +
+         k.of(plan, kTpSoft, c) * soft;
 }
 
 // The derivative of factor q^gamma log p in log p, with dq/d(log p) = -p.
@@ -99,7 +107,10 @@ template <class T, class Choice>
 SL_DEVICE Derivatives<T> derive(const Plan<Choice>& plan, const Coefficients<T>& k, int c,
                                 const Activated<T>& a, T t, T w) {
   Derivatives<T> d;
-  if (plan.overlap()) d.g = w * (k.times(plan, kTp, c, t) + k.of(plan, kPred, c));
+  if (plan.overlap()) {
+    const T inside = k.times(plan, kTp, c, t) - k.times(plan, kFn, c, t);
+    d.g = w * (inside + k.times(plan, kFp, c, 1 - t) + k.of(plan, kPred, c));
+  }
   if (plan.errors()) d.g += w * derive_errors(plan, k, c, a.p, t);
   if (plan.nll()) d.l = -w * (k.times(plan, kNll, c, t) + k.of(plan, kNllAll, c));
   if (plan.wants(kNllNeg)) d.m = -w * k.times(plan, kNllNeg, c, 1 - t);

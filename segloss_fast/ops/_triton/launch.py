@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,17 @@ def scratch(tensors: Tensors, plan: Plan, rows: int) -> tuple[Tensor, Tensor]:
 def total(
     tensors: Tensors,
     plan: Plan,
-    order: int,
+    order: Sequence[int],
     rows: Tensor,
     invalid: Tensor,
     partials: Tensor,
     flags: Tensor,
 ) -> Launch:
-    """Return the launch that adds the partials to rows ``[K, B, C]`` (see sums.total_sums)."""
+    """Return the launch that adds the partials to rows ``[K, B, C]`` (see sums.total_sums).
+
+    ``order`` says where each of the partials' rows goes.
+    """
+    order_low, order_high = sums.pack_order(order)
     width = rows.shape[0] * tensors.classes
     columns = min(64, max(4, 1 << (width - 1).bit_length()))
     constants = {"K": rows.shape[0], "C": tensors.classes, "DENSE": tensors.unlabelled}
@@ -84,7 +89,8 @@ def total(
             **tensors.view("t", plan),
             **tensors.sizes(plan),
             "batch": tensors.batch,
-            "order": order,
+            "order_low": order_low,
+            "order_high": order_high,
         },
         constants,
         4,

@@ -1,9 +1,40 @@
 """Sums over voxels by class: partial ones of each program, and their total in a fixed order."""
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 
 from segloss_fast.ops._triton.tiles import TARGET_SIZES, voxel_pointers
+
+# An order of rows is two int64, of so many digits of so many bits each: up to 24 rows.
+ORDER_BITS = tl.constexpr(5)
+ORDER_DIGITS = tl.constexpr(12)
+ORDER_MASK = tl.constexpr((1 << ORDER_BITS.value) - 1)
+
+
+def pack_order(rows: Sequence[int]) -> tuple[int, int]:
+    """Return an order of rows as two numbers: it is an argument of kernels, and makes no new ones.
+
+    Args:
+        rows: Where the first of the rows that a kernel keeps goes, the second, and so on.
+    """
+    digits, bits = ORDER_DIGITS.value, ORDER_BITS.value
+    if len(rows) > 2 * digits or max(rows) >= 1 << bits:
+        raise ValueError(f"at most {2 * digits} rows have an order, got {list(rows)}")
+    low, high = (
+        sum(row << (bits * place) for place, row in enumerate(part))
+        for part in (rows[:digits], rows[digits:])
+    )
+    return low, high
+
+
+@triton.jit
+def row_of(low, high, place):
+    """Return the row at a place of a packed order, which may be a tile of places."""
+    place = tl.cast(place, tl.int64)  # of a constant, too
+    word = tl.where(place < ORDER_DIGITS, low, high)
+    return (word >> ((place % ORDER_DIGITS) * ORDER_BITS)) & ORDER_MASK
 
 
 @triton.jit
@@ -40,7 +71,11 @@ def read_flags(flags, programs, LANES: tl.constexpr):
     return tl.sum(total, 0), tl.min(first, 0)
 
 
-@triton.jit(do_not_specialize=("batch", "chunks", "order", *TARGET_SIZES, "voxels", "n1", "n2"))
+# Their values must not make new kernels.
+SIZES = ("batch", "chunks", "order_low", "order_high", *TARGET_SIZES, "voxels", "n1", "n2")
+
+
+@triton.jit(do_not_specialize=SIZES)
 def total_sums(
     rows,
     invalid,
@@ -57,7 +92,8 @@ def total_sums(
     n2: tl.int64,
     batch: tl.int32,
     chunks: tl.int32,
-    order: tl.int64,
+    order_low: tl.int64,
+    order_high: tl.int64,
     K: tl.constexpr,
     C: tl.constexpr,
     DENSE: tl.constexpr,
@@ -68,8 +104,8 @@ def total_sums(
 ):
     """Add the partials of an item: rows ``[K, B, C]``, and invalid ``[2]``: number, first value.
 
-    The rows leave in the order of ``order``: four bits per row, where it goes. All are NaN if a
-    label anywhere in the batch is invalid.
+    The rows leave in an order (see row_of). All are NaN if a label anywhere in the batch is
+    invalid.
     """
     item = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -92,7 +128,7 @@ def total_sums(
         label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
         label = tl.load(label, mask=count > 0, other=0)
         value = label.to(tl.float64)
-    row = (order >> (4 * (column // C)).to(tl.int64)) & 15
+    row = row_of(order_low, order_high, column // C)
     tl.store(rows + (row * batch + item) * C + column % C, sums, mask=inside)
     if (item == 0) & (tl.program_id(1) == 0):
         tl.store(invalid, count)

@@ -19,7 +19,7 @@ from segloss_fast.ops.lovasz import triton_backward, triton_count, triton_plan
 
 SOFTMAX = 0
 BLOCK = 1024
-ORDER = 0x10  # of the rows: as the kernels keep them
+ORDER = (0, 1)  # of the rows: as the kernels keep them
 
 
 def count(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The order of both is the numbering of the native kernels (csrc/region_sums/kernels.h).
+# The order of both is the numbering of the native kernels (csrc/voxels/view.h for activations,
+# csrc/region_sums/kernels.h for terms).
 ACTIVATIONS = ("softmax", "sigmoid", "probabilities")
 TERMS = (
     "tp",
+    "tp_soft",
+    "fp",
+    "fn",
     "pred",
     "target",
     "pred_sq",
     "target_sq",
     "sq_err",
     "sq_err_pos",
+    "sq_err_neg",
     "abs_err",
     "nll",
     "nll_neg",

@@ -70,6 +70,11 @@ class Maps:
         }
         return self._once("log_q", log[self.options.ce_activation])
 
+    @property
+    def others(self) -> Tensor:
+        """1 - t."""
+        return self._once("others", lambda: 1 - self.values)
+
     def row(self, name: str, w: Tensor | None) -> Tensor:
         """Return the term's sums ``[B, C]``, weighted by w."""
         if name == "weight":
@@ -86,11 +91,19 @@ class Maps:
             return self.p if name == "pred" else self.p * self.p
         if name == "tp":
             return self.p * self.values
+        if name == "tp_soft":
+            return torch.minimum(self.p, self.values)
+        if name == "fp":
+            return self.p * self.others
+        if name == "fn":
+            return self.values * (1 - self.p)
         error = self.p - self.values
         if name == "abs_err":
             return error.abs()
         squared = error.square()
-        return self.values * squared if name == "sq_err_pos" else squared
+        if name == "sq_err":
+            return squared
+        return (self.values if name == "sq_err_pos" else self.others) * squared
 
     def _log_term(self, name: str) -> Tensor:
         """Return the map of a term with a logarithm; of those that are _NEGATIVE, less than 0."""
@@ -114,7 +127,7 @@ class Maps:
 
     def _of_others(self, value: Tensor) -> Tensor:
         """Return 1 - t times the value, which may be infinite where t is 1."""
-        return (1 - self.values) * finite_or_masked(value, 1 - self.values)
+        return self.others * finite_or_masked(value, self.others)
 
 
 class TrustingMaps(Maps):
@@ -128,11 +141,6 @@ class TrustingMaps(Maps):
         wanted = set(options.terms)
         both = {"nll", "nll_neg"} <= wanted or {"focal", "focal_neg"} <= wanted
         self.two_sided = labels and both and options.ce_activation == "sigmoid"
-
-    @property
-    def others(self) -> Tensor:
-        """1 - t."""
-        return self._once("others", lambda: 1 - self.values)
 
     def _log_term(self, name: str) -> Tensor:
         if not self.two_sided or name in ("nll_all", "nll_pow"):

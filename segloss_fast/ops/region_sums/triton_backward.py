@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.sums import row_of
 from segloss_fast.ops._triton.tiles import (
     GRADIENT_SIZES,
     NO_WEIGHT,
@@ -35,16 +36,19 @@ from segloss_fast.ops.region_sums.triton_terms import (
     plus,
 )
 
-SIZES = (*SIZES, *GRADIENT_SIZES, "r_ks", "r_bs", "r_cs", "order")
+SIZES = (*SIZES, *GRADIENT_SIZES, "r_ks", "r_bs", "r_cs", "order_low", "order_high")
 
 
 @triton.jit
-def load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS: tl.constexpr):
+def load_factors(
+    r, r_ks, r_bs, r_cs, item, c, in_c, order_low, order_high, TERMS: tl.constexpr
+):  # fmt: skip
     """Return dL/d(term) of the item's classes, ``[C, 1]`` each, by term; 0 where not asked."""
     factors = ()
     for k in tl.static_range(COUNT):
         if has(TERMS, k):
-            row = (order >> (4 * _rank(TERMS, k))) & 15  # the rows come in the caller's order
+            # The rows come in the caller's order.
+            row = row_of(order_low, order_high, _rank(TERMS, k))
             pointers = r + row * r_ks + item * r_bs + c * r_cs
             factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)[:, None]
             factors = factors + (factor,)  # noqa: RUF005
@@ -67,7 +71,7 @@ def input_gradient(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
-    order: tl.int64, gamma: tl.float32,
+    order_low: tl.int64, order_high: tl.int64, gamma: tl.float32,
     C: tl.constexpr, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr,
     SQUARE: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr, IGNORE: tl.constexpr,
     LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
@@ -85,7 +89,7 @@ def input_gradient(
     in_c = c < C
     lanes = tl.arange(0, BLOCK_V)
     n = voxels.to(tl.int64) * UNIT
-    k = load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order, TERMS)
+    k = load_factors(r, r_ks, r_bs, r_cs, item, c, in_c, order_low, order_high, TERMS)
     for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
         first = tl.cast(tile, tl.int64) * BLOCK_V
         in_v = first + lanes < n

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch, device_of, scratch, total
+from segloss_fast.ops._triton.sums import pack_order
 from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_plan, triton_wide
 from segloss_fast.ops.region_sums.options import Options
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
@@ -98,6 +99,7 @@ def backward_launch(
     call = Call(input, target, voxel_weight, options, grad)
     plan = triton_plan.backward_plan(call.problem)
     strides = dict(zip(("r_ks", "r_bs", "r_cs"), grad_rows.stride(), strict=True))
+    order_low, order_high = pack_order(triton_plan.row_order(options.terms))
     return Launch(
         triton_wide.input_gradient if plan.wide else triton_backward.input_gradient,
         (call.problem.batch * plan.chunks * plan.class_blocks,),
@@ -106,7 +108,8 @@ def backward_launch(
             "r": grad_rows,
             **strides,
             **call.arguments(plan),
-            "order": triton_plan.row_order(options.terms),
+            "order_low": order_low,
+            "order_high": order_high,
         },
         call.constants(plan),
         plan.warps,

@@ -36,6 +36,7 @@ MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
 MAX_TILE_CLASSES = 128
 ELEMENTS = 32  # of the input that a thread holds; half of it above 16 classes
 MANY_ROWS = 6  # above these it is half again
+MOST_ROWS = 16  # and above these, up to 16 classes, once more: nearly all terms in one call
 MAX_SUMS = 64  # that a thread keeps
 
 
@@ -69,13 +70,9 @@ def term_set(terms: tuple[str, ...]) -> int:
     return sum(1 << TERMS.index(name) for name in terms)
 
 
-def row_order(terms: tuple[str, ...]) -> int:
-    """Return where each row goes, four bits each, in the order of the bits of the set.
-
-    So the order that a caller asks for is a number, and not another kernel.
-    """
-    rows = [terms.index(name) for name in TERMS if name in terms]
-    return sum(row << (4 * place) for place, row in enumerate(rows))
+def row_order(terms: tuple[str, ...]) -> list[int]:
+    """Return where each row goes, in the order of the bits of the set."""
+    return [terms.index(name) for name in TERMS if name in terms]
 
 
 def forward_plan(problem: Problem) -> Plan:
@@ -117,6 +114,8 @@ def _tile(problem: Problem, rows: int) -> tuple[int, int, int, int, bool]:
         block_v = elements * (2 if padded <= 64 else 1)
         return padded, block_v, min(4, per_thread), padded * block_v // (16 * elements), False
     block_c = padded if padded <= 16 else 8
+    if rows > MOST_ROWS:
+        elements = max(block_c, elements // 2)
     while per_thread * block_c > elements:
         per_thread //= 2
     over_classes = 1

@@ -1,10 +1,8 @@
 """The terms of a tile of voxels: their values, and their derivatives by p, log p and log(1 - p).
 
-A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of the
-rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
 A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of
 the rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
-boolean for class indices (HARD) and float32 for values; ``w`` is None without weights.
+boolean for class indices (HARD) and float32 for values; ``w`` is None without weights. ``at``, of
 terms with the factor t: of class indices ``[1, V]``, the voxel's own class, so that powers and
 logarithms are taken once per voxel; of values it is ce.
 """
@@ -18,12 +16,16 @@ from segloss_fast.ops._triton.elementary import power, power_derivative
 from segloss_fast.ops.region_sums.options import TERMS as NAMES
 
 TP = tl.constexpr(NAMES.index("tp"))
+TP_SOFT = tl.constexpr(NAMES.index("tp_soft"))
+FP = tl.constexpr(NAMES.index("fp"))
+FN = tl.constexpr(NAMES.index("fn"))
 PRED = tl.constexpr(NAMES.index("pred"))
 TARGET = tl.constexpr(NAMES.index("target"))
 PRED_SQ = tl.constexpr(NAMES.index("pred_sq"))
 TARGET_SQ = tl.constexpr(NAMES.index("target_sq"))
 SQ_ERR = tl.constexpr(NAMES.index("sq_err"))
 SQ_ERR_POS = tl.constexpr(NAMES.index("sq_err_pos"))
+SQ_ERR_NEG = tl.constexpr(NAMES.index("sq_err_neg"))
 ABS_ERR = tl.constexpr(NAMES.index("abs_err"))
 NLL = tl.constexpr(NAMES.index("nll"))
 NLL_NEG = tl.constexpr(NAMES.index("nll_neg"))
@@ -41,7 +43,10 @@ def bits(*names: str) -> int:
 
 
 # Terms in p, in log p, and in log(1 - p).
-REGION = tl.constexpr(bits("tp", "pred", "pred_sq", "sq_err", "sq_err_pos", "abs_err"))
+REGION = tl.constexpr(
+    bits("tp", "tp_soft", "fp", "fn", "pred", "pred_sq", "sq_err", "sq_err_pos")
+    | bits("sq_err_neg", "abs_err")
+)
 LOG_P = tl.constexpr(bits("nll", "nll_all", "nll_pow", "focal"))
 LOG_Q = tl.constexpr(bits("nll_neg", "focal_neg"))
 LOGS = tl.constexpr(LOG_P.value | LOG_Q.value)
@@ -116,6 +121,12 @@ def _region_value(K: tl.constexpr, p, t, HARD: tl.constexpr):
     y = _as_float(t, HARD)
     if K == TP:
         return p * y
+    elif K == TP_SOFT:
+        return tl.minimum(p, y, propagate_nan=tl.PropagateNan.ALL)
+    elif K == FP:
+        return p * (1 - y)
+    elif K == FN:
+        return y * (1 - p)
     elif K == PRED:
         return p
     elif K == TARGET:
@@ -128,6 +139,8 @@ def _region_value(K: tl.constexpr, p, t, HARD: tl.constexpr):
         return (p - y) * (p - y)
     elif K == SQ_ERR_POS:
         return y * ((p - y) * (p - y))
+    elif K == SQ_ERR_NEG:
+        return (1 - y) * ((p - y) * (p - y))
     elif K == ABS_ERR:
         return tl.abs(p - y)
     else:
@@ -177,6 +190,12 @@ def region_derivative(TERMS: tl.constexpr, k, p, t, w, HARD: tl.constexpr):
     g = None
     if has(TERMS, TP):
         g = plus(g, k[TP] * y)
+    if has(TERMS, TP_SOFT):
+        g = plus(g, k[TP_SOFT] * tl.where(p < y, 1.0, tl.where(p > y, 0.0, 0.5)))
+    if has(TERMS, FP):
+        g = plus(g, k[FP] * (1 - y))
+    if has(TERMS, FN):
+        g = plus(g, -k[FN] * y)
     if has(TERMS, PRED):
         g = plus(g, k[PRED] + tl.zeros_like(p))
     if has(TERMS, PRED_SQ):
@@ -185,6 +204,8 @@ def region_derivative(TERMS: tl.constexpr, k, p, t, w, HARD: tl.constexpr):
         g = plus(g, 2 * k[SQ_ERR] * (p - y))
     if has(TERMS, SQ_ERR_POS):
         g = plus(g, 2 * k[SQ_ERR_POS] * y * (p - y))
+    if has(TERMS, SQ_ERR_NEG):
+        g = plus(g, 2 * k[SQ_ERR_NEG] * (1 - y) * (p - y))
     if has(TERMS, ABS_ERR):
         sign = tl.where(p > y, 1.0, tl.where(p < y, -1.0, 0.0))
         g = plus(g, k[ABS_ERR] * sign)

@@ -140,7 +140,7 @@ def input_gradient(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
-    order: tl.int64, gamma: tl.float32,
+    order_low: tl.int64, order_high: tl.int64, gamma: tl.float32,
     C: tl.constexpr, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr,
     SQUARE: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr, IGNORE: tl.constexpr,
     LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
@@ -182,7 +182,9 @@ def input_gradient(
                         w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT,
                         WEIGHT,
                     )  # fmt: skip
-                k = load_factors(r, r_ks, r_bs, r_cs, item, c, c < C, order, TERMS)
+                k = load_factors(
+                    r, r_ks, r_bs, r_cs, item, c, c < C, order_low, order_high, TERMS
+                )  # fmt: skip
                 region, ce, at = activate(
                     logits, in_c, c, target, counts, stats, TERMS, ACT, CE_ACT, not DENSE
                 )
