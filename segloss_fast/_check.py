@@ -25,9 +25,8 @@ def can_hold(dtype: torch.dtype, value: int) -> bool:
 
 
 def is_class(labels: Tensor, c: int, classes: int) -> Tensor:
-    """Return where labels are those of class c; of the only class, all but 0 are."""
-    if classes == 1:
-        return labels != 0
+    """Return where labels are those of class c; the label of the only class is 1."""
+    c = 1 if classes == 1 else c
     if can_hold(labels.dtype, c):
         return labels == c
     return torch.zeros_like(labels, dtype=torch.bool)
@@ -86,17 +85,24 @@ def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
         )
 
 
-def check_labels(invalid: Tensor, classes: int) -> None:
-    """Raise ValueError if a kernel met labels outside the classes.
+def can_be_invalid(input: Tensor, target: Tensor) -> bool:
+    """Whether a target, checked, holds what must be looked at: labels, or values of one class."""
+    return target.dim() < input.dim() or input.shape[1] == 1
+
+
+def check_labels(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
+    """Raise ValueError if a kernel met labels outside the classes, or values outside [0, 1].
 
     Args:
         invalid: ``[2]`` float64: how many such labels there are, and the first.
         classes: Number of classes.
+        dense: Whether the target holds the values of one class.
     """
     count, first = invalid.tolist()
     if count:
+        expected = "0, 1" if classes == 1 else f"class indices in [0, {classes})"
         raise ValueError(
-            f"target must hold class indices in [0, {classes}) or ignore_index, "
+            f"target must hold {'values in [0, 1]' if dense else expected} or ignore_index, "
             f"got {count:.0f} other values, the first of which is {exactly(first)}"
         )
 

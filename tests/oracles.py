@@ -55,18 +55,19 @@ def volume(
     counted = torch.ones(batch, classes, voxels, dtype=torch.bool)
     if voxel_weight is not None:
         w = w * voxel_weight.double().flatten(2)
-    dense = target.shape == input.shape and (classes > 1 or target.is_floating_point())
-    if dense:
+    dense = target.is_floating_point() if classes == 1 else target.shape == input.shape
+    if dense and classes > 1:
         t = target.double().flatten(2)
     else:
-        labels = target.reshape(batch, voxels).long()
+        labels = target.reshape(batch, voxels)
+        labels = labels.double() if dense else labels.long()
         ignored = torch.zeros_like(labels, dtype=torch.bool)
         if options.get("ignore_index") is not None:
             ignored = labels == options["ignore_index"]
         t = torch.zeros(batch, classes, voxels, dtype=torch.float64)
         for c in range(classes):
-            t[:, c] = (labels != 0) if classes == 1 else (labels == c)
-        t = t * ~ignored[:, None]
+            t[:, c] = labels if classes == 1 else (labels == c)
+        t = torch.where(ignored[:, None], 0, t)
         w = w * ~ignored[:, None]
         counted = counted & ~ignored[:, None]
         x = torch.where(ignored[:, None], 0, x)

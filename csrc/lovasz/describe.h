@@ -56,9 +56,11 @@ inline Problem describe(const Tensor& input, const Tensor& target, const Options
   problem.has_ignore = options.ignore_index.has_value();
   problem.ignore_index = options.ignore_index.value_or(0);
   problem.cross_entropy = options.cross_entropy;
-  problem.dense_target = target.dim() == input.dim();
+  const bool dense = target.dim() == input.dim();
+  problem.values = dense && problem.channels == 1;
+  problem.dense_target = dense && !problem.values;
   problem.input = const_view_of(input, true);
-  problem.target = const_view_of(target, problem.dense_target);
+  problem.target = const_view_of(target, dense);
   return problem;
 }
 

@@ -31,7 +31,8 @@ struct Problem {
   bool cross_entropy;
   View input;
   View target;
-  bool dense_target;
+  bool dense_target;  // of several classes
+  bool values;        // of one class, read as labels: see LabelRule
 };
 
 struct Chunk {

@@ -7,8 +7,8 @@ voxel_weight=None)`` takes
 * ``input`` ``[B, C, *S]``, S of one to three dimensions, float16, bfloat16, float32 or float64, any
   strides;
 * ``target``: class indices ``[B, *S]`` or ``[B, 1, *S]`` as bool, uint8, int8 to int64 or floating
-  point (with one class, t is 1 where they are not 0), or values ``[B, C, *S]``: one-hot,
-  multi-label or soft;
+  point, or values ``[B, C, *S]``: one-hot, multi-label or soft. With one class truth values and
+  integers are labels, 0 and 1, and floating-point numbers are values in [0, 1], in both shapes;
 * ``voxel_weight`` ``[B, 1, *S]`` or ``[B, C, *S]``, floating point, multiplied to every voxel's
   share;
 
@@ -20,7 +20,8 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
 * ``batch``: whether the sums of all items are added before the loss is formed (default False);
 * ``class_weight``: C numbers (that of an excluded background is unused); the mean over classes
   becomes the weighted mean;
-* ``ignore_index``: voxels with this class index do not count, not even if the input is NaN there;
+* ``ignore_index``: voxels with this class index, or with one class this value, do not count, not
+  even if the input is NaN there;
 * ``reduction``: ``"mean"``, ``"sum"`` or ``"none"``: rows ``[B, C']``, ``[C']`` with
   ``batch=True``. The rows of a voxel loss (cross-entropy, focal) add up, over the classes, to the
   item's mean;
@@ -72,9 +73,10 @@ Where no voxel counts (all ignored, an empty batch) the loss is 0 with zero grad
 voxel that counts makes the loss NaN. Empty classes and perfect predictions have finite gradients.
 
 Errors: ``TypeError`` for an unknown keyword, a wrong type or dtype; ``ValueError`` for a wrong
-shape, device or value, and for class indices outside [0, C) that are not ``ignore_index`` (on a GPU
-the loss becomes NaN, unless :class:`segloss_fast.debug` is on); ``RuntimeError`` if the ``impl``
-asked for is not available, or if ``sync`` is asked for without torch.distributed.
+shape, device or value, and for class indices outside [0, C), or values of one class outside [0, 1],
+that are not ``ignore_index`` (on a GPU the loss becomes NaN, unless :class:`segloss_fast.debug` is
+on); ``RuntimeError`` if the ``impl`` asked for is not available, or if ``sync`` is asked for
+without torch.distributed.
 """
 
 from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss

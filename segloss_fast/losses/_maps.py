@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold
 from segloss_fast.losses._keywords import Voxel
+from segloss_fast.ops._reference.labels import counted_voxels
 
 
 def widened(input: Tensor, labels: Tensor, keywords: Voxel) -> tuple[Tensor, Tensor | None]:
@@ -21,15 +21,16 @@ def widened(input: Tensor, labels: Tensor, keywords: Voxel) -> tuple[Tensor, Ten
         ``[B, C, *S]``, and ``[B, 1, *S]`` bool, or None where no voxel is ignored.
     """
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    ignore_index = keywords.ignore_index
-    if (
-        labels.dim() == input.dim()
-        or ignore_index is None
-        or not can_hold(labels.dtype, ignore_index)
-    ):
+    counted = counted_voxels(input, labels, keywords.ignore_index)
+    if counted is None:
         return input.to(dtype), None
-    counted = (labels != ignore_index)[:, None]
     return input.masked_fill(~counted, 0).to(dtype), counted  # so that a NaN there does not count
+
+
+def values_where_counted(input: Tensor, values: Tensor, keywords: Voxel) -> Tensor:
+    """Return a target's values ``[B, C, *S]``, 0 where ignored, as those of an input."""
+    counted = counted_voxels(input, values, keywords.ignore_index)
+    return values if counted is None else values.masked_fill(~counted, 0)
 
 
 def activated(x: Tensor, counted: Tensor | None, activation: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from segloss_fast._check import check_number, widen
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import RECORDS, Region, RegionKeywords, Voxel
-from segloss_fast.losses._maps import activated, widened
+from segloss_fast.losses._maps import activated, values_where_counted, widened
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, class_weights, divide, finish, ratio
 from segloss_fast.losses.boundary import check_tensors, masks_of_target
@@ -215,7 +215,8 @@ def _target_skeleton(input: Tensor, labels: Tensor, iterations: int, keywords: V
         skeleton = soft_skeleton(masks, iterations, first=first, impl=keywords.impl)
         return skeleton.to(torch.bfloat16)  # in which 0 and 1 are exact
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return soft_skeleton(labels.to(dtype), iterations, first=first, impl=keywords.impl)
+    values = values_where_counted(input, labels, keywords).to(dtype)
+    return soft_skeleton(values, iterations, first=first, impl=keywords.impl)
 
 
 def _part(keywords: Region, factor: float = 1.0) -> Part:

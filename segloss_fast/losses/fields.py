@@ -11,7 +11,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._check import can_hold, check_flag
 from segloss_fast.losses._keywords import Spacing, check_spacing
-from segloss_fast.ops._reference.labels import count_invalid
+from segloss_fast.ops._reference.labels import count_invalid, out_of_range
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
 
@@ -35,11 +35,13 @@ def hausdorff_field(
     Args:
         target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` as bool, uint8, int8 to int64 or
             floating point, with ``classes`` given; or values ``[B, C, *S]``, above one half inside.
-            ``[B, 1, S]`` is read as one axis of voxels.
-        classes: Number of classes of class indices (of one class, what is not 0); None for values.
+            ``[B, 1, S]`` is read as one axis of voxels. Of one class truth values and integers are
+            labels, 0 and 1; floating-point numbers are values in [0, 1].
+        classes: Number of classes of class indices; None for values.
         spacing: The distance between neighbouring voxels in any unit: one number, or one per axis.
         include_background: Whether to compute class 0, whose field is 0 otherwise.
-        ignore_index: Voxels with this class index are outside of all classes.
+        ignore_index: Voxels with this class index, or value of one class, are outside of all
+            classes.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
         batched: Whether the target has a batch axis. With False it is one sample, ``[*S]`` or
             ``[1, *S]``, or values ``[C, *S]``, as in ``__getitem__`` of a data set, and so is the
@@ -51,7 +53,8 @@ def hausdorff_field(
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
         ValueError: If a shape, the number of classes or of spacings, or a value is not; on the CPU
-            also if a label is neither one of several classes nor ``ignore_index``.
+            also if a label is neither a class nor ``ignore_index``, or a value of one class neither
+            in [0, 1] nor that.
         RuntimeError: If ``impl`` names kernels that are not available here.
     """
     target = _with_batch(target, batched)
@@ -250,6 +253,8 @@ def _read(
                 "target must be values [B, C, *S] with one to three spatial dimensions where "
                 f"classes is None, got shape {list(target.shape)}"
             )
+        if target.shape[1] == 1:
+            return _read(target, 1, ignore_index)
         if ignore_index is not None:
             raise ValueError("ignore_index goes with class indices, which need classes; got None")
         return target, True, target.shape[1]
@@ -264,19 +269,16 @@ def _read(
             "target must be class indices [B, *S] or [B, 1, *S] with one to three spatial "
             f"dimensions, got shape {list(target.shape)}"
         )
-    if classes > 1 and target.device.type == "cpu":  # on a GPU the host would wait for the answer
-        _check_labels(target, classes, ignore_index)
-    return target, False, classes
+    dense = classes == 1 and target.is_floating_point()
+    if target.device.type == "cpu":  # on a GPU the host would wait for the answer
+        _check_labels(target, classes, ignore_index, dense)
+    return target[:, None] if dense else target, dense, classes
 
 
-def _check_labels(labels: Tensor, classes: int, ignore_index: int | None) -> None:
-    """Raise ValueError if there are labels that are no class."""
-    bad = labels < 0
-    if can_hold(labels.dtype, classes):
-        bad |= labels >= classes
-    if labels.is_floating_point():
-        bad |= labels != labels.floor()
+def _check_labels(labels: Tensor, classes: int, ignore_index: int | None, dense: bool) -> None:
+    """Raise ValueError if there are labels that are no class, or values outside of [0, 1]."""
+    bad = ~((labels >= 0) & (labels <= 1)) if dense else out_of_range(labels, classes)
     if ignore_index is not None and can_hold(labels.dtype, ignore_index):
         bad &= labels != ignore_index
     if bad.any():
-        _check.check_labels(count_invalid(labels, bad), classes)
+        _check.check_labels(count_invalid(labels, bad), classes, dense=dense)

@@ -8,12 +8,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
-from segloss_fast._check import can_hold, check_number, is_class
+from segloss_fast._check import check_number, is_class
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
 from segloss_fast.losses.boundary import check_tensors
+from segloss_fast.ops._reference.labels import counted_voxels
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
@@ -101,9 +102,8 @@ def _rows(
     classes = input.shape[1]
     x = input.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
     dense = target.dim() == input.dim()
-    counted = None
-    if keywords.ignore_index is not None and can_hold(target.dtype, keywords.ignore_index):
-        counted = (target != keywords.ignore_index)[:, None]
+    counted = counted_voxels(input, target, keywords.ignore_index)
+    if counted is not None:
         x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
     p = x
     if keywords.activation != "probabilities":

@@ -11,7 +11,7 @@ from segloss_fast._check import check_number, widen
 from segloss_fast._sync import largest_over_ranks
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
-from segloss_fast.losses._maps import activated, widened
+from segloss_fast.losses._maps import activated, values_where_counted, widened
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_voxel
 from segloss_fast.losses.boundary import check_tensors, masks_of_target
@@ -60,7 +60,7 @@ def structural_similarity_loss(
     plain = sums(cross_entropy.terms, voxel_weight)
     x, counted = widened(input, labels, checked)
     p = activated(x, counted, checked.activation)
-    t = labels if labels.dim() == input.dim() else masks_of_target(input, labels, checked)
+    t = _target_map(input, labels, checked)
     error = structural_error(
         p,
         t.detach(),
@@ -164,6 +164,13 @@ def _check(window_size: int, sigma: float, beta: float, c: float, lambda_ce: flo
     if beta == 1:
         raise ValueError("beta must be less than 1, got 1")
     check_number("lambda_ce", lambda_ce, minimum=0, maximum=1)
+
+
+def _target_map(input: Tensor, labels: Tensor, keywords: Voxel) -> Tensor:
+    """Return the masks of class indices, or the values, 0 where ignored, ``[B, C, *S]``."""
+    if labels.dim() < input.dim():
+        return masks_of_target(input, labels, keywords)
+    return values_where_counted(input, labels, keywords)
 
 
 def _hard(

@@ -80,10 +80,17 @@ NATIVE_FAULTS = (
         ("tests/ops/test_structural_error.py",),
     ),
     Fault(
-        "native-labels-below-zero",
+        "native-labels-of-one-class-below-zero",
         "csrc/voxels/labels.inc",
-        "const T binary = value != 0 ?",
-        "const T binary = value > 0 ?",
-        (*REGION_SUMS, "tests/ops/test_region_masks.py", "tests/ops/test_lovasz_native.py"),
+        "valid = (value == 0) | (value == 1);",
+        "valid = value <= 1;",
+        ("tests/ops/test_one_class.py",),
+    ),
+    Fault(
+        "native-values-above-one",
+        "csrc/voxels/labels.inc",
+        "valid = (value >= 0) & (value <= 1);",
+        "valid = value >= 0;",
+        ("tests/ops/test_one_class.py", "tests/test_conformance_one_class.py"),
     ),
 )

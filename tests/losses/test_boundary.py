@@ -137,8 +137,9 @@ def test_labels_out_of_range_are_refused(compute: Any, dtype: torch.dtype) -> No
     with pytest.raises(ValueError, match=r"got 1 other values, the first of which is 9"):
         compute(labels, 3, ignore_index=7)
     compute(labels, 10)
-    compute(labels, 1)
     compute(labels, 300)
+    with pytest.raises(ValueError, match=r"got 3 other values, the first of which is 2$"):
+        compute(labels, 1)
     if dtype == torch.float32:
         with pytest.raises(ValueError, match=r"got 1 other values, the first of which is 0.5"):
             compute(torch.tensor([[0.0, 0.5]]), 3)

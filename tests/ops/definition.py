@@ -39,7 +39,7 @@ def one_hot(labels: Tensor, classes: int, ignore_index: int | None = None) -> tu
     if ignore_index is not None:
         counted = (values != ignore_index).double()
     if classes == 1:
-        return (values != 0).double() * counted, counted
+        return (values == 1).double() * counted, counted
     return torch.cat([(values == c).double() for c in range(classes)], 1) * counted, counted
 
 

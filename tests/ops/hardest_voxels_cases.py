@@ -171,7 +171,9 @@ def random_case(draw: random.Random, activation: str | None = None) -> Case:
     activation = activation or draw.choice(ACTIVATIONS)
     dense = draw.random() < 0.4
     kind = draw.choice(LABELS)
-    ignored = None if dense else draw.choice((None, 0, 1, classes, 255, -1))
+    ignored = draw.choice((None, 0, 1, classes, 255, -1))
+    if dense and classes > 1:
+        ignored = None
     if dense:
         target = random_target(shape, kind, draw)
     else:

@@ -18,12 +18,13 @@ KINDS = ("labels", "ignore", "dense", "rare")
 def foreground_of(target: Tensor, classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     """Return t, bool ``[B, C, *S]``, and which voxels count ``[B, *S]``."""
     if target.dim() > 2 and target.shape[1] == classes and target.is_floating_point():
-        return target > 0.5, torch.ones_like(target[:, 0], dtype=torch.bool)
+        counted = target[:, 0] != (torch.nan if ignore_index is None else ignore_index)
+        return (target > 0.5) & counted[:, None], counted
     counted = torch.ones_like(target, dtype=torch.bool)
     if ignore_index is not None:
         counted = target != ignore_index
     if classes == 1:
-        return ((target != 0) & counted)[:, None], counted
+        return ((target == 1) & counted)[:, None], counted
     return torch.stack([(target == c) & counted for c in range(classes)], 1), counted
 
 

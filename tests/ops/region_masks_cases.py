@@ -68,7 +68,7 @@ def exact(case: Case) -> tuple[Tensor, Tensor]:
     certain = torch.ones((), dtype=torch.bool)
     if case.mode == "labels":
         classes = torch.arange(case.classes).view(1, -1, *[1] * (values.dim() - 1))
-        inside = (values != 0)[:, None] if case.classes == 1 else values[:, None] == classes
+        inside = (values == 1)[:, None] if case.classes == 1 else values[:, None] == classes
     elif case.mode == "softmax":
         p = values.softmax(1)
         inside = p > 0.5

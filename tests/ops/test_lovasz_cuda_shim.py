@@ -15,6 +15,7 @@ from tests.helpers import relative_l2, relative_max
 from tests.ops import lovasz_cuda as cuda
 from tests.ops.lovasz_cuda import Result, options_of, sample
 from tests.ops.lovasz_samples import ACTIVATIONS, KINDS
+from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
 
 pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("lovasz_shim")]
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -132,6 +133,44 @@ def test_labels_of_any_dtype(dtype: torch.dtype) -> None:
     values = (wide > 0.5) if dtype in INTEGER else wide
     exact, *_ = reference.count(x, values.to(dtype), options)
     assert torch.equal(cuda.count(x, values.to(dtype), options)[0][0], exact[0])
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "hinge"])
+@pytest.mark.parametrize("method", ["histogram", "sort"])
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_values_of_one_class(activation: str, method: str, dtype: torch.dtype) -> None:
+    """They are the labels of what is above one half."""
+    case = soft_mask((37, 41), dtype)
+    labels = torch.where(case.kept, (case.values > 0.5).long(), IGNORED)[:, 0]
+    options = options_of(activation, ignore_index=IGNORED)
+    run = cuda.sort if method == "sort" else cuda.histogram
+    wanted = run(case.input, labels, options)
+    for target in (case.target, turned(case.target)):
+        found = run(case.input, target, options)
+        assert torch.equal(found.loss, wanted.loss)
+        assert torch.equal(found.grad, wanted.grad)
+        assert not found.grad[~case.kept].any()
+    for bad, shown in BAD_VALUES:
+        target = case.values.to(dtype)
+        target[1, 0, 20, 7], target[1, 0, 36, 40] = bad, 3
+        for ignored, number in ((None, 2), (3, 1)):
+            _, _, invalid = cuda.count(
+                case.clean, target, options_of(activation, ignore_index=ignored)
+            )
+            assert [invalid[0].item(), f"{invalid[1].item():.16g}"] == [number, shown]
+
+
+@pytest.mark.parametrize(("dtype", "bad"), BAD_LABELS)
+def test_labels_of_one_class(dtype: torch.dtype, bad: int) -> None:
+    case = soft_mask((37, 41))
+    labels = case.values[:, 0].round().to(dtype)
+    counts, _, invalid = cuda.count(case.clean, labels, options_of("sigmoid"))
+    assert counts[0].sum(-1).tolist() == [[[int((labels == c).sum()) for c in (0, 1)]]]
+    assert invalid.tolist() == [0, 0]
+    labels[1, 20, 7] = bad
+    assert cuda.count(case.clean, labels, options_of("sigmoid"))[2].tolist() == [1, bad]
+    options = options_of("sigmoid", ignore_index=bad)
+    assert cuda.count(case.clean, labels, options)[2].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_labels(impl: str, size: tuple[int, ...], dtype: torch.dtype) -> None:
     labels = torch.randint(0, 5, (2, *size)).to(dtype)
     for classes in (1, 2, 5):
         c = torch.arange(classes).view(1, -1, *[1] * len(size))
-        wanted = (labels != 0)[:, None] if classes == 1 else labels[:, None] == c
+        wanted = (labels == 1)[:, None] if classes == 1 else labels[:, None] == c
         found = target_masks(labels, classes, dense=False, impl=impl)
         assert torch.equal(found, wanted)
         found = target_masks(labels, classes, dense=False, ignore_index=1, first=1, impl=impl)

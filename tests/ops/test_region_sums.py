@@ -148,22 +148,6 @@ def test_dense_targets_of_any_dtype(impl: str, dtype: torch.dtype) -> None:
 
 
 @by_impl
-@pytest.mark.parametrize("dtype", INTEGER[1:], ids=str)
-def test_one_class_counts_labels_that_are_not_zero(impl: str, dtype: torch.dtype) -> None:
-    x, _, _, _ = sample((2, 1, 4, 5), "sigmoid", "labels")
-    last = 255 if dtype == torch.uint8 else -1
-    labels = torch.tensor([0, 1, 7, last] * 10, dtype=dtype).view(2, 4, 5)
-    options = {"activation": "sigmoid", "terms": TERMS, "gamma": 2.0, "impl": impl}
-    rows = region_sums(x, labels, **options).rows  # type: ignore[arg-type]
-    values = (labels != 0).double()[:, None]
-    dense = region_sums(x, values, **options).rows  # type: ignore[arg-type]
-    assert relative_max(dense, rows) < 1e-15
-    assert torch.equal(region_sums(x, labels[:, None], **options).rows, rows)  # type: ignore[arg-type]
-    soft = region_sums(x, 0.25 * values, terms=["target"], activation="sigmoid", impl=impl)
-    assert torch.equal(soft.target, 0.25 * values.sum((2, 3)))
-
-
-@by_impl
 @pytest.mark.parametrize("size", [(1,), (63,), (64,), (65,), (4097,), (17, 1021), (3, 1, 2731)])
 @pytest.mark.parametrize("classes", few([1, 2, 33, 130], quick=2, test=3))
 def test_blocks_and_chunks(impl: str, size: tuple[int, ...], classes: int) -> None:

@@ -13,6 +13,7 @@ from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums.options import TERMS
 from tests.helpers import relative_l2, relative_max
 from tests.ops import definition
+from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
 from tests.ops.region_sums_cuda import (
     assert_close,
     backward,
@@ -158,12 +159,48 @@ def test_labels_of_any_dtype(dtype: torch.dtype) -> None:
         assert torch.equal(typed[0].nan_to_num(), plain[0].nan_to_num())
 
 
-def test_one_class_counts_labels_that_are_not_zero() -> None:
-    x, _, _, _ = sample((2, 1, 4, 5), "sigmoid", "labels")
-    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
-    options = options_of(TERMS, "sigmoid", ignore_index=255)
-    ours, exact = kernel(x, labels, None, options), truth(x, labels, None, options)
-    assert_close(ours, exact, x.dtype)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_values_of_one_class(dtype: torch.dtype) -> None:
+    case = soft_mask((37, 41), dtype)
+    options = options_of(TERMS, "sigmoid", ignore_index=IGNORED)
+    weight = torch.randn(case.values.shape, generator=torch.Generator().manual_seed(1)).double()
+    plain = options_of(TERMS, "sigmoid")
+    exact = truth(case.clean, case.values, weight * case.kept, plain)
+    for target in (case.target, turned(case.target)):
+        rows, grad = kernel(case.input, target, weight, options)
+        assert_close((rows, grad), (exact[0], exact[1] * case.kept), rows.dtype)
+        assert not grad[~case.kept].any()
+
+
+@pytest.mark.parametrize(("bad", "shown"), BAD_VALUES)
+def test_values_outside_of_zero_to_one_make_all_rows_nan(bad: float, shown: str) -> None:
+    case = soft_mask((37, 41))
+    target = case.values.float()
+    target[1, 0, 20, 7], target[1, 0, 36, 40] = bad, 3
+    for ignored, count in ((None, 2), (3, 1)):
+        options = options_of(("tp", "nll"), "sigmoid", ignore_index=ignored)
+        rows, invalid = forward([case.clean] * 2, [case.values.float(), target], [], options)
+        assert rows.isnan().all()
+        assert [invalid[0].item(), f"{invalid[1].item():.16g}"] == [count, shown]
+
+
+@pytest.mark.parametrize(("dtype", "bad"), BAD_LABELS)
+def test_labels_of_one_class(dtype: torch.dtype, bad: int) -> None:
+    case = soft_mask((37, 41))
+    labels = case.values[:, 0].round().to(dtype)
+    options = options_of(TERMS, "sigmoid")
+    assert_close(
+        kernel(case.clean, labels, None, options),
+        truth(case.clean, labels, None, options),
+        torch.float64,
+    )
+    labels[1, 20, 7] = bad
+    rows, invalid = forward([case.clean], [labels], [], options)
+    assert rows.isnan().all()
+    assert invalid.tolist() == [1, bad]
+    rows, invalid = forward([case.clean], [labels], [], options_of(ignore_index=bad))
+    assert rows.isfinite().all()
+    assert invalid.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)

@@ -48,7 +48,7 @@ def run(dtype: torch.dtype, layout: str, target_dtype: torch.dtype, dense: bool)
     classes = draw.choice(CLASSES)
     shape = (batch, classes, *space)
     activation = draw.choice([name for name in ACTIVATIONS if classes > 1 or name != "softmax"])
-    ignored = None if dense else draw.choice(IGNORED)
+    ignored = None if dense and classes > 1 else draw.choice(IGNORED)
     wild = draw.random() < 0.3
     x = lay_out(random_input(shape, dtype, activation, wild), layout)
     target = random_target(shape, target_dtype, dense, ignored)

@@ -39,7 +39,7 @@ def run_valid(dtype: torch.dtype, layout: str, target_dtype: torch.dtype, dense:
     batch, *space = draw.choice(SHAPES)
     shape = (batch, classes, *space)
     activation = draw.choice([a for a in ACTIVATIONS if classes > 1 or a != "softmax"])
-    ignored = None if dense else draw.choice(IGNORED)
+    ignored = None if dense and classes > 1 else draw.choice(IGNORED)
     wild = draw.random() < 0.3
     x = lay_out(random_input(shape, dtype, activation, wild), layout).requires_grad_()
     target = random_target(shape, target_dtype, dense, ignored)

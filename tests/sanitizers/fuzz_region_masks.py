@@ -53,7 +53,7 @@ def run_prediction(dtype: torch.dtype, layout: str, wild: bool) -> None:
 def run_target(dtype: torch.dtype, layout: str, dense: bool) -> None:
     classes = draw.choice(CLASSES)
     batch, *space = draw.choice(SHAPES)
-    ignored = None if dense else draw.choice(IGNORED)
+    ignored = None if dense and classes > 1 else draw.choice(IGNORED)
     target = random_target((batch, classes, *space), dtype, dense, ignored)
     if not dense and target.numel() > 0 and dtype in LABELS and draw.random() < 0.5:
         target.view(-1)[draw.randrange(target.numel())] = draw.choice(LABELS[dtype])

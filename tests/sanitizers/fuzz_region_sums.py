@@ -87,14 +87,15 @@ def random_input(shape: tuple[int, ...], dtype: torch.dtype, activation: str, wi
 def random_target(
     shape: tuple[int, ...], dtype: torch.dtype, dense: bool, ignored: int | None
 ) -> Tensor:
-    """Return valid class indices, some of them ignored, or values per class."""
+    """Return valid class indices or values per class; some are ignored, not of several values."""
     if dense:
-        return (torch.rand(shape) * (1 if dtype.is_floating_point else 2)).to(dtype)
-    high = 2 if shape[1] == 1 or dtype == torch.bool else shape[1]
-    labels = torch.randint(high, (shape[0], *shape[2:])).to(dtype)
+        target = (torch.rand(shape) * (1 if dtype.is_floating_point else 2)).to(dtype)
+    else:
+        high = 2 if shape[1] == 1 or dtype == torch.bool else shape[1]
+        target = torch.randint(high, (shape[0], *shape[2:])).to(dtype)
     if ignored is not None and is_exact(ignored, dtype):
-        labels[torch.rand(labels.shape) < 0.2] = ignored
-    return labels
+        target[torch.rand(target.shape) < 0.2] = ignored
+    return target
 
 
 def is_exact(label: int, dtype: torch.dtype) -> bool:
@@ -135,7 +136,7 @@ def run_valid(dtype: torch.dtype, layout: str, target_dtype: torch.dtype, dense:
     batch, *space = draw.choice(SHAPES)
     shape = (batch, classes, *space)
     options = random_options(classes)
-    ignored = None if dense else draw.choice(IGNORED)
+    ignored = None if dense and classes > 1 else draw.choice(IGNORED)
     wild = draw.random() < 0.3
     x = random_input(shape, dtype, options["activation"], wild)
     x = lay_out(x, layout).requires_grad_()

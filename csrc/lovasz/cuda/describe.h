@@ -44,8 +44,10 @@ inline Problem describe(const Tensor& input, const Tensor& target, const Options
                   "lovasz: wrong number of images");
   Problem problem{};
   problem.input = const_view_of(input, true);
-  problem.dense_target = target.dim() == input.dim();
-  problem.target = const_view_of(target, problem.dense_target);
+  const bool dense = target.dim() == input.dim();
+  problem.values = dense && input.size(1) == 1;
+  problem.dense_target = dense && !problem.values;
+  problem.target = const_view_of(target, dense);
   problem.activation = static_cast<Activation>(options.activation);
   problem.has_ignore = options.ignore_index.has_value() && !problem.dense_target;
   problem.ignore_index = options.ignore_index.value_or(0);

@@ -25,7 +25,8 @@ struct Problem {
   View target;
   View grad;  // backward
   Activation activation;
-  bool dense_target;
+  bool dense_target;  // of several classes
+  bool values;        // of one class, read as labels: see LabelRule
   bool has_ignore;
   bool cross_entropy;
   int64_t ignore_index;

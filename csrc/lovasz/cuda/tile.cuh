@@ -126,10 +126,10 @@ SL_DEVICE void read_labels(const Problem& problem, const Tile& tile, int64_t pos
       label[i] = code_of(problem, widen<typename LabelType<Storage>::type>(from[at]));
     }
   });
-  if (invalid == nullptr || problem.channels == 1) return;
+  if (invalid == nullptr) return;
 #pragma unroll
   for (int i = 0; i < kVoxels; ++i) {
-    if (label[i] != kNoClass) continue;
+    if (label[i] != kInvalid) continue;
     atomicAdd(&invalid->count, 1ull);
     atomicMin(&invalid->first, static_cast<unsigned long long>(position + tile.voxel(i)));
   }

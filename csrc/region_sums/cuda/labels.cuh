@@ -1,4 +1,4 @@
-// Reads the class and the weight of each voxel.
+// Reads the class, or the value of one class, and the weight of each voxel.
 #pragma once
 
 #include "region_sums/cuda/load.cuh"
@@ -28,15 +28,20 @@ SL_DEVICE void load_voxels(const Launch& launch, const Plan<Choice>& plan, const
   const int v = thread_again();
   if (v >= launch.tile_voxels) return;
   const Level& level = *chunk.level;
-  const LabelRule rule{launch.channels, launch.has_ignore, launch.ignore_index};
+  const LabelRule rule{launch.channels, launch.has_ignore, launch.ignore_index, plan.dense()};
+  const bool one_value = plan.dense() && launch.channels == 1;
+  if (one_value) s.target(0, v) = 0;
   int32_t label = kIgnored;  // also behind the end of the tensor
   if (v < span.count) {
     label = kNoClass;
-    if (!plan.dense()) {
+    if (!plan.dense() || one_value) {
       const int64_t offset = item_offset(level.target, span.item, span.begin + v);
-      visit_label(level.target, offset, [&](auto value) { label = code_of(rule, value); });
+      visit_label(level.target, offset, [&](auto value) {
+        label = code_of(rule, value);
+        if (one_value && label != kIgnored) s.target(0, v) = T(value);
+      });
     }
-    if (label == kNoClass && !plan.dense() && launch.channels > 1) {
+    if (label == kInvalid) {
       atomicAdd(&s.invalid->count, 1ull);
       const int64_t in_chunk = span.begin + v - chunk.begin;
       atomicMin(&s.invalid->first, static_cast<unsigned long long>(in_chunk));
@@ -65,7 +70,7 @@ SL_DEVICE void load_tile(const Launch& launch, const Plan<Choice>& plan, const C
   const Level& level = *chunk.level;
   load_input(launch, level.input, span, s.x);
   load_voxels(launch, plan, chunk, span, s);
-  if (plan.dense()) load_values(launch, level.target, span, s.target);
+  if (plan.dense() && launch.channels > 1) load_values(launch, level.target, span, s.target);
   if (plan.class_weight()) load_values(launch, level.weight, span, s.weight);
   __syncthreads();
   clear_ignored(lane, s);

@@ -1,4 +1,4 @@
-// Reads class indices of any dtype.
+// Reads class indices of any dtype, or values of one class.
 #pragma once
 
 #include <type_traits>
@@ -7,8 +7,9 @@
 
 namespace segloss {
 
-constexpr int32_t kNoClass = -1;  // the background of a binary problem, or an invalid label
+constexpr int32_t kNoClass = -1;  // the background of the only class
 constexpr int32_t kIgnored = -2;  // also the voxels behind the end of the tensor
+constexpr int32_t kInvalid = -3;  // no class, or a value outside of [0, 1]
 
 struct InvalidLabels {
   unsigned long long count;
@@ -26,9 +27,10 @@ struct LabelRule {
   int channels;
   bool has_ignore;
   int64_t ignore_index;
+  bool values = false;  // of one class; those above one half are its foreground
 };
 
-// The label's class, or kNoClass or kIgnored. Never used as an index before it is a class. The rule
+// The label's class, or one of the above. Never used as an index before it is a class. The rule
 // is a LabelRule, or has its members.
 template <class Rule, class T>
 SL_DEVICE int32_t code_of(const Rule& rule, T value) {
@@ -38,10 +40,13 @@ SL_DEVICE int32_t code_of(const Rule& rule, T value) {
     ignores = ignores && int64_t(ignored) == rule.ignore_index;
   }
   if (ignores && value == ignored) return kIgnored;
-  if (rule.channels == 1) return value != 0 ? 0 : kNoClass;
+  if (rule.channels == 1) {
+    const bool valid = rule.values ? value >= 0 && value <= 1 : value == 0 || value == 1;
+    return valid ? (value > T(0.5) ? 0 : kNoClass) : kInvalid;
+  }
   bool valid = value >= 0 && value < static_cast<T>(rule.channels);
   if constexpr (std::is_floating_point_v<T>) valid = valid && whole_part(value) == value;
-  return valid ? static_cast<int32_t>(value) : kNoClass;
+  return valid ? static_cast<int32_t>(value) : kInvalid;
 }
 
 // Calls f(the label at that offset of the item), as what it is compared as.

@@ -1,4 +1,4 @@
-"""Class indices in plain PyTorch: one-hot values, and what is no class."""
+"""Targets in plain PyTorch: one-hot values of class indices, and what is invalid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,60 @@ from torch import Tensor
 
 from segloss_fast._check import can_hold
 from segloss_fast.ops._reference.voxels import row_dtype
+
+
+def counted_voxels(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor | None:
+    """Return which voxels are not ignored, bool ``[B, 1, *S]``; None where all of them count.
+
+    Args:
+        input: ``[B, C, *S]``, only its shape matters.
+        target: Class indices ``[B, *S]``, or values ``[B, C, *S]``.
+        ignore_index: The label of ignored voxels, or the value of those of one class, or None.
+    """
+    dense = target.dim() == input.dim()
+    if ignore_index is None or (dense and input.shape[1] > 1):
+        return None
+    if not can_hold(target.dtype, ignore_index):
+        return None
+    counted = target != ignore_index
+    return counted if dense else counted[:, None]
+
+
+def unit_values(
+    values: Tensor, ignore_index: int | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the values of one class, 0 where ignored, which voxels count, and the invalid ones.
+
+    Args:
+        values: ``[B, 1, *S]``, those outside of [0, 1] invalid, and NaN.
+        ignore_index: The value of ignored voxels, or None.
+        dtype: Of the values returned.
+    """
+    bad = ~((values >= 0) & (values <= 1))
+    t = values.to(dtype)
+    counted = counted_voxels(values, values, ignore_index)
+    if counted is not None:
+        bad = bad & counted
+        t = t.masked_fill(~counted, 0)
+    return t, counted, count_invalid(values.detach(), bad)
+
+
+def trusted_unit_values(
+    values: Tensor, ignore_index: int | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None] | None:
+    """Return the values of one class and which voxels count, as numbers; None if one is invalid.
+
+    Only of ordinary tensors on the CPU, whose values Python may look at.
+    """
+    counted = counted_voxels(values, values, ignore_index)
+    if counted is not None:
+        values = values.masked_fill(~counted, 0)
+        counted = counted.to(dtype)
+    if values.numel():
+        low, high = values.detach().aminmax()
+        if not (low >= 0 and high <= 1):  # nor where one is NaN
+            return None
+    return values.to(dtype), counted
 
 
 def one_hot(
@@ -20,13 +74,11 @@ def one_hot(
     if ignore_index is not None:
         holds = can_hold(labels.dtype, ignore_index)
         counted = labels != ignore_index if holds else torch.ones_like(labels, dtype=torch.bool)
-    if classes == 1:
-        mask = labels != 0 if counted is None else (labels != 0) & counted
-        none = labels.new_zeros(2, dtype=row_dtype(labels.device))
-        return mask[:, None].to(dtype), None if counted is None else counted[:, None], none
-    index = torch.arange(classes, device=labels.device).view(1, -1, *[1] * (labels.dim() - 1))
+    # The label of the only class is 1, and 0 that of the background.
+    index = torch.arange(classes, device=labels.device) + (classes == 1)
+    index = index.view(1, -1, *[1] * (labels.dim() - 1))
     mask = labels[:, None] == index
-    bad = _out_of_range(labels, classes)
+    bad = out_of_range(labels, classes)
     if counted is not None:
         mask = mask & counted[:, None]
         bad = bad & counted
@@ -34,11 +86,11 @@ def one_hot(
     return mask.to(dtype), counted, count_invalid(labels, bad)
 
 
-def _out_of_range(labels: Tensor, classes: int) -> Tensor:
-    """Return which labels are no class."""
+def out_of_range(labels: Tensor, classes: int) -> Tensor:
+    """Return which labels are no class; of one class they are 0 and 1."""
     if labels.dtype == torch.bool:
         return torch.zeros_like(labels)
-    last = classes - 1
+    last = max(classes - 1, 1)
     above = labels > last if can_hold(labels.dtype, last) else torch.zeros_like(labels).bool()
     if labels.is_floating_point():  # NaN and fractions are none either
         return above | (labels < 0) | (labels != labels.trunc())
@@ -69,8 +121,11 @@ def trusted_one_hot(
         counted = labels != ignore_index
         labels = labels.masked_fill(~counted, 0)
         counted = counted[:, None].to(dtype)
-    if classes == 1:
-        return (labels != 0)[:, None].to(dtype), counted
+    if classes == 1:  # the label itself is the value
+        read = trusted_unit_values(labels[:, None], None, dtype)
+        if read is None or (labels.is_floating_point() and not torch.equal(labels.trunc(), labels)):
+            return None
+        return read[0], counted
     indices = labels.to(torch.int64)
     if labels.is_floating_point() and not torch.equal(indices.to(labels.dtype), labels):
         return None

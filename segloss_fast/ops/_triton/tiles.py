@@ -67,34 +67,61 @@ def voxel_pointers(view, item, first, lanes, sizes, LAYOUT: tl.constexpr, UNIT: 
 
 
 @triton.jit
+def _comparable(label):
+    """Return labels in a type in which they are compared with others exactly."""
+    if label.dtype.is_floating():
+        return label if label.dtype == tl.float64 else label.to(tl.float32)
+    else:
+        return label if label.dtype == tl.int64 else label.to(tl.int32)
+
+
+@triton.jit
+def _counted(value, in_v, ignore, IGNORE: tl.constexpr):
+    if IGNORE:
+        return in_v & (value != ignore.to(value.dtype))
+    else:
+        return in_v
+
+
+@triton.jit
 def classify(label, in_v, ignore, C: tl.constexpr, IGNORE: tl.constexpr):
     """Return, ``[V]``: the class or -1, whether the voxel counts, whether its label is invalid."""
-    if label.dtype.is_floating():
-        value = label if label.dtype == tl.float64 else label.to(tl.float32)
-        whole = value == tl.floor(value)
-    else:
-        value = label if label.dtype == tl.int64 else label.to(tl.int32)
-        whole = value == value
-    counts = in_v
-    if IGNORE:
-        counts = in_v & (value != ignore.to(value.dtype))
+    value = _comparable(label)
+    counts = _counted(value, in_v, ignore, IGNORE)
     if C == 1:
-        return tl.where(counts & (value != 0), 0, -1), counts, in_v & (value != value)
+        valid = (value == 0) | (value == 1)
+        return tl.where(counts & (value == 1), 0, -1), counts, counts & (valid == 0)
     else:
-        valid = (value >= 0) & (value < C) & whole & counts
+        valid = (value >= 0) & (value < C) & counts
+        if label.dtype.is_floating():
+            valid = valid & (value == tl.floor(value))
         return tl.where(valid, value, -1).to(tl.int32), counts, counts & (valid == 0)
 
 
 @triton.jit
-def one_hot(code, c, x, ANCHOR: tl.constexpr):
-    """Return which class ``[C, V]`` each voxel has.
+def check_values(value, in_v, ignore, IGNORE: tl.constexpr):
+    """Return the values ``[V]`` of one class, 0 where they do not count, and as classify()."""
+    value = _comparable(value)
+    counts = _counted(value, in_v, ignore, IGNORE)
+    bad = counts & (((value >= 0) & (value <= 1)) == 0)
+    return tl.where(counts, value, 0), counts, bad
 
-    ANCHOR adds a zero, made of the input's sign and removed by the compiler only after it has laid
-    out the tiles: so this one is spread over the threads as the input is, not by default.
+
+@triton.jit
+def _zero_like(x):
+    """Return zeros made of the input's sign, removed only after the compiler has laid out tiles.
+
+    What they are added to is spread over the threads as the input is, not by default.
     """
+    return ((x.to(tl.uint32, bitcast=True) >> 31) >> 1).to(tl.int32)
+
+
+@triton.jit
+def one_hot(code, c, x, ANCHOR: tl.constexpr):
+    """Return which class ``[C, V]`` each voxel has; ANCHOR lays the tile out as the input's."""
     code = code[None, :]
     if ANCHOR:
-        code += ((x.to(tl.uint32, bitcast=True) >> 31) >> 1).to(tl.int32)
+        code += _zero_like(x)
     return code == c[:, None]
 
 
@@ -113,13 +140,20 @@ def load_voxels(
     DENSE: tl.constexpr,
     IGNORE: tl.constexpr,
 ):
-    """Return the class, whether it counts, and whether its label is invalid, of every voxel."""
-    if DENSE:
-        return in_v, in_v, in_v  # nobody reads the first and the last
+    """Return the class, whether it counts, and whether its label is invalid, of every voxel.
+
+    Of the values of one class the first is the value; of several classes nobody reads the first and
+    the last.
+    """
+    if DENSE and C > 1:
+        return in_v, in_v, in_v
     else:
         pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
         label = tl.load(pointers, mask=in_v, other=0)
-        return classify(label, in_v, ignore, C, IGNORE)
+        if DENSE:
+            return check_values(label, in_v, ignore, IGNORE)
+        else:
+            return classify(label, in_v, ignore, C, IGNORE)
 
 
 @triton.jit
@@ -175,7 +209,10 @@ def load_target(
     ANCHOR: tl.constexpr,
 ):
     """Return the target ``[C, V]``: boolean of class indices, float32 of values."""
-    if DENSE:
+    if DENSE and C == 1:  # what load_voxels() has read
+        value = tl.where((c == 0)[:, None], code.to(tl.float32)[None, :], 0.0)
+        return value + _zero_like(x).to(tl.float32) if ANCHOR else value
+    elif DENSE:
         pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
         return tl.load(pointers, mask=mask, other=0).to(tl.float32)
     else:

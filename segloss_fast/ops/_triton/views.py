@@ -53,8 +53,8 @@ class Tensors:
         voxels: Number of voxels of an item.
         space: S, padded to three dimensions.
         dense: Whether the target has classes.
-        unlabelled: Whether no label can be invalid.
-        ignores: Whether a label can be ignored.
+        unlabelled: Whether nothing in it can be invalid.
+        ignores: Whether a label, or a value of one class, can be ignored.
         ignore: The label to ignore, 0 if there is none.
         layout: PLANES, CHANNELS_LAST or STRIDED, of all tensors.
         unit: 8, 4, 2 or 1: divides the voxels and all strides that are passed in units.
@@ -74,9 +74,9 @@ class Tensors:
         self.batch, self.classes = shape[:2]
         self.voxels = math.prod(shape[2:])
         self.dense = target.dim() == input.dim()
-        self.unlabelled = self.dense or shape[1] == 1
+        self.unlabelled = self.dense and shape[1] > 1
         held = ignore_index is not None and can_hold(target.dtype, ignore_index)
-        self.ignores = held and not self.dense
+        self.ignores = held and not self.unlabelled
         self.ignore = ignore_index if self.ignores and ignore_index is not None else 0
         self.space = (*[1] * (5 - len(shape)), *shape[2:])
         tensors = {"x": input, "t": target, **(others or {})}

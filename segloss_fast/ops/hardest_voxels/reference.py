@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast._check import can_hold, is_class
+from segloss_fast._check import is_class
+from segloss_fast.ops._reference.labels import counted_voxels
 from segloss_fast.ops._reference.maps import LOG_MIN
 from segloss_fast.ops._reference.voxels import row_dtype
 
@@ -23,7 +24,7 @@ class Rule:
         activation: ``"softmax"``, ``"sigmoid"`` or ``"probabilities"``.
         first: Classes below it have no share in the cross-entropy.
         class_weight: ``[C]``, what each class's share is multiplied by, or None.
-        ignore_index: Voxels with this class index do not count.
+        ignore_index: Voxels with this class index, or value of one class, do not count.
     """
 
     k: float
@@ -79,9 +80,8 @@ def cross_entropy(
     categorical = rule.activation == "softmax" or (
         rule.activation == "probabilities" and classes > 1
     )
-    ignored = None
-    if not dense and rule.ignore_index is not None and can_hold(target.dtype, rule.ignore_index):
-        ignored = target == rule.ignore_index
+    counted = counted_voxels(input, target, rule.ignore_index)
+    ignored = None if counted is None else ~counted[:, 0]
     log = _Logarithms(input, dtype, ignored, rule.activation)
     total = torch.zeros(input.shape[:1] + input.shape[2:], dtype=dtype, device=input.device)
     counts = torch.zeros_like(total, dtype=torch.bool)

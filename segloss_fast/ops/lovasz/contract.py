@@ -11,6 +11,7 @@ from segloss_fast import _check
 from segloss_fast._impl import debug_enabled, resolve, transforms_active
 from segloss_fast._sync import add_over_ranks, check_sync, gradient_over_ranks
 from segloss_fast.ops._choice import preference
+from segloss_fast.ops._reference.labels import counted_voxels
 from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
 from segloss_fast.ops.lovasz import kernels, op, reference
@@ -52,9 +53,9 @@ def lovasz(
         input: Logits ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16,
             float32 or float64.
         target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), bool, uint8, int8 to int64 or
-            floating point (for C = 1, foreground is what is not 0); or values ``[B, C, *S]`` of any
-            of these dtypes, foreground above one half. For C = 1 a floating-point ``[B, 1, *S]``
-            target is read as values.
+            floating point; or values ``[B, C, *S]`` of any of these dtypes, foreground above one
+            half. For C = 1 truth values and integers are labels, 0 and 1; a floating-point target
+            of either shape holds values in [0, 1].
         activation: What the errors are of: ``"softmax"`` over the classes, ``"sigmoid"``, or
             ``"hinge"``, where each class is a problem of its own.
         method: ``"sort"`` (exact), ``"histogram"`` (by bins, in a fraction of the time and without
@@ -63,7 +64,8 @@ def lovasz(
         bins: Number of bins of the histogram, 9 to 16 times a power of two; None for the default.
             Hinge errors of 2^16 and more are beyond the bins, and make the loss NaN.
         per_image: Whether each item of the batch has a loss of its own; else they are pooled.
-        ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
+        ignore_index: Voxels with this class index, or for C = 1 with this value, do not count, not
+            even if the input is NaN there.
         cross_entropy: Whether to sum the cross-entropy too, in the same pass.
         sync: True, a process group or its name: the counts are added over its ranks, and the
             gradient is scaled so that the mean over the ranks is that of the whole. Every rank
@@ -77,9 +79,9 @@ def lovasz(
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
         ValueError: If a shape, device or option is not, if a sort is asked for with ``sync``, or if
-            class indices lie outside [0, C) and are not ``ignore_index`` (on a GPU, where looking
-            would need a synchronisation, the loss becomes NaN; under :class:`segloss_fast.debug` it
-            raises there too).
+            class indices lie outside [0, C), or values of one class outside [0, 1], and are not
+            ``ignore_index`` (on a GPU, where looking would need a synchronisation, the loss becomes
+            NaN; under :class:`segloss_fast.debug` it raises there too).
         RuntimeError: If ``impl`` names kernels that are not available for this call, or ``sync``
             needs a process group that is not there.
     """
@@ -242,12 +244,13 @@ def _count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[
 
 def _judge(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
     """Raise if labels are out of range, or return NaN where finding out would cost too much."""
-    if target.dim() == input.dim():
+    if not _check.can_be_invalid(input, target):
         return values
+    dense = target.dim() == input.dim()
     if input.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check.check_labels(invalid, input.shape[1])
+        _check.check_labels(invalid, input.shape[1], dense=dense)
     elif debug_enabled():
-        check_labels_on_device(invalid, input.shape[1])
+        check_labels_on_device(invalid, input.shape[1], dense=dense)
     else:
         return torch.where(invalid[0] > 0, torch.nan, values)
     return values
@@ -255,12 +258,13 @@ def _judge(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Te
 
 def _weight(input: Tensor, target: Tensor, options: Options) -> Tensor:
     """Return the number of voxels that count, ``[I, C]``."""
-    ignored, per_image = options.ignore_index, options.per_image
+    per_image = options.per_image
     dtype = row_dtype(input.device)
     shape = (input.shape[0] if per_image else 1, input.shape[1])
-    if ignored is None or target.dim() == input.dim() or not _check.can_hold(target.dtype, ignored):
+    counted = counted_voxels(input, target, options.ignore_index)
+    if counted is None:
         voxels = input[0, 0].numel() if input.shape[0] else 0
         voxels = voxels if per_image else voxels * input.shape[0]
         return torch.full(shape, voxels, dtype=dtype, device=input.device)
-    counted = (target != ignored).flatten(1).sum(1) if per_image else (target != ignored).sum()
-    return counted.to(dtype).view(-1, 1).expand(shape)
+    number = counted.flatten(1).sum(1) if per_image else counted.sum()
+    return number.to(dtype).view(-1, 1).expand(shape)

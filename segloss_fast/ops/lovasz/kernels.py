@@ -167,12 +167,13 @@ def sort_backward(
 
 def _must_mark(invalid: Tensor, input: Tensor, target: Tensor) -> bool:
     """Raise where invalid labels are looked for; return whether they must make the loss NaN."""
-    if target.dim() == input.dim():
+    if not _check.can_be_invalid(input, target):
         return False
+    dense = target.dim() == input.dim()
     if input.device.type == "cpu":
-        _check.check_labels(invalid, input.shape[1])
+        _check.check_labels(invalid, input.shape[1], dense=dense)
     elif debug_enabled():
-        check_labels_on_device(invalid, input.shape[1])
+        check_labels_on_device(invalid, input.shape[1], dense=dense)
     else:  # finding out would need a synchronisation
         return True
     return False

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast._check import can_hold
-from segloss_fast.ops._reference.labels import count_invalid
+from segloss_fast.ops._reference.labels import count_invalid, counted_voxels
 from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins
 from segloss_fast.ops.lovasz.increments import increments
@@ -47,21 +46,24 @@ def read(input: Tensor, target: Tensor, ignore_index: int | None) -> Voxels:
     """
     x = input.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
     invalid = torch.zeros(2, dtype=row_dtype(x.device), device=x.device)
+    counted = counted_voxels(input, target, ignore_index)
+    bad = None
     if target.dim() == x.dim():
-        return Voxels(x, target > 0.5, None, invalid)
-    counted = None
-    if ignore_index is not None and can_hold(target.dtype, ignore_index):
-        counted = (target != ignore_index)[:, None]
-        x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
-    if x.shape[1] == 1:
-        foreground = (target != 0)[:, None]
+        foreground = target > 0.5
+        if x.shape[1] == 1:
+            bad = ~((target >= 0) & (target <= 1))
     else:
-        index = torch.arange(x.shape[1], device=x.device)
+        first, classes = (1, 2) if x.shape[1] == 1 else (0, x.shape[1])
+        index = torch.arange(first, classes, device=x.device)
         foreground = target[:, None] == index.view(1, -1, *[1] * (target.dim() - 1))
-        bad = ~foreground.any(1)
-        invalid = count_invalid(target, bad if counted is None else bad & counted[:, 0])
+        bad = ~foreground.any(1, keepdim=True)
+        if first:
+            bad = bad & (target != 0)[:, None]
     if counted is not None:
+        x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
         foreground = foreground & counted
+    if bad is not None:
+        invalid = count_invalid(target, bad if counted is None else bad & counted)
     return Voxels(x, foreground, counted, invalid)
 
 

@@ -138,12 +138,12 @@ def count_errors(
             nll += more[1]
             background += more[2]
             foreground += more[3]
-            if not DENSE:
+            if not DENSE or C == 1:
                 bad_count += bad.to(tl.int32)
                 bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
         _add_small(own, in_c, background, foreground, K)
         store_sums(partials, program.to(tl.int64), (flagged, nll), c, c < C, start == chunk, C)
-    if not DENSE:
+    if not DENSE or C == 1:
         store_flags(flags, program.to(tl.int64), item * n, lanes, bad_count, bad_tile, BLOCK_V)
 
 

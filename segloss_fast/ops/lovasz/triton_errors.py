@@ -51,7 +51,9 @@ def load_foreground(
     UNIT: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
     """Return which ``[C, V]`` are foreground."""
-    if DENSE:
+    if DENSE and C == 1:  # what load_voxels() has read
+        return one_hot(tl.where(code > 0.5, 0, -1), c, x, True)
+    elif DENSE:
         pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
         value = tl.load(pointers, mask=mask, other=0)
         if value.dtype.is_floating():

@@ -32,14 +32,15 @@ def prediction_masks(
         input: ``[B, C, *S]``, floating point, any strides.
         target: Class indices ``[B, *S]``, or values ``[B, C, *S]``; only its ignored voxels matter.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"probabilities"``.
-        ignore_index: Voxels with this class index are outside.
+        ignore_index: Voxels with this class index, or value of one class, are outside.
         first: Masks of classes below it are empty.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; where it names kernels that
             do not run here, others serve.
     """
-    labels = target if ignore_index is not None and target.dim() < input.dim() else None
+    classes, dense = input.shape[1], target.dim() == input.dim()
+    labels = _labels(target, classes, dense) if ignore_index is not None else None
     mode = "values" if activation == "probabilities" else activation
-    return _masks(input, labels, input.shape[1], mode, ignore_index, first, impl)
+    return _masks(input, labels, classes, mode, ignore_index, first, impl)
 
 
 def target_masks(
@@ -54,8 +55,8 @@ def target_masks(
     """Return each class's voxels, bool ``[B, C, *S]``, contiguous.
 
     Args:
-        target: Class indices ``[B, *S]`` of any real dtype (one class: the voxels that are not 0),
-            or values ``[B, C, *S]`` (the voxels above one half).
+        target: Class indices ``[B, *S]`` of any real dtype (the label of one class is 1), or values
+            ``[B, C, *S]`` (the voxels above one half).
         classes: Number of classes.
         dense: Whether the target holds values.
         ignore_index: As for :func:`prediction_masks`.
@@ -63,7 +64,15 @@ def target_masks(
         impl: As for :func:`prediction_masks`.
     """
     mode = "values" if dense else "labels"
-    return _masks(target, None, classes, mode, ignore_index, first, impl)
+    labels = _labels(target, classes, dense) if dense and ignore_index is not None else None
+    return _masks(target, labels, classes, mode, ignore_index, first, impl)
+
+
+def _labels(target: Tensor, classes: int, dense: bool) -> Tensor | None:
+    """Return ``[B, *S]``, where voxels may be ignored; None if values of classes cannot be."""
+    if dense:
+        return target[:, 0] if classes == 1 else None
+    return target
 
 
 def _masks(

@@ -121,7 +121,7 @@ def masks(
     if MODE == LABELS:
         label = _comparable(tl.load(here, exists, 0))
         for c in range(first, classes):
-            inside = (label != 0) if ONE_CLASS else (label == tl.cast(c, label.dtype))
+            inside = label == tl.cast(1 if ONE_CLASS else c, label.dtype)
             _store(to, c, n, inside & counted, exists)
     elif MODE == SOFTMAX:
         top = _most_probable(here, exists, class_stride, classes, BLOCK)

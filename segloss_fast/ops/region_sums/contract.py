@@ -42,16 +42,17 @@ def region_sums(
         input: ``[B, C, *S]``, S of one to three dimensions, any strides; float16, bfloat16, float32
             or float64. Logits, or probabilities in [0, 1].
         target: Class indices ``[B, *S]`` or ``[B, 1, *S]`` in [0, C), bool, uint8, int8 to int64 or
-            floating point (for C = 1, t = (target != 0)); or one-hot, multi-label or soft values
-            ``[B, C, *S]`` of any of these dtypes. For C = 1 a floating-point
-            ``[B, 1, *S]`` target is read as values.
+            floating point; or one-hot, multi-label or soft values ``[B, C, *S]`` of any of these
+            dtypes. For C = 1 truth values and integers are labels, 0 and 1; a floating-point target
+            of either shape holds values in [0, 1].
         activation: ``"softmax"`` over the classes, ``"sigmoid"``, or ``"probabilities"`` (none).
         terms: Names of the rows to compute.
         gamma: Exponent of nll_pow, focal and focal_neg, at least 0.
         ce_activation: Activation of the terms with a logarithm; ``activation`` if None.
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
             copied as floating-point numbers.
-        ignore_index: Voxels with this class index do not count, not even if the input is NaN there.
+        ignore_index: Voxels with this class index, or for C = 1 with this value, do not count, not
+            even if the input is NaN there.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
 
     Returns:
@@ -59,9 +60,10 @@ def region_sums(
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
-        ValueError: If a shape, device or option is not, or if class indices lie outside [0, C) and
-            are not ``ignore_index`` (on a GPU, where looking would need a synchronisation, the rows
-            become NaN; under :class:`segloss_fast.debug` it raises there too).
+        ValueError: If a shape, device or option is not, or if class indices lie outside [0, C), or
+            values of one class outside [0, 1], and are not ``ignore_index`` (on a GPU, where
+            looking would need a synchronisation, the rows become NaN; under
+            :class:`segloss_fast.debug` it raises there too).
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
@@ -204,12 +206,13 @@ def _reference(
         for x, target, weight in zip(inputs, targets, reference.each(weights, inputs), strict=True)
     ]
     rows, invalid = found[0] if len(found) == 1 else reference.join(found)
-    if targets[0].dim() == inputs[0].dim():
+    if not _check.can_be_invalid(inputs[0], targets[0]):
         return rows
+    classes, dense = inputs[0].shape[1], targets[0].dim() == inputs[0].dim()
     if inputs[0].device.type == "cpu" and not torch.compiler.is_compiling():
-        _check.check_labels(invalid, inputs[0].shape[1])
+        _check.check_labels(invalid, classes, dense=dense)
     elif debug_enabled():
-        kernels.check_labels_on_device(invalid, inputs[0].shape[1])
+        kernels.check_labels_on_device(invalid, classes, dense=dense)
     else:
         rows = torch.where(invalid[0] > 0, torch.nan, rows)
     return rows
@@ -258,17 +261,17 @@ def check_target(
 ) -> Tensor:
     """Return class indices as ``[B, *S]``, values as ``[B, C, *S]``.
 
+    Of one class floating-point numbers are values, all others labels, in either shape.
     ``instead`` ends the error where values come with an ignore_index.
     """
     _check.check_dtype("target", target, _check.REAL)
     _check.check_device("target", target, input)
     index_shape = (input.shape[0], *input.shape[2:])
+    one_value = input.shape[1] == 1 and target.dtype in _check.FLOATING
     if target.shape == index_shape and target.dim() < input.dim():
-        return target
+        return target[:, None] if one_value else target
     dense = target.shape == input.shape
-    if target.shape == (index_shape[0], 1, *index_shape[1:]) and not (
-        dense and target.dtype in _check.FLOATING
-    ):
+    if target.shape == (index_shape[0], 1, *index_shape[1:]) and not one_value:
         return target.squeeze(1)
     if not dense:
         raise ValueError(
@@ -276,7 +279,7 @@ def check_target(
             f"{[index_shape[0], 1, *index_shape[1:]]}, or values of shape {list(input.shape)} like "
             f"input, got {list(target.shape)}"
         )
-    if ignore_index is not None:
+    if ignore_index is not None and not one_value:
         raise ValueError(
             "ignore_index goes with class indices, got a target that holds a value per class "
             f"({target.dtype}, shape {list(target.shape)}){instead}"

@@ -84,24 +84,24 @@ def forward(
     else:
         operator = getattr(torch.ops.segloss_fast, f"_region_sums_{inputs[0].device.type}")
         rows, invalid = operator(inputs, targets, voxel_weights, *_codes(options))
-    if targets[0].dim() == inputs[0].dim():
+    if not _check.can_be_invalid(inputs[0], targets[0]):
         return rows
-    classes = inputs[0].shape[1]
+    classes, dense = inputs[0].shape[1], targets[0].dim() == inputs[0].dim()
     if inputs[0].device.type == "cpu":
-        _check.check_labels(invalid, classes)
+        _check.check_labels(invalid, classes, dense=dense)
     elif debug_enabled():  # otherwise the rows are NaN: finding out would need a synchronisation
-        check_labels_on_device(invalid, classes)
+        check_labels_on_device(invalid, classes, dense=dense)
     return rows
 
 
-def check_labels_on_device(invalid: Tensor, classes: int) -> None:
+def check_labels_on_device(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
     """Wait for the device and raise ValueError if labels are out of range, as debug mode does."""
     if invalid.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "debug mode looks at the labels, which needs a synchronisation that the capture of a "
             "CUDA graph forbids; leave debug mode before capturing"
         )
-    _check.check_labels(invalid, classes)
+    _check.check_labels(invalid, classes, dense=dense)
 
 
 def backward(

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference.labels import one_hot, trusted_one_hot
+from segloss_fast.ops._reference.labels import (
+    one_hot,
+    trusted_one_hot,
+    trusted_unit_values,
+    unit_values,
+)
 from segloss_fast.ops._reference.pieces import first_invalid, is_plain, sum_in_pieces
 from segloss_fast.ops._reference.voxels import in_blocks, row_dtype
 from segloss_fast.ops.region_sums.options import Options
@@ -45,13 +50,16 @@ def _define(
     x = input.to(dtype)
     w = None if voxel_weight is None else voxel_weight.to(dtype)
     invalid = torch.zeros(2, dtype=row_dtype(x.device), device=x.device)
-    if target.dim() == x.dim():
-        t = target.to(dtype)
-    else:
+    counted = None
+    if target.dim() < x.dim():
         t, counted, invalid = one_hot(target, x.shape[1], options.ignore_index, dtype)
-        if counted is not None:
-            x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
-            w = counted.to(dtype) if w is None else w.masked_fill(~counted, 0)
+    elif x.shape[1] == 1:
+        t, counted, invalid = unit_values(target, options.ignore_index, dtype)
+    else:
+        t = target.to(dtype)
+    if counted is not None:
+        x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
+        w = counted.to(dtype) if w is None else w.masked_fill(~counted, 0)
     maps = Maps(x, t, options)
     return torch.stack([maps.row(name, w) for name in options.terms]), invalid
 
@@ -68,15 +76,18 @@ def _attempt(
     x, w = in_blocks(input.to(dtype), 2), None
     if voxel_weight is not None:
         w = in_blocks(voxel_weight.to(dtype), 2)
-    if target.dim() == input.dim():
-        t = in_blocks(target.to(dtype), 2)
+    ignored = options.ignore_index
+    if target.dim() < input.dim():
+        read = trusted_one_hot(in_blocks(target, 1), x.shape[1], ignored, dtype)
+    elif x.shape[1] == 1:
+        read = trusted_unit_values(in_blocks(target, 2), ignored, dtype)
     else:
-        read = trusted_one_hot(in_blocks(target, 1), x.shape[1], options.ignore_index, dtype)
-        if read is None:
-            return None
-        t, counted = read
-        if counted is not None:
-            w = counted if w is None else w * counted
+        read = in_blocks(target.to(dtype), 2), None
+    if read is None:
+        return None
+    t, counted = read
+    if counted is not None:
+        w = counted if w is None else w * counted
     maps = TrustingMaps(x, t, options, labels=target.dim() < input.dim())
     rows = torch.stack([maps.row(name, w) for name in options.terms])
     if not bool(rows.isfinite().all()):

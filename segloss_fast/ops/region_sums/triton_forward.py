@@ -141,9 +141,9 @@ def partial_sums(
                 sums, TERMS, in_c[:, None], p[0], ce, at, target, weight, counts[None, :], gamma,
                 SQUARE, not DENSE, FOLD, NEAR,
             )  # fmt: skip
-            if not DENSE:
+            if not DENSE or C == 1:
                 bad_count += bad.to(tl.int32)
                 bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
         store_sums(partials, program.to(tl.int64), sums, c, in_c, start == chunk, C)
-    if not DENSE:
+    if not DENSE or C == 1:
         store_flags(flags, program.to(tl.int64), item * n, lanes, bad_count, bad_tile, BLOCK_V)

@@ -11,6 +11,7 @@ from torch import Tensor
 from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.lovasz import triton_plan
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
+from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
 from tests.ops.triton.lovasz_problems import (
     check,
     count,
@@ -153,20 +154,44 @@ def test_targets_of_any_dtype(dtype: torch.dtype) -> None:
 
 def test_dense_targets_are_foreground_above_one_half() -> None:
     o = Options("sigmoid", "histogram", 12, 8, False, None, False)
-    x = torch.zeros(1, 1, 4, dtype=torch.float32)
-    target = torch.tensor([0.5, 0.5 + 1e-12, torch.nan, 7.0], dtype=torch.float64).view(1, 1, 4)
+    x = torch.zeros(1, 2, 4, dtype=torch.float32)
+    values = torch.tensor([0.5, 0.5 + 1e-12, torch.nan, 7.0], dtype=torch.float64)
+    target = values.expand(1, 2, 4)
     counts, _, _ = count(x, target, o)
-    assert counts[0].sum(-1).tolist() == [[[2, 2]]]
+    assert counts[0].sum(-1).tolist() == [[[2, 2], [2, 2]]]
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         counts, _, _ = count(x, target.to(dtype), o)
-        assert counts[0].sum(-1).tolist() == [[[3, 1]]]
+        assert counts[0].sum(-1).tolist() == [[[3, 1], [3, 1]]]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_one_class_counts_labels_that_are_not_zero(activation: str) -> None:
-    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
-    x = torch.randn((2, 1, 4, 5), generator=torch.Generator().manual_seed(0))
-    for ignore_index in (None, 7):
-        o = options(activation, ignore_index=ignore_index)
-        counts, _, _ = ours(x, labels, o)
-        assert counts[0].sum(-1).tolist() == [[[10, 30 if ignore_index is None else 20]]]
+@pytest.mark.parametrize("activation", ["sigmoid", "hinge"])
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_values_of_one_class(activation: str, dtype: torch.dtype) -> None:
+    case = soft_mask((17, 41), dtype)
+    x = case.input.float()
+    o = options(activation, ignore_index=IGNORED)
+    labels = torch.where(case.kept, (case.values > 0.5).long(), IGNORED)[:, 0]
+    wanted = ours(x, labels, o)
+    for target in (case.target, turned(case.target)):
+        assert all(map(torch.equal, ours(x, target, o), wanted))
+    plain = options(activation)
+    for bad, shown in BAD_VALUES:
+        target = case.values.to(dtype)
+        target[1, 0, 7, 7], target[1, 0, 16, 40] = bad, 3
+        for which, number in ((plain, 2), (replace(plain, ignore_index=3), 1)):
+            _, rows, invalid = count(case.clean.float(), target, which)
+            assert rows[0].isnan().all()
+            assert [invalid[0].item(), f"{invalid[1].item():.16g}"] == [number, shown]
+
+
+@pytest.mark.parametrize(("dtype", "bad"), BAD_LABELS)
+def test_labels_of_one_class(dtype: torch.dtype, bad: int) -> None:
+    case = soft_mask((17, 41))
+    labels = case.values[:, 0].round().to(dtype)
+    counts, _, invalid = count(case.clean.float(), labels, options("sigmoid"))
+    assert counts[0].sum(-1).tolist() == [[[int((labels == c).sum()) for c in (0, 1)]]]
+    assert invalid.tolist() == [0, 0]
+    labels[1, 7, 7] = bad
+    _, rows, invalid = count(case.clean.float(), labels, options("sigmoid"))
+    assert rows[0].isnan().all()
+    assert invalid.tolist() == [1, bad]

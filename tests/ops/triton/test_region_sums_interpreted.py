@@ -12,6 +12,7 @@ from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import triton_launch, triton_plan
 from segloss_fast.ops.region_sums.options import TERMS
 from tests.helpers import relative_l2, relative_max
+from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
 from tests.ops.samples import ACTIVATIONS, sample
 from tests.ops.test_region_sums import expected
 from tests.ops.triton.common import EPSILON, LOSS_TERMS, check, options, ours
@@ -155,10 +156,42 @@ def test_weights_of_any_dtype(dtype: torch.dtype) -> None:
         check(x.float(), target, torch.randn(2, classes, 5, 9).to(dtype), options(LOSS_TERMS))
 
 
-def test_one_class_counts_labels_that_are_not_zero() -> None:
-    x, _, _, _ = sample((2, 1, 4, 5), "sigmoid", "labels")
-    labels = torch.tensor([0, 1, 7, 255] * 10, dtype=torch.uint8).view(2, 4, 5)
-    for ignore_index in (None, 7):
-        o = options(TERMS, "sigmoid", ignore_index=ignore_index)
-        check(x.float(), labels, None, o)
-        assert triton_launch.forward(x.float(), labels, None, o)[1].tolist() == [0, 0]
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_values_of_one_class(dtype: torch.dtype) -> None:
+    case = soft_mask((17, 41), dtype)
+    weight = torch.rand(case.values.shape, generator=torch.Generator().manual_seed(1))
+    o = options(TERMS, "sigmoid", ignore_index=IGNORED)
+    wanted = ours(case.clean.float(), case.values, weight * case.kept, options(TERMS, "sigmoid"))
+    check(case.clean.float(), case.target, weight, o)
+    for target in (case.target, turned(case.target)):
+        rows, grad = ours(case.input.float(), target, weight, o)
+        assert relative_max(rows, wanted[0]) < 10 * EPSILON
+        assert relative_l2(grad, wanted[1] * case.kept) < 10 * EPSILON
+        assert not grad[~case.kept].any()
+
+
+@pytest.mark.parametrize(("bad", "shown"), BAD_VALUES)
+def test_values_outside_of_zero_to_one_are_counted(bad: float, shown: str) -> None:
+    case = soft_mask((17, 41))
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        target = case.values.to(dtype)
+        target[1, 0, 7, 7], target[1, 0, 16, 40] = bad, 3
+        for ignored, count in ((None, 2), (3, 1)):
+            for t in (target, turned(target)):
+                o = options(("tp", "nll"), "sigmoid", ignore_index=ignored)
+                rows, invalid = triton_launch.forward(case.clean.float(), t, None, o)
+                assert rows.isnan().all()
+                assert [invalid[0].item(), f"{invalid[1].item():.16g}"] == [count, shown]
+
+
+@pytest.mark.parametrize(("dtype", "bad"), BAD_LABELS)
+def test_labels_of_one_class(dtype: torch.dtype, bad: int) -> None:
+    case = soft_mask((17, 41))
+    labels = case.values[:, 0].round().to(dtype)
+    check(case.clean.float(), labels, None, options(TERMS, "sigmoid"))
+    labels[1, 7, 7] = bad
+    for ignored in (None, bad):
+        o = options(TERMS, "sigmoid", ignore_index=ignored)
+        rows, invalid = triton_launch.forward(case.clean.float(), labels, None, o)
+        assert bool(rows.isnan().all()) == (ignored is None)
+        assert invalid.tolist() == ([1, bad] if ignored is None else [0, 0])
