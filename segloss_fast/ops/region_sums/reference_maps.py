@@ -125,6 +125,7 @@ class TrustingMaps(Maps):
 
     def __init__(self, x: Tensor, t: Tensor, options: Options, *, labels: bool) -> None:
         super().__init__(x, t, options)
+        self.labels = labels
         wanted = set(options.terms)
         both = {"nll", "nll_neg"} <= wanted or {"focal", "focal_neg"} <= wanted
         self.two_sided = labels and both and options.ce_activation == "sigmoid"
@@ -133,6 +134,10 @@ class TrustingMaps(Maps):
     def others(self) -> Tensor:
         """1 - t."""
         return self._once("others", lambda: 1 - self.values)
+
+    def term(self, name: str) -> Tensor:
+        # The squares of one-hot values are the same values.
+        return self.values if self.labels and name == "target_sq" else super().term(name)
 
     def _log_term(self, name: str) -> Tensor:
         if not self.two_sided or name in ("nll_all", "nll_pow"):
