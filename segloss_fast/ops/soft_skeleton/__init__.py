@@ -26,7 +26,7 @@ Planes go together as long as this stays below twice the map's memory and 32 MiB
 larger ones go one after another.
 
 The reference on the CPU computes finite values plane by plane as well, small ones together, and
-keeps in backward 4 (3 k + 10) bytes per voxel of a plane in float32.
+keeps in backward 12 (k + 5) bytes per voxel of a plane in float32.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Levels:
             of_next = _undo_dilation(self.eroded[level + 1], -of_values)
             if of_eroded is not None:
                 of_next.add_(of_eroded)
-            of_eroded = of_values.add_(_undo_erosion(values, self.eroded[level + 1], of_next))
+            of_eroded = of_values.add_(_undo_erosion(values, of_next))
         assert of_eroded is not None
         return of_eroded
 
@@ -121,7 +121,7 @@ def _minima(values: Tensor) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def _undo_erosion(values: Tensor, eroded: Tensor, grad: Tensor) -> Tensor:
+def _undo_erosion(values: Tensor, grad: Tensor) -> Tensor:
     out = None
     minima = _minima(values)
     for axis in reversed(range(len(minima))):
