@@ -47,6 +47,23 @@ def test_float32_is_added_up_in_blocks() -> None:
     assert relative_l2(sums(x, labels), true) < 5e-9
 
 
+def test_autocast_rounds_nothing() -> None:
+    """Neither in forward nor in a first or second derivative that is taken within it."""
+    x, labels, true = draw(1, 3, 2 * BLOCK)
+    y = x.requires_grad_()
+
+    def differentiate() -> list[Tensor]:
+        found = sums(y, labels)
+        (grad,) = torch.autograd.grad((found**2).sum(), y, create_graph=True)
+        return [found, grad, torch.autograd.grad((grad**2).sum(), y)[0]]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = differentiate()
+    for cast, plain in zip(inside, differentiate(), strict=True):
+        assert torch.equal(cast, plain)
+    assert relative_l2(inside[0].detach(), true) < 2e-7
+
+
 @pytest.mark.parametrize("dense", [False, True])
 def test_second_derivatives_are_those_of_the_definition(dense: bool) -> None:
     x, target, _ = draw(2, 3, BLOCK + 9)

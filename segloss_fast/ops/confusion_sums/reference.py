@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segloss_fast.ops._reference.labels import one_hot, trusted_one_hot
 from segloss_fast.ops._reference.maps import activate
-from segloss_fast.ops._reference.pieces import is_plain, sum_in_pieces
+from segloss_fast.ops._reference.pieces import as_defined, is_plain, sum_in_pieces
 from segloss_fast.ops._reference.voxels import BLOCK, in_blocks, row_dtype, sum_voxels
 
 
@@ -92,18 +92,23 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, t: Tensor, p: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(t, p)
-        found = [_multiply(*maps) for maps in zip(t.flatten(2), p.flatten(2), strict=True)]
+        with torch.autocast("cpu", enabled=False):  # it would round to bfloat16
+            found = [_multiply(*maps) for maps in zip(t.flatten(2), p.flatten(2), strict=True)]
         shape = (0, t.shape[1], p.shape[1])
         return torch.stack(found) if found else t.new_zeros(shape, dtype=row_dtype(t.device))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
-        t, p = ctx.saved_tensors
-        grad, (wants_t, wants_p) = grad.to(t.dtype), ctx.needs_input_grad
-        return (
-            (grad @ p.flatten(2)).view_as(t) if wants_t else None,
-            (grad.mT @ t.flatten(2)).view_as(p) if wants_p else None,
-        )
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (t, p), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        defined = as_defined(lambda *maps: (_by_class(*maps), None), (t, p), wanted, grad)
+        if defined is not None:
+            return tuple(defined)
+        grad = grad.to(t.dtype)
+        with torch.autocast("cpu", enabled=False):
+            return (
+                (grad @ p.flatten(2)).view_as(t) if wanted[0] else None,
+                (grad.mT @ t.flatten(2)).view_as(p) if wanted[1] else None,
+            )
 
 
 def _multiply(t: Tensor, p: Tensor) -> Tensor:
