@@ -3,16 +3,17 @@
     python -m pytest benchmarks/bench_reference.py --benchmark-only -o addopts=
 
 Every loss that MONAI has, at matching options (docs/migration.md). ``reference`` is what a user
-gets from an install without native kernels: the kernels are made unavailable for the call. What is
-measured, and how it is published, is as in bench_region_sums.py. A test fails if the two sides
-differ in float64.
+gets from an install without native kernels: the kernels are made unavailable for the call, and for
+the losses over distances, in a contender of its own, SciPy too. What is measured, and how it is
+published, is as in bench_region_sums.py. A test fails if the two sides differ in float64.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 import monai.losses
@@ -26,6 +27,7 @@ from benchmarks import compare
 from benchmarks.contenders import Case, cube, on_one, pairs
 from benchmarks.harness import MODES, Effort, LossFunction, Step, measure_accuracy, solve
 from segloss_fast import _native
+from segloss_fast.ops.distance_transform import scipy_transform
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 SOFTMAX: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
@@ -94,15 +96,10 @@ LOSSES: dict[str, tuple[Callable[[], Loss], Callable[[], Loss]]] = {
     ),
 }
 # A step of theirs takes seconds on the larger volume.
-SLOW = ("HausdorffDT", "LogHausdorffDT", "Boundary", "SoftClDice", "SoftDiceClDice")
+DISTANCE = ("HausdorffDT", "LogHausdorffDT", "Boundary")
+SLOW = (*DISTANCE, "SoftClDice", "SoftDiceClDice")
 CONTENDERS = ("reference", "eager")
-CASES = [
-    cube(loss, 4, side, *CONTENDERS)
-    for side in (64, 128)
-    for loss in LOSSES
-    if side == 64 or loss not in SLOW
-]
-QUICK_CASES = [cube(loss, 4, 32, *CONTENDERS) for loss in LOSSES]
+WITHOUT_SCIPY = "without SciPy"
 SMALL = 16  # the side of the volume on which two sides are compared in float64
 
 
@@ -119,16 +116,35 @@ def _of_floats(loss: Loss) -> Loss:
     return lambda input, target: loss(input, target.to(input.dtype))
 
 
+def _case(loss: str, side: int) -> Case:
+    return cube(loss, 4, side, *CONTENDERS, *([WITHOUT_SCIPY] if loss in DISTANCE else []))
+
+
+CASES = [
+    _case(loss, side) for side in (64, 128) for loss in LOSSES if side == 64 or loss not in SLOW
+]
+QUICK_CASES = [_case(loss, 32) for loss in LOSSES]
+
+
 @contextmanager
-def no_kernels() -> Iterator[None]:
-    """Make the native kernels unavailable, as in an install without them."""
-    names = {"_C": None, "_NO_NATIVE": "left out by the benchmark"}
-    before = {name: getattr(_native, name) for name in names}
-    vars(_native).update(names)
+def _replaced(module: ModuleType, **names: object) -> Iterator[None]:
+    before = {name: getattr(module, name) for name in names}
+    vars(module).update(names)
     try:
         yield
     finally:
-        vars(_native).update(before)
+        vars(module).update(before)
+
+
+@contextmanager
+def no_kernels(*, scipy: bool = True) -> Iterator[None]:
+    """Make the native kernels unavailable, as in an install without them, and SciPy if so."""
+    why = "left out by the benchmark"
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(_native, _C=None, _NO_NATIVE=why))
+        if not scipy:
+            stack.enter_context(_replaced(scipy_transform, why_not=lambda device: why))
+        yield
 
 
 def contender(loss: str, name: str) -> LossFunction:
@@ -139,7 +155,7 @@ def contender(loss: str, name: str) -> LossFunction:
     own = on_one(ours())
 
     def pure(inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
-        with no_kernels():
+        with no_kernels(scipy=name != WITHOUT_SCIPY):
             return own(inputs, targets)
 
     return pure
@@ -154,7 +170,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def measure(case: Case, effort: Effort) -> compare.Measured:
     """Compare the two sides of a case, and whether they are the same loss."""
     inputs, targets = compare.make_inputs(case)
-    steps = {name: Step(contender(case.loss, name), inputs, targets) for name in CONTENDERS}
+    steps = {name: Step(contender(case.loss, name), inputs, targets) for name in case.contenders}
     exact = tuple(x.detach().double().requires_grad_() for x in inputs)
     found = compare.compare(steps, Step(contender(case.loss, "eager"), exact, targets), effort)
     small = cube(case.loss, 4, SMALL)

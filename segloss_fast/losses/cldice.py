@@ -77,7 +77,7 @@ class SoftClDiceLoss(Loss):
     sums, not the skeletons. Backward forms the predicted skeleton again: on the CPU 13 bytes per
     logit of four classes at 128^3 are alive besides input and gradient; in Triton about 20 of four
     classes and three iterations, by counting (see :mod:`segloss_fast.ops.soft_skeleton`). Where
-    skeletons have no kernels PyTorch forms them, one class at a time.
+    skeletons have no kernels PyTorch forms them, on a large volume one class at a time.
 
     Args:
         iterations: Number of erosions, at least 0; half the width, in voxels, of the thickest

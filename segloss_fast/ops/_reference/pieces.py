@@ -108,11 +108,9 @@ class _InPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
-        # A second derivative may follow; or many gradients come at once (is_grads_batched).
-        again = torch.is_grad_enabled()
-        if again or torch._C._functorch.is_legacy_batchedtensor(grads[0]):
-            found = _differentiate(ctx.definition, tensors, wanted, grads[0], again=again)
-            return None, None, *found
+        defined = as_defined(ctx.definition, tensors, wanted, grads[0])
+        if defined is not None:
+            return None, None, *defined
         flat = _flatten(tensors)
         out = [torch.empty_like(t) if w else None for t, w in zip(flat, wanted, strict=True)]
         for part in _parts(tensors[0]):
@@ -141,8 +139,30 @@ def _flatten(tensors: Sequence[Any]) -> list[Any]:
     ]
 
 
+def as_defined(
+    definition: Callable[..., tuple[Tensor, Any]],
+    tensors: Sequence[Any],
+    wanted: Sequence[bool],
+    grad: Tensor,
+) -> list[Any] | None:
+    """Return the gradients by the definition where only it serves, None elsewhere.
+
+    It does if a second derivative may follow, or if many gradients come at once (is_grads_batched).
+
+    Args:
+        definition: From the tensors to what is differentiated, and something else.
+        tensors: What the definition takes, or None in their place.
+        wanted: Which of them want a gradient.
+        grad: That of what is differentiated.
+    """
+    again = torch.is_grad_enabled()
+    if again or torch._C._functorch.is_legacy_batchedtensor(grad):
+        return _differentiate(definition, tensors, wanted, grad, again=again)
+    return None
+
+
 def _differentiate(
-    definition: Definition,
+    definition: Callable[..., tuple[Tensor, Any]],
     tensors: Sequence[Any],
     wanted: Sequence[bool],
     grad: Tensor,

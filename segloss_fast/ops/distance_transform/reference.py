@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._reference.pieces import is_plain
+
 BLOCK = 2**22  # values of the temporary: 32 MiB in float64
+CACHED = 2**18  # on a CPU, where 2 MiB stay in its cache: in a third of the time
 
 
 def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool) -> Tensor:
@@ -47,8 +50,9 @@ def _least_along(square: Tensor, axis: int, step: float) -> Tensor:
     lines = moved.reshape(-1, moved.shape[-1])  # [L, N]
     count, length = lines.shape
     place = torch.arange(length, device=square.device, dtype=square.dtype)
-    rows = max(1, min(length, BLOCK // length))  # of output, in a block
-    at_once = max(1, BLOCK // (rows * length))  # lines in a block
+    block = CACHED if is_plain(square) else BLOCK  # compilers write each block out
+    rows = max(1, min(length, block // length))  # of output, in a block
+    at_once = max(1, block // (rows * length))  # lines in a block
     least = torch.empty_like(lines)
     for row in range(0, length, rows):
         cost = (step * (place[row : row + rows, None] - place)).square()  # [I, J]

@@ -138,11 +138,24 @@ class TrustingMaps(Maps):
 
     def __init__(self, x: Tensor, t: Tensor, options: Options, *, labels: bool) -> None:
         super().__init__(x, t, options)
+        self.labels = labels
         wanted = set(options.terms)
         both = {"nll", "nll_neg"} <= wanted or {"focal", "focal_neg"} <= wanted
         self.two_sided = labels and both and options.ce_activation == "sigmoid"
 
+    def term(self, name: str) -> Tensor:
+        # The squares of one-hot values are the same values.
+        return self.values if self.labels and name == "target_sq" else super().term(name)
+
+    def _own_focal(self) -> Tensor:
+        """Return the focal term of a softmax, from each voxel's own class alone."""
+        own = (self.values * self.log_p).sum(1, keepdim=True)
+        # Not expm1, whose derivative here is that of a difference, without its digits.
+        return self.values * (power(1 - own.exp(), self.options.gamma) * own)
+
     def _log_term(self, name: str) -> Tensor:
+        if self.labels and name == "focal" and self.options.ce_activation == "softmax":
+            return self._own_focal()
         if not self.two_sided or name in ("nll_all", "nll_pow"):
             return super()._log_term(name)
         # The logit of the voxel's own side: x where t is 1, -x where it is 0.

@@ -24,6 +24,9 @@ The Triton kernels work on whole planes, a plane being an item's class: in float
 voxel of a plane in forward, and 6 (k + 2) in backward (in float64 32 and 10 (k + 2); of masks 4).
 Planes go together as long as this stays below twice the map's memory and 32 MiB, or below 4 MiB;
 larger ones go one after another.
+
+The reference on the CPU computes finite values plane by plane as well, small ones together, and
+keeps in backward 12 (k + 5) bytes per voxel of a plane in float32.
 """
 
 from __future__ import annotations
