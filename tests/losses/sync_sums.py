@@ -1,12 +1,14 @@
-"""Sums of losses and deep supervision, on ranks that have two items each."""
+"""Sums of losses, deep supervision, and steps of a network, on ranks that share a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import segloss_fast as sf
 from tests.conformance import problem
@@ -48,3 +50,31 @@ def run_sum(
     if not name.startswith("levels"):
         return gradient(lambda x: loss(x, target), x)
     return gradient(lambda x: loss([x, x[:, :, ::2, ::2], x[:, :, ::4, ::3]], target), x)
+
+
+# How many items each rank has.
+STEPS = ((2, 2, 2), (5, 1), (0, 4, 2))
+
+
+def train(
+    parts: tuple[int, ...],
+    rank: int | None = None,
+    group: dist.ProcessGroup | None = None,
+    *,
+    learn: bool = True,
+) -> Tensor:
+    """Return a small network's weights after a step, of one process or of DDP's."""
+    torch.manual_seed(0)
+    target = torch.randint(0, 3, (6, 4, 5))
+    x = torch.randn(6, 2, 4, 5, dtype=torch.float64)
+    network: nn.Module = nn.Conv2d(2, 3, 3, padding=1, dtype=torch.float64)
+    sync: dict[str, Any] = {}
+    if rank is not None:
+        x, target = x.split(parts)[rank], target.split(parts)[rank]
+        network = DistributedDataParallel(network, process_group=group)
+        sync = {"sync": group}
+    loss = sf.DiceLoss(batch=True, **sync) + sf.CrossEntropyLoss(class_weight=[1, 2, 3], **sync)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5 if learn else 0.0)
+    loss(network(x), target).backward()
+    optimizer.step()
+    return torch.cat([p.detach().flatten() for p in network.parameters()])

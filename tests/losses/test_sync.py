@@ -20,9 +20,9 @@ from tests.helpers import assert_close, gradient, relative_l2
 from tests.losses import sync_disagreements
 from tests.losses.ranks import together
 from tests.losses.sync_cases import AROUND, ITEMS, NOT_OVER_VOXELS, RANKS, SIZE, Case, cases
-from tests.losses.sync_sums import SUMS, run_sum
+from tests.losses.sync_sums import STEPS, SUMS, run_sum, train
 from tests.records import LOSSES, LOVASZ_LOSSES
-from tests.suite.tiers import chosen, few
+from tests.suite.tiers import begins_in, few
 
 NAMES = sorted(set(LOSS_NAMES) - {"DeepSupervisionLoss", "WeightedSum"})
 # Of every kind of collective one: sums; counts, too; histograms; sums of other shapes; the largest.
@@ -30,9 +30,7 @@ FIRST = (
     *("DiceCELoss", "TopKLoss", "LovaszSoftmaxLoss", "GeneralizedWassersteinDiceLoss"),
     *("StructuralSimilarityLoss", "BalancedCrossEntropyLoss"),
 )
-by_loss = pytest.mark.parametrize(
-    "name", few([*FIRST, *(n for n in NAMES if n not in FIRST)], quick=len(FIRST), test=len(NAMES))
-)
+by_ranks = begins_in("test")  # which must be started
 
 
 def _call(case: Case, place: int, rank: int, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
@@ -40,14 +38,15 @@ def _call(case: Case, place: int, rank: int, group: dist.ProcessGroup) -> tuple[
     return case.run(rank, sync=ways[place % len(ways)])
 
 
-def _tasks(names: set[str]) -> dict[str, list[Any]]:
+def _tasks() -> dict[str, list[Any]]:
     """Return all that the ranks do, by what it is for."""
     found: dict[str, list[Any]] = {}
-    for name, of_loss in cases(names).items():
+    for name, of_loss in cases(set(NAMES)).items():
         calls = [functools.partial(_call, case, place) for place, case in enumerate(of_loss)]
         found[name] = [(len(c.parts), call) for c, call in zip(of_loss, calls, strict=True)]
     found["sums"] = [(RANKS, functools.partial(run_sum, name)) for name in SUMS]
-    found["disagreements"] = sync_disagreements.tasks(names)
+    found["steps"] = [(len(parts), functools.partial(train, parts)) for parts in STEPS]
+    found["disagreements"] = sync_disagreements.tasks(set(NAMES))
     return found
 
 
@@ -60,7 +59,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[Any
     done = folder / "ranks.pickle"
     with FileLock(folder / "ranks.lock"):
         if not done.exists():
-            tasks = _tasks(set(FIRST if chosen() == "quick" else NAMES))
+            tasks = _tasks()
             found = together(RANKS, [task for some in tasks.values() for task in some], folder)
             parts = iter(found)
             by_name = {name: [next(parts) for _ in some] for name, some in tasks.items()}
@@ -69,7 +68,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[Any
     return found_by_name
 
 
-@by_loss
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the ranks have: more would wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@by_ranks
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", NAMES)
 def test_ranks_give_the_whole(name: str, results: dict[str, list[list[Any]]]) -> None:
     of_loss = cases({name})[name]
     assert len(of_loss) == len(results[name]) >= 8
@@ -100,6 +110,18 @@ def test_every_loss_was_split_in_every_way() -> None:
         assert {case.dtype for case in of_loss} == {torch.float32, torch.float64}
 
 
+@by_ranks
+def test_a_step_under_ddp_is_that_of_one_process(results: dict[str, list[list[Any]]]) -> None:
+    for place, parts in enumerate(STEPS):
+        weights = train(parts)
+        assert (weights - train(parts, learn=False)).norm() > 1e-3
+        for result, _ in results["steps"][place]:
+            if isinstance(result, Exception):
+                raise AssertionError(f"{parts}") from result
+            assert relative_l2(result, weights) < 1e-12
+
+
+@by_ranks
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_of_losses_and_levels(name: str, results: dict[str, list[list[Any]]]) -> None:
     by_rank = results["sums"][list(SUMS).index(name)]
@@ -111,9 +133,9 @@ def test_sums_of_losses_and_levels(name: str, results: dict[str, list[list[Any]]
         assert relative_l2(result[1] / RANKS, grad[rank * 2 : rank * 2 + 2]) < 1e-10
 
 
+@by_ranks
 def test_disagreement_is_an_error_on_every_rank(results: dict[str, list[list[Any]]]) -> None:
-    names = set(FIRST if chosen() == "quick" else NAMES)
-    expected = sync_disagreements.expected(names)
+    expected = sync_disagreements.expected(set(NAMES))
     assert len(expected) == len(results["disagreements"])
     for (note, text), by_rank in zip(expected, results["disagreements"], strict=True):
         assert len(by_rank) in (2, 3)
