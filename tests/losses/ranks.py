@@ -6,18 +6,44 @@ import datetime
 import pickle
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+from typing_extensions import Self
 
 SECONDS = 20  # how long a rank waits for others that do not come
 
 # Called with the rank, and the group of the first so many ranks.
 Task = Callable[[int, dist.ProcessGroup], object]
+
+
+class Results(dict[str, list[list[Any]]]):
+    """What each task of a name returned on each of its ranks; see :func:`together`.
+
+    Where a process ended before its time there is nothing, and whoever asks fails with the reason.
+    """
+
+    reason = ""
+
+    @classmethod
+    def of(cls, ranks: int, tasks: Mapping[str, Sequence[tuple[int, Task]]], folder: Path) -> Self:
+        """Run the tasks of all names one after another."""
+        results = cls()
+        try:
+            found = iter(together(ranks, [one for some in tasks.values() for one in some], folder))
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            results.reason = str(error)
+        else:
+            for name, some in tasks.items():
+                results[name] = [next(found) for _ in some]
+        return results
+
+    def __missing__(self, name: str) -> list[list[Any]]:
+        raise AssertionError(f"nothing for {name}: {self.reason}")
 
 
 def together(ranks: int, tasks: Sequence[tuple[int, Task]], folder: Path) -> list[list[Any]]:

@@ -18,7 +18,7 @@ import segloss_fast as sf
 from segloss_fast.losses import __all__ as LOSS_NAMES
 from tests.helpers import assert_close, gradient, relative_l2
 from tests.losses import sync_disagreements
-from tests.losses.ranks import together
+from tests.losses.ranks import Results
 from tests.losses.sync_cases import AROUND, ITEMS, NOT_OVER_VOXELS, RANKS, SIZE, Case, cases
 from tests.losses.sync_sums import STEPS, SUMS, run_sum, train
 from tests.records import LOSSES, LOVASZ_LOSSES
@@ -51,7 +51,7 @@ def _tasks() -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[Any]]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each rank got, by one start of the processes for all workers of a run."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -60,12 +60,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[Any
     with FileLock(folder / "ranks.lock"):
         if not done.exists():
             tasks = _tasks()
-            found = together(RANKS, [task for some in tasks.values() for task in some], folder)
-            parts = iter(found)
-            by_name = {name: [next(parts) for _ in some] for name, some in tasks.items()}
-            done.write_bytes(pickle.dumps(by_name))
-    found_by_name: dict[str, list[list[Any]]] = pickle.loads(done.read_bytes())
-    return found_by_name
+            done.write_bytes(pickle.dumps(Results.of(RANKS, tasks, folder)))
+    results: Results = pickle.loads(done.read_bytes())
+    return results
 
 
 @pytest.fixture
@@ -80,7 +77,7 @@ def one_thread() -> Iterator[None]:
 @by_ranks
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", NAMES)
-def test_ranks_give_the_whole(name: str, results: dict[str, list[list[Any]]]) -> None:
+def test_ranks_give_the_whole(name: str, results: Results) -> None:
     of_loss = cases({name})[name]
     assert len(of_loss) == len(results[name]) >= 8
     for case, by_rank in zip(of_loss, results[name], strict=True):
@@ -111,7 +108,7 @@ def test_every_loss_was_split_in_every_way() -> None:
 
 
 @by_ranks
-def test_a_step_under_ddp_is_that_of_one_process(results: dict[str, list[list[Any]]]) -> None:
+def test_a_step_under_ddp_is_that_of_one_process(results: Results) -> None:
     for place, parts in enumerate(STEPS):
         weights = train(parts)
         assert (weights - train(parts, learn=False)).norm() > 1e-3
@@ -123,7 +120,7 @@ def test_a_step_under_ddp_is_that_of_one_process(results: dict[str, list[list[An
 
 @by_ranks
 @pytest.mark.parametrize("name", SUMS)
-def test_sums_of_losses_and_levels(name: str, results: dict[str, list[list[Any]]]) -> None:
+def test_sums_of_losses_and_levels(name: str, results: Results) -> None:
     by_rank = results["sums"][list(SUMS).index(name)]
     value, grad = run_sum(name)
     for rank, (result, _) in enumerate(by_rank):
@@ -134,7 +131,7 @@ def test_sums_of_losses_and_levels(name: str, results: dict[str, list[list[Any]]
 
 
 @by_ranks
-def test_disagreement_is_an_error_on_every_rank(results: dict[str, list[list[Any]]]) -> None:
+def test_disagreement_is_an_error_on_every_rank(results: Results) -> None:
     expected = sync_disagreements.expected(set(NAMES))
     assert len(expected) == len(results["disagreements"])
     for (note, text), by_rank in zip(expected, results["disagreements"], strict=True):
