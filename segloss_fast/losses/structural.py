@@ -108,9 +108,9 @@ class StructuralSimilarityLoss(Loss):
 
     Windows end at the border, beyond which p and t count as 0, as in a convolution with padding.
     Ignored voxels are 0 in their neighbours' windows, and never hard. A voxel weight weighs the
-    means, not the windows. With ``sync`` and
-    ``batch=True`` the largest e is that of all ranks. Where e has no kernels (see
-    :mod:`segloss_fast.ops.structural_error`) PyTorch computes it, one class at a time.
+    means, not the windows. With ``sync`` and ``batch=True`` the largest e is that of all ranks.
+    Where e has no kernels (see :mod:`segloss_fast.ops.structural_error`) PyTorch computes it, one
+    class at a time.
 
     Args:
         window_size: Voxels along each axis, odd, at most 65.
