@@ -1,98 +1,138 @@
-"""Adds sums over the ranks of a process group, with the gradient that DDP expects."""
+"""With whom a loss adds its sums: the keyword ``sync``, and the ranks that it stands for.
+
+Every collective has a size that no rank's share of the data can change, and begins with what all
+ranks must have alike (:mod:`segloss_fast._collective`).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import distributed_c10d
+
+from segloss_fast._check import FLOATING, check_flag
+from segloss_fast._collective import (
+    add_counts_over_ranks,
+    exchange,
+    gradient_over_ranks,
+)
 
 
-def check_sync(sync: object) -> None:
-    """Raise TypeError unless ``sync`` is a flag, a name, or a process group."""
-    if isinstance(sync, (bool, str)):
+def check_sync(sync: object, shards: object) -> None:
+    """Raise TypeError unless ``sync`` says with whom, and ``shards`` is a flag."""
+    check_flag("shards", shards)
+    if isinstance(sync, bool):
+        return
+    if isinstance(sync, str):
+        if not sync:
+            raise ValueError("sync must be the name of a process group, got an empty one")
         return
     if not (dist.is_available() and isinstance(sync, dist.ProcessGroup)):
         raise TypeError(
-            f"sync must be True, False, a process group or its name, got {type(sync).__name__}"
+            "sync must be True, False, 'auto', a process group or its name, "
+            f"got {type(sync).__name__}"
         )
 
 
-class _AddOverRanks(torch.autograd.Function):
-    """All-reduce in both directions.
+def check_pooled(sync: object, shards: bool, pooled: bool, how: str = "batch=True") -> None:
+    """Raise ValueError where a loss per item is to be added over ranks that have other items.
 
-    Every rank computes the same loss L of the same global sums. The gradient of rank r's input
-    through them is its share of dL; the backward all-reduce makes it W times that, for W ranks, so
-    that DDP's mean over the ranks gives the global gradient exactly.
+    Args:
+        sync: Of the loss.
+        shards: Of the loss.
+        pooled: Whether the loss pools the batch.
+        how: The keyword that makes it do so.
+    """
+    if sync is not False and not shards and not pooled:
+        raise ValueError(
+            f"sync needs {how} for this loss: without it the loss is a mean over items, which needs"
+            " no sync, because DistributedDataParallel averages over the ranks; if the ranks hold "
+            "parts of the same items, give shards=True"
+        )
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks that a loss adds its sums with, and what all of them must have alike.
+
+    Attributes:
+        group: The name of the process group; empty for the default one.
+        dtype: Of the input.
+        classes: Of the input.
+        items: Of the input where ranks hold parts of the same ones, else -1.
+        differentiable: Whether the input's gradient is recorded; the ranks meet in backward, too.
     """
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: ANN401
-        ctx.group = group
-        total = rows.clone()
-        dist.all_reduce(total, group=group)
-        return total
+    group: str
+    dtype: torch.dtype
+    classes: int
+    items: int
+    differentiable: bool
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        total = grads[0].clone()
-        dist.all_reduce(total, group=ctx.group)
-        return total, None
+    def add(self, rows: Tensor, sums: str, *, first_of_many: bool = False) -> Tensor:
+        """Return the rows added over the ranks, differentiable.
+
+        Args:
+            rows: Floating point, or counts below 2^53 (without a derivative).
+            sums: What they are the sums of.
+            first_of_many: Whether collectives follow that only ranks which agree can make.
+
+        Raises:
+            ValueError: If the ranks disagree. On CUDA the result is NaN instead, unless debug mode
+                is on or others follow for the first time.
+        """
+        return exchange(rows, (sums, *self._alike()), self.group, first_of_many=first_of_many)
+
+    def largest(self, values: Tensor, sums: str) -> Tensor:
+        """Return the largest of each value over the ranks, without a derivative.
+
+        Raises:
+            ValueError: As :meth:`add`.
+        """
+        alike = (sums, *self._alike())
+        return exchange(values.detach(), alike, self.group, largest=True)
+
+    def add_more(self, counts: Tensor) -> Tensor:
+        """Return integers added over the ranks, which have agreed before (see :meth:`add`)."""
+        return add_counts_over_ranks(counts, self.group)
+
+    def gradient(self, rows: Tensor, sums: str) -> Tensor:
+        """Return rows that were computed from sums over the ranks, alike on every rank.
+
+        Their gradient on the way back to this rank's share is that of :meth:`add`.
+        """
+        return gradient_over_ranks(rows, (sums, *self._alike()), self.group)
+
+    def _alike(self) -> tuple[int, int, int, bool]:
+        return FLOATING.index(self.dtype), self.classes, self.items, self.differentiable
 
 
-class _GradientOverRanks(torch.autograd.Function):
-    """What every rank has alike; its gradient is all-reduced as that of :class:`_AddOverRanks`."""
+def ranks_of(sync: bool | str | dist.ProcessGroup, shards: bool, input: Tensor) -> Ranks | None:
+    """Return the ranks that ``sync`` stands for, or None where the loss is that of one process.
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: ANN401
-        ctx.group = group
-        return rows.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        return _AddOverRanks.backward(ctx, *grads)
-
-
-def add_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
-    """Return the rows added over the ranks of the group (True: the default one; or its name).
+    Args:
+        sync: Checked by :func:`check_sync`.
+        shards: Likewise.
+        input: ``[B, C, *S]``.
 
     Raises:
-        RuntimeError: If torch.distributed is not initialised, or has no group of that name.
+        RuntimeError: If torch.distributed is not initialised; with ``"auto"`` that means no ranks.
     """
-    return _AddOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
-
-
-def gradient_over_ranks(rows: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
-    """Return rows that were computed from sums over the ranks, alike on every rank.
-
-    Their gradient on the way back to this rank's share is that of :func:`add_over_ranks`.
-
-
-    Raises:
-        RuntimeError: As :func:`add_over_ranks`.
-    """
-    return _GradientOverRanks.apply(rows, _group(sync))  # type: ignore[no-any-return,no-untyped-call]
-
-
-def largest_over_ranks(values: Tensor, sync: bool | str | dist.ProcessGroup) -> Tensor:
-    """Return the largest of each value over the ranks, without a derivative.
-
-    Raises:
-        RuntimeError: As :func:`add_over_ranks`.
-    """
-    largest = values.detach().clone()
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group(sync))
-    return largest
-
-
-def _group(sync: bool | str | dist.ProcessGroup) -> dist.ProcessGroup | None:
+    if sync is False:
+        return None
     if not (dist.is_available() and dist.is_initialized()):
+        if sync == "auto":
+            return None
         raise RuntimeError(
             f"sync={sync!r} adds the sums over ranks, but torch.distributed is not initialised; "
             "call torch.distributed.init_process_group first, or leave sync=False"
         )
+    name = ""
     if isinstance(sync, str):
-        return distributed_c10d._resolve_process_group(sync)  # type: ignore[attr-defined,arg-type]
-    return None if isinstance(sync, bool) else sync
+        name = "" if sync == "auto" else sync
+    elif not isinstance(sync, bool):
+        name = sync.group_name
+    gradient = input.requires_grad and torch.is_grad_enabled()
+    return Ranks(name, input.dtype, input.shape[1], input.shape[0] if shards else -1, gradient)

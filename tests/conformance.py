@@ -28,6 +28,9 @@ COMMON_BAD_KEYWORDS: tuple[tuple[Keywords, type[Exception], str], ...] = (
     ({"class_weight": [1.0, float("nan"), 2.0]}, ValueError, "class_weight"),
     ({"class_weight": torch.ones(3, 1)}, ValueError, "class_weight"),
     ({"sync": None}, TypeError, "sync"),
+    ({"sync": ""}, ValueError, "sync must be the name"),
+    ({"shards": 1}, TypeError, "shards must be True or False"),
+    ({"sync": "auto", "reduction": "none"}, ValueError, "needs batch=True"),
 )
 
 # Sets of common keywords; those of region losses are left out for the others.

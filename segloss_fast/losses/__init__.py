@@ -25,10 +25,16 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
 * ``reduction``: ``"mean"``, ``"sum"`` or ``"none"``: rows ``[B, C']``, ``[C']`` with
   ``batch=True``. The rows of a voxel loss (cross-entropy, focal) add up, over the classes, to the
   item's mean;
-* ``sync``: True, a process group or its name adds the sums over its ranks: over the batch with
-  ``batch=True``, over spatial shards of the same items without (all ranks then have the same B).
-  Every rank returns the same loss, and each gets W times its share of the gradient, for W ranks, so
-  that DistributedDataParallel's mean is the global gradient;
+* ``sync``: with whom the sums are added: True (all ranks), ``"auto"`` (all ranks; off without a
+  process group), a process group or its name. Every rank returns the same loss, and each gets W
+  times its share of the gradient, for W ranks, so that DistributedDataParallel's mean is the global
+  gradient. Ranks must call the same losses in the same order;
+* ``shards``: what these ranks hold. False (default): other items, of which any rank may have
+  none. Means over voxels (cross-entropy, focal, TopK, structural similarity) then run over those of
+  all ranks; the other losses, and the reduction ``"none"``, need ``batch=True``. True: parts of the
+  same items, B on every rank. Losses that look around each voxel (Hausdorff, shape-aware,
+  structural similarity, clDice) cannot have that; boundary and distance-penalised losses need
+  ``target_field``;
 * ``impl``: ``"auto"`` (the fastest there is), ``"reference"``, ``"native"`` or ``"triton"``.
 
 Region losses (ratios of sums) have three more:
@@ -56,8 +62,8 @@ outside of all masks. Where the target's field can be passed in, ``forward`` has
 
 Lovász losses (a Jaccard loss over errors in falling order) have no ``voxel_weight``, no ``batch``
 and no ``activation``, which their names say. Of the keywords above they have
-``include_background``, ``class_weight``, ``ignore_index``, ``reduction``, ``sync`` and ``impl``,
-and
+``include_background``, ``class_weight``, ``ignore_index``, ``reduction``, ``sync``, ``shards`` and
+``impl``, and
 
 * ``classes``: ``"present"`` (those with a voxel in the target), ``"all"``, or a list of indices;
 * ``per_image``: whether the loss is formed for every item and then averaged (default False: the
@@ -73,10 +79,11 @@ Where no voxel counts (all ignored, an empty batch) the loss is 0 with zero grad
 voxel that counts makes the loss NaN. Empty classes and perfect predictions have finite gradients.
 
 Errors: ``TypeError`` for an unknown keyword, a wrong type or dtype; ``ValueError`` for a wrong
-shape, device or value, and for class indices outside [0, C), or values of one class outside [0, 1],
-that are not ``ignore_index`` (on a GPU the loss becomes NaN, unless :class:`segloss_fast.debug` is
-on); ``RuntimeError`` if the ``impl`` asked for is not available, or if ``sync`` is asked for
-without torch.distributed.
+shape, device or value, for class indices outside [0, C) or values of one class outside [0, 1] that
+are not ``ignore_index``, and on every rank if the ranks of ``sync`` disagree about classes, dtype or
+sums (on a GPU the loss becomes NaN for these, unless :class:`segloss_fast.debug` is on);
+``RuntimeError`` if the ``impl`` asked for is not available, or if ``sync`` is asked for without
+torch.distributed.
 """
 
 from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss

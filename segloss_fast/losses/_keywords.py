@@ -8,6 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
+from typing_extensions import Self
 
 from segloss_fast._check import (
     check_flag,
@@ -17,7 +18,7 @@ from segloss_fast._check import (
     check_positive,
 )
 from segloss_fast._impl import check_impl
-from segloss_fast._sync import check_sync
+from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
 from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class VoxelKeywords(TypedDict, total=False):
     ignore_index: int | None
     reduction: str
     sync: bool | str | ProcessGroup
+    shards: bool
     impl: str
 
 
@@ -82,6 +84,7 @@ class Voxel:
     ignore_index: int | None = None
     reduction: str = "mean"
     sync: bool | str | ProcessGroup = False
+    shards: bool = False
     impl: str = "auto"
     _source: Callable[..., RegionSums] | None = None
 
@@ -93,11 +96,48 @@ class Voxel:
         check_flag("batch", self.batch)
         check_weights("class_weight", self.class_weight)
         check_ignore_index(self.ignore_index)
-        check_sync(self.sync)
+        check_sync(self.sync, self.shards)
+        if self.reduction == "none" and self.pools and not self.batch:
+            raise ValueError(
+                "reduction 'none' with sync needs batch=True, because items are pooled over the "
+                "ranks; if the ranks hold parts of the same items, give shards=True"
+            )
+
+    @property
+    def pools(self) -> bool:
+        """Whether the sums of the items are added: over ranks with other items, always."""
+        return self.batch or (self.sync is not False and not self.shards)
+
+    def ranks(self, input: Tensor) -> Ranks | None:
+        """Return the ranks over which sums are added, if any."""
+        return ranks_of(self.sync, self.shards, input)
+
+    def whole(self, *, field: bool = False) -> Self:
+        """Return itself; raise ValueError where a loss would see parts of its items only.
+
+        Args:
+            field: Whether the loss can do with a field that was computed from the whole item.
+        """
+        if self.sync is not False and self.shards:
+            raise ValueError(
+                "shards must be False for a loss that looks around each voxel, got True: what it "
+                "looks for may lie in another rank's part"
+                + ("; pass the rank's part of target_field, of the whole item" if field else "")
+            )
+        return self
 
 
 @dataclass(frozen=True)
-class Ratio(Voxel):
+class PerItem(Voxel):
+    """Checked VoxelKeywords of a loss whose value depends on the items that are pooled."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pooled(self.sync, self.shards, self.batch)
+
+
+@dataclass(frozen=True)
+class Ratio(PerItem):
     """Checked RatioKeywords."""
 
     smooth_dr: float = 1e-5

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import check_input, check_number, widen
-from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._keywords import Ratio, Voxel, Weights
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
@@ -19,12 +18,15 @@ class Part:
     """A summand of a loss: the sums it needs, and its value as a function of them.
 
     ``value`` gets rows ``[B', C]``, with B' = 1 where the batch is pooled, and returns a scalar, or
-    for the reduction "none" ``[B', C]`` with zeros for a background that is left out.
+    for the reduction "none" ``[B', C]`` with zeros for a background that is left out. ``each`` is
+    what a mean over voxels does with the sums of its items ``[B, C]`` before they are pooled for
+    other reasons than ``batch=True``.
     """
 
     terms: tuple[str, ...]
     value: Callable[[RegionSums], Tensor]
     factor: float = 1.0
+    each: Callable[[RegionSums], RegionSums] | None = None
 
 
 COUNTS = ("target", "weight")  # rows that say how much there is; a field does not weigh them
@@ -113,9 +115,12 @@ def finish(
     has_background_row: bool,
 ) -> Tensor:
     """Return the weighted sum of the parts, given the sums per item and class."""
-    rows = sums.rows.sum(1, keepdim=True) if keywords.batch else sums.rows
-    if keywords.sync:
-        rows = add_over_ranks(rows, keywords.sync)
+    if keywords.pools and not keywords.batch and parts[0].each is not None:
+        sums = parts[0].each(sums)
+    rows = sums.rows.sum(1, keepdim=True) if keywords.pools else sums.rows
+    ranks = keywords.ranks(input)
+    if ranks is not None:
+        rows = ranks.add(rows, " ".join(sums.terms))
     pooled = RegionSums(sums.terms, rows)
     loss = _scaled(parts[0], pooled)
     for part in parts[1:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -15,6 +16,7 @@ from segloss_fast.losses._reduce import Part, divide, evaluate, reduce_region, r
 from segloss_fast.losses.region import dice_index, dice_terms
 from segloss_fast.ops.region_sums import RegionSums
 
+TERMS = ("nll", "nll_neg", "target", "weight")
 Beta = Callable[[RegionSums], "Tensor | float"]
 
 
@@ -26,7 +28,12 @@ def _binary_part(keywords: Voxel, beta: Beta, factor: float = 1.0) -> Part:
         parts = positive * sums.nll + (1 - positive) * sums.nll_neg
         return reduce_voxel(parts, sums.weight, keywords)
 
-    return Part(("nll", "nll_neg", "target", "weight"), value, factor)
+    def each(sums: RegionSums) -> RegionSums:
+        positive = beta(sums)
+        both = positive * sums.nll + (1 - positive) * sums.nll_neg
+        return RegionSums(TERMS, torch.stack([both, both, sums.target, sums.weight]))
+
+    return Part(TERMS, value, factor, each)
 
 
 @loss_function

@@ -7,9 +7,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast import _check
-from segloss_fast._check import check_number
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
+from segloss_fast.losses._keywords import PerItem, Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss
 from segloss_fast.losses._reduce import Part, check_classes, evaluate, reduce_mean
 from segloss_fast.losses.fields import boundary_map, distances
@@ -30,8 +29,8 @@ def hausdorff_dt_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`HausdorffDTLoss`."""
-    checked = Voxel(**keywords)
-    check_number("alpha", alpha, minimum=0)
+    checked = PerItem(**keywords).whole()
+    _check.check_number("alpha", alpha, minimum=0)
     return _hausdorff(
         input, target, voxel_weight, alpha, check_spacing(spacing), target_field, checked, log=False
     )
@@ -74,8 +73,8 @@ class HausdorffDTLoss(FieldLoss):
         spacing: Spacing | None = None,
         **keywords: Unpack[VoxelKeywords],
     ) -> None:
-        Voxel(**keywords)
-        check_number("alpha", alpha, minimum=0)
+        PerItem(**keywords).whole()
+        _check.check_number("alpha", alpha, minimum=0)
         super().__init__(hausdorff_dt_loss, alpha=alpha, spacing=check_spacing(spacing), **keywords)
 
 
@@ -91,8 +90,8 @@ def log_hausdorff_dt_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`LogHausdorffDTLoss`."""
-    checked = Voxel(**keywords)
-    check_number("alpha", alpha, minimum=0)
+    checked = PerItem(**keywords).whole()
+    _check.check_number("alpha", alpha, minimum=0)
     return _hausdorff(
         input, target, voxel_weight, alpha, check_spacing(spacing), target_field, checked, log=True
     )
@@ -126,8 +125,8 @@ class LogHausdorffDTLoss(FieldLoss):
         spacing: Spacing | None = None,
         **keywords: Unpack[VoxelKeywords],
     ) -> None:
-        Voxel(**keywords)
-        check_number("alpha", alpha, minimum=0)
+        PerItem(**keywords).whole()
+        _check.check_number("alpha", alpha, minimum=0)
         super().__init__(
             log_hausdorff_dt_loss, alpha=alpha, spacing=check_spacing(spacing), **keywords
         )
@@ -144,10 +143,11 @@ def boundary_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`BoundaryLoss`."""
-    checked = Voxel(**keywords)
+    checked = PerItem(**keywords)
     spacing = check_spacing(spacing)
     labels = check_tensors(input, target, voxel_weight, target_field, checked)
     if target_field is None:
+        checked.whole(field=True)
         with torch.no_grad():
             masks = masks_of_target(input, labels, checked)
             target_field = boundary_map(masks, spacing, checked.impl)
@@ -184,7 +184,7 @@ class BoundaryLoss(FieldLoss):
     def __init__(
         self, *, spacing: Spacing | None = None, **keywords: Unpack[VoxelKeywords]
     ) -> None:
-        Voxel(**keywords)
+        PerItem(**keywords)
         super().__init__(boundary_loss, spacing=check_spacing(spacing), **keywords)
 
 

@@ -30,6 +30,8 @@ def distance_penalized_ce_loss(
     checked = Voxel(**keywords)
     spacing = check_spacing(spacing)
     labels = check_tensors(input, target, voxel_weight, target_field, checked, channels=(1,))
+    if target_field is None:
+        checked.whole(field=True)
     with torch.no_grad():
         if target_field is not None:
             weight = widen(target_field.detach()) + 1
@@ -87,7 +89,7 @@ def shape_aware_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`ShapeAwareLoss`."""
-    checked = Voxel(**keywords)
+    checked = Voxel(**keywords).whole()
     spacing = check_spacing(spacing)
     labels = check_tensors(input, target, voxel_weight, None, checked)
     with torch.no_grad():
@@ -131,7 +133,7 @@ class ShapeAwareLoss(Loss):
     def __init__(
         self, *, spacing: Spacing | None = None, **keywords: Unpack[VoxelKeywords]
     ) -> None:
-        Voxel(**keywords)
+        Voxel(**keywords).whole()
         super().__init__(shape_aware_loss, spacing=check_spacing(spacing), **keywords)
 
 

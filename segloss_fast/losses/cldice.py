@@ -36,6 +36,10 @@ class Skeleton(Region):
     smooth_dr: float = 1.0
     smooth_nr: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole()
+
 
 RECORDS["Skeleton"] = Skeleton
 

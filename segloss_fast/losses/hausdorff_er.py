@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, is_class
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Voxel, VoxelKeywords
+from segloss_fast.losses._keywords import PerItem, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
 from segloss_fast.losses.boundary import check_tensors
@@ -31,7 +31,7 @@ def hausdorff_er_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`HausdorffERLoss`."""
-    checked = Voxel(**keywords)
+    checked = PerItem(**keywords).whole()
     _check(alpha, iterations)
     labels = check_tensors(input, target, voxel_weight, None, checked)
     counts = region_sums(
@@ -77,7 +77,7 @@ class HausdorffERLoss(Loss):
     def __init__(
         self, *, alpha: float = 2.0, iterations: int = 10, **keywords: Unpack[VoxelKeywords]
     ) -> None:
-        Voxel(**keywords)
+        PerItem(**keywords).whole()
         _check(alpha, iterations)
         super().__init__(hausdorff_er_loss, alpha=alpha, iterations=iterations, **keywords)
 

@@ -38,6 +38,7 @@ class LovaszKeywords(TypedDict, total=False):
     method: str
     bins: int | None
     sync: bool | str | ProcessGroup
+    shards: bool
     impl: str
 
 
@@ -55,6 +56,7 @@ class Lovasz:
     method: str = "auto"
     bins: int | None = None
     sync: bool | str | ProcessGroup = False
+    shards: bool = False
     impl: str = "auto"
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class Lovasz:
         check_ignore_index(self.ignore_index)
         check_option("reduction", self.reduction, REDUCTIONS)
         check_number("ce_weight", self.ce_weight, minimum=0)
-        check_method(self.method, self.sync)
+        check_method(self.method, self.sync, self.shards, self.per_image)
         layout(self.bins)
         check_impl(self.impl)
 
@@ -110,6 +112,7 @@ def _evaluate(
         ignore_index=keywords.ignore_index,
         cross_entropy=keywords.ce_weight > 0,
         sync=keywords.sync,
+        shards=keywords.shards,
         impl=keywords.impl,
     )
     loss = _reduce(sums, chosen, keywords)

@@ -23,8 +23,12 @@ from segloss_fast.ops.region_sums import RegionSums
 def needs_counts(keywords: Region, input: Tensor, voxel_weight: Tensor | None) -> bool:
     """Whether an item may have no voxel that counts, and its ratio would then differ from 1."""
     check_input(input)
+    # All ranks ask for the same sums, whatever their shares hold.
     may_be_empty = (
-        keywords.ignore_index is not None or voxel_weight is not None or input.numel() == 0
+        keywords.sync is not False
+        or keywords.ignore_index is not None
+        or voxel_weight is not None
+        or input.numel() == 0
     )
     return may_be_empty and keywords.smooth_nr != keywords.smooth_dr and keywords.smooth_dr != 0
 

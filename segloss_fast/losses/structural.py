@@ -8,7 +8,6 @@ from torch.nn.functional import softplus
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, widen
-from segloss_fast._sync import largest_over_ranks
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Voxel, VoxelKeywords
 from segloss_fast.losses._maps import activated, values_where_counted, widened
@@ -37,7 +36,7 @@ def structural_similarity_loss(
     **keywords: Unpack[VoxelKeywords],
 ) -> Tensor:
     """Functional form of :class:`StructuralSimilarityLoss`."""
-    checked = Voxel(**keywords)
+    checked = Voxel(**keywords).whole()
     _check(window_size, sigma, beta, c, lambda_ce)
     labels = check_tensors(input, target, voxel_weight, None, checked)
     categorical = is_categorical(checked.activation, input)
@@ -109,9 +108,9 @@ class StructuralSimilarityLoss(Loss):
 
     Windows end at the border, beyond which p and t count as 0, as in a convolution with padding.
     Ignored voxels are 0 in their neighbours' windows, and never hard. A voxel weight weighs the
-    means, not the windows. With ``sync`` the largest e is that of all ranks; windows do not cross
-    from one rank's shard of an item to another's. Where e has no kernels (see
-    :mod:`segloss_fast.ops.structural_error`) PyTorch computes it, one class at a time.
+    means, not the windows. With ``sync`` and ``batch=True`` the largest e is that of all ranks.
+    Where e has no kernels (see :mod:`segloss_fast.ops.structural_error`) PyTorch computes it, one
+    class at a time.
 
     Args:
         window_size: Voxels along each axis, odd, at most 65.
@@ -136,7 +135,7 @@ class StructuralSimilarityLoss(Loss):
         lambda_ce: float = 0.5,
         **keywords: Unpack[VoxelKeywords],
     ) -> None:
-        Voxel(**keywords)
+        Voxel(**keywords).whole()
         _check(window_size, sigma, beta, c, lambda_ce)
         super().__init__(
             structural_similarity_loss,
@@ -179,13 +178,15 @@ def _hard(
     """Return the errors of hard voxels, 0 elsewhere, and which are easy, ``[B, C, *S]``."""
     if counted is not None:
         error = error.masked_fill(~counted, 0)
-    if error.numel() == 0:
-        return error, torch.ones_like(error, dtype=torch.bool)
-    largest = error.flatten(1).amax(1)
     if keywords.batch:
-        largest = largest.amax(0, keepdim=True)
-    if keywords.sync:
-        largest = largest_over_ranks(largest, keywords.sync)
+        # Of an empty share, too, there is a largest one: errors are at least 0.
+        largest = error.amax().view(1) if error.numel() else error.new_zeros(1)
+        ranks = keywords.ranks(error)
+        largest = largest if ranks is None else ranks.largest(largest, "largest")
+    elif error.numel():
+        largest = error.flatten(1).amax(1)
+    else:
+        largest = error.new_zeros(error.shape[0])
     # Negated, so that a NaN makes all voxels hard, and the loss NaN.
     easy = error <= beta * largest.view(-1, *[1] * (error.dim() - 1))
     return error.masked_fill(easy, 0), easy

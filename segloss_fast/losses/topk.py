@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_flag, check_number
-from segloss_fast._sync import add_over_ranks
+from segloss_fast._sync import Ranks
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import (
     Overlap,
@@ -71,10 +70,11 @@ def _evaluate(
         class_weights(keywords.class_weight, "class_weight", like),
         keywords.ignore_index,
     )
-    add = functools.partial(add_over_ranks, sync=keywords.sync) if keywords.sync else None
+    ranks = keywords.ranks(input)
+    add = None if ranks is None else _Adder(ranks)
     field, selected = hardest_voxels(input, labels, voxel_weight, rule, add=add, impl=keywords.impl)
-    count = selected.sum(0, keepdim=True) if keywords.batch else selected
-    count = count if add is None else add(count)
+    count = selected.sum(0, keepdim=True) if keywords.pools else selected
+    count = count if ranks is None else ranks.add(count, "selected")
     categorical = is_categorical(keywords.activation, input)
     part = Part(
         ("nll",) if categorical else ("nll", "nll_neg"),
@@ -90,6 +90,20 @@ def _evaluate(
         has_background_row=keywords.include_background,
         field=field,
     )
+
+
+class _Adder:
+    """Adds counts over the ranks, of which the first addition finds out whether they agree."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.agreed = False
+
+    def __call__(self, counts: Tensor) -> Tensor:
+        if self.agreed:
+            return self.ranks.add_more(counts)
+        self.agreed = True
+        return self.ranks.add(counts, "counted", first_of_many=True)
 
 
 def _reduce(sums: RegionSums, count: Tensor, keywords: Voxel, categorical: bool) -> Tensor:

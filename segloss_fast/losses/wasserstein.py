@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_option
-from segloss_fast._sync import add_over_ranks
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
@@ -46,7 +45,8 @@ def generalized_wasserstein_dice_loss(
         impl=checked.impl,
     )
     sums = sums.sum(0, keepdim=True) if checked.batch else sums
-    sums = add_over_ranks(sums, checked.sync) if checked.sync else sums
+    ranks = checked.ranks(input)
+    sums = sums if ranks is None else ranks.add(sums, "confusion")
     error, right = _split(_matrix(distance_matrix, sums), sums, checked.activation == "softmax")
     loss = _items(error, right, sums[..., -1], weighting, checked)
     if needs_counts(checked, input, voxel_weight):

@@ -86,9 +86,30 @@ LOSSES = (
     ),
     Fault(
         "sync-gradient-of-one-rank",
-        "segloss_fast/_sync.py",
-        "total = grads[0].clone()",
-        "total = grads[0] / dist.get_world_size(ctx.group)",
+        "segloss_fast/_collective.py",
+        "return exchange(grad, (sums, *others), ctx.group), *[None] * ctx.rest",
+        "return grad, *[None] * ctx.rest",
+        ("tests/losses/test_sync.py",),
+    ),
+    Fault(
+        "sync-keeps-items-of-other-ranks-apart",
+        "segloss_fast/losses/_keywords.py",
+        "return self.batch or (self.sync is not False and not self.shards)",
+        "return self.batch",
+        ("tests/losses/test_sync.py",),
+    ),
+    Fault(
+        "sync-header-compares-nothing",
+        "segloss_fast/_collective.py",
+        "h * h != beside * ranks",
+        "h * h > beside * ranks",
+        ("tests/losses/test_sync.py",),
+    ),
+    Fault(
+        "sync-sums-depend-on-the-share",
+        "segloss_fast/losses/region.py",
+        "        keywords.sync is not False\n        or keywords.ignore_index is not None",
+        "        keywords.ignore_index is not None",
         ("tests/losses/test_sync.py",),
     ),
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import debug_enabled, resolve, transforms_active
-from segloss_fast._sync import add_over_ranks, check_sync, gradient_over_ranks
+from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
 from segloss_fast.ops._choice import preference
 from segloss_fast.ops._reference.labels import counted_voxels
 from segloss_fast.ops._reference.voxels import row_dtype
@@ -37,6 +37,7 @@ def lovasz(
     ignore_index: int | None = None,
     cross_entropy: bool = False,
     sync: bool | str | ProcessGroup = False,
+    shards: bool = False,
     impl: str = "auto",
 ) -> LovaszSums:
     """Return the Lovász extension of the Jaccard loss, for every image and class.
@@ -67,9 +68,11 @@ def lovasz(
         ignore_index: Voxels with this class index, or for C = 1 with this value, do not count, not
             even if the input is NaN there.
         cross_entropy: Whether to sum the cross-entropy too, in the same pass.
-        sync: True, a process group or its name: the counts are added over its ranks, and the
-            gradient is scaled so that the mean over the ranks is that of the whole. Every rank
-            returns the same.
+        sync: True, ``"auto"`` (where there is a process group), a process group or its name: the
+            counts are added over its ranks, and the gradient is scaled so that the mean over the
+            ranks is that of the whole. Every rank returns the same.
+        shards: Whether the ranks hold parts of the same items; else they hold other items, which
+            ``per_image=True`` would keep apart.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
 
     Returns:
@@ -78,24 +81,26 @@ def lovasz(
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
-        ValueError: If a shape, device or option is not, if a sort is asked for with ``sync``, or if
-            class indices lie outside [0, C), or values of one class outside [0, 1], and are not
-            ``ignore_index`` (on a GPU, where looking would need a synchronisation, the loss becomes
-            NaN; under :class:`segloss_fast.debug` it raises there too).
+        ValueError: If a shape, device or option is not, if a sort is asked for with ``sync``, if
+            the ranks disagree, or if class indices lie outside [0, C), or values of one class
+            outside [0, 1], and are not ``ignore_index`` (on a GPU, where looking would need a
+            synchronisation, the loss becomes NaN; under :class:`segloss_fast.debug` it raises there
+            too).
         RuntimeError: If ``impl`` names kernels that are not available for this call, or ``sync``
             needs a process group that is not there.
     """
     _check_input(input, activation)
-    check_method(method, sync)
     _check.check_flag("per_image", per_image)
+    check_method(method, sync, shards, per_image)
     _check.check_flag("cross_entropy", cross_entropy)
     octaves, bits = layouts.layout(bins, activation)
     target = _check_target(input, target, ignore_index)
-    impl, method = _choose(impl, method, input, per_image, synchronised=sync is not False)
+    ranks = ranks_of(sync, shards, input)
+    impl, method = _choose(impl, method, input, per_image, synchronised=ranks is not None)
     options = Options(activation, method, octaves, bits, per_image, ignore_index, cross_entropy)
     if method == "sort":
         return _sort(input, target, options, impl)
-    return _histogram(input, target, options, impl, sync)
+    return _histogram(input, target, options, impl, ranks)
 
 
 def lovasz_counts(
@@ -145,10 +150,11 @@ def lovasz_counts(
     return counts[0]
 
 
-def check_method(method: object, sync: object) -> None:
+def check_method(method: object, sync: object, shards: bool, per_image: bool) -> None:
     """Raise unless the method is one, and can be synchronised where that is asked for."""
     _check.check_option("method", method, ("auto", *METHODS))
-    check_sync(sync)
+    check_sync(sync, shards)
+    check_pooled(sync, shards, not per_image, "per_image=False")
     if method == "sort" and sync is not False:
         raise ValueError(
             "method must be 'histogram' or 'auto' with sync, because only counts add up over ranks,"
@@ -210,20 +216,25 @@ def _histogram(
     target: Tensor,
     options: Options,
     impl: str,
-    sync: bool | str | ProcessGroup,
+    ranks: Ranks | None,
 ) -> LovaszSums:
     counts, rows = _count(input, target, options, impl)
-    if sync is not False:
-        counts = add_over_ranks(counts, sync)
-        rows = add_over_ranks(rows, sync)
+    # Implementations differ in the collectives that they make.
+    what = (
+        f"lovasz {options.activation} {options.octaves} {options.bits} {options.per_image} "
+        f"{options.cross_entropy} {impl}"
+    )
+    if ranks is not None:
+        rows = ranks.add(rows, what, first_of_many=True)
+        counts = ranks.add_more(counts)
     if impl == "reference":
         _, table = reference.scan(counts, rows.detach(), options, row_dtype(input.device))
         loss = reference.weigh(input, target, table, options)
-        loss, ce = (loss if sync is False else add_over_ranks(loss, sync)), rows[1]
+        loss, ce = (loss if ranks is None else ranks.add(loss, what)), rows[1]
     else:
         loss, ce = op.histogram(input, target, counts, rows, options, impl)
-        if sync is not False:
-            loss, ce = gradient_over_ranks(loss, sync), gradient_over_ranks(ce, sync)
+        if ranks is not None:
+            loss, ce = ranks.gradient(torch.stack([loss, ce]), what).unbind()
     number = counts[0].sum(-1).to(rows.dtype)
     return LovaszSums(
         loss,
