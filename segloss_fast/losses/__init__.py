@@ -80,8 +80,8 @@ voxel that counts makes the loss NaN. Empty classes and perfect predictions have
 
 Errors: ``TypeError`` for an unknown keyword, a wrong type or dtype; ``ValueError`` for a wrong
 shape, device or value, for class indices outside [0, C) or values of one class outside [0, 1] that
-are not ``ignore_index``, and on every rank if the ranks of ``sync`` disagree about classes, dtype or
-sums (on a GPU the loss becomes NaN for these, unless :class:`segloss_fast.debug` is on);
+are not ``ignore_index``, and on every rank if the ranks of ``sync`` disagree about classes, dtype
+or sums (on a GPU the loss becomes NaN for these, unless :class:`segloss_fast.debug` is on);
 ``RuntimeError`` if the ``impl`` asked for is not available, or if ``sync`` is asked for without
 torch.distributed.
 """
