@@ -85,6 +85,18 @@ def check_device(name: str, tensor: Tensor, input: Tensor) -> None:
         )
 
 
+def is_batched(tensor: Tensor) -> bool:
+    """Whether this is a tensor of torch.func.vmap, whose values nobody may look at."""
+    if torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
 def can_be_invalid(input: Tensor, target: Tensor) -> bool:
     """Whether a target, checked, holds what must be looked at: labels, or values of one class."""
     return target.dim() < input.dim() or input.shape[1] == 1

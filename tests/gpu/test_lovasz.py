@@ -14,6 +14,7 @@ from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, r
 from tests.helpers import relative_l2, relative_max
 from tests.ops.lovasz_cuda import sample
 from tests.ops.lovasz_samples import ACTIVATIONS, KINDS
+from tests.ops.one_class_cases import IGNORED, soft_mask
 
 METHODS = ("histogram", "sort")
 by_kernel = pytest.mark.parametrize("impl", KERNELS)
@@ -128,6 +129,23 @@ def test_labels_out_of_range_make_the_loss_nan(impl: str, method: str) -> None:
     x, target, _ = sample((1, 3, 4000), "labels", "softmax", torch.float32)
     target[0, 77] = 9
     assert lovasz(x.to(DEVICE), target.to(DEVICE), method=method, impl=impl).loss.isnan().all()
+
+
+@by_kernel
+@by_method
+@pytest.mark.parametrize("activation", ["sigmoid", "hinge"])
+def test_values_of_one_class(impl: str, method: str, activation: str) -> None:
+    """They are the labels of what is above one half; others than from 0 to 1 make the loss NaN."""
+    need(impl, method)
+    case = soft_mask((33, 65))
+    labels = torch.where(case.kept, (case.values > 0.5).long(), IGNORED)[:, 0].to(DEVICE)
+    x, target = case.input.float().to(DEVICE), case.target.to(DEVICE)
+    options: dict[str, Any] = {"activation": activation, "method": method, "impl": impl}
+    wanted = run(x, labels, ignore_index=IGNORED, **options)
+    for values in (target, target[:, 0]):
+        found = run(x, values, ignore_index=IGNORED, **options)
+        assert all(map(torch.equal, found, wanted))
+    assert lovasz(case.clean.float().to(DEVICE), target, **options).loss.isnan().all()
 
 
 def problem(classes: int = 4, *size: int) -> tuple[Tensor, Tensor]:

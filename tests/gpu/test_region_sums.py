@@ -13,6 +13,7 @@ from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import TERMS
 from tests.gpu.device import DEVICE, IMPLS, KERNELS, on_device, require
 from tests.helpers import relative_l2, relative_max
+from tests.ops.one_class_cases import IGNORED, soft_mask, turned
 from tests.ops.samples import ACTIVATIONS, sample, weighted_gradient
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
@@ -180,3 +181,27 @@ def test_nan_under_an_ignored_label_does_not_count(impl: str) -> None:
     rows, _ = weighted_gradient(dirty, labels, impl, **options)
     assert rows[:, 1].isnan().any()
     assert rows[:, 0].isfinite().all()
+
+
+@by_impl
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_values_of_one_class(impl: str, dtype: torch.dtype) -> None:
+    case = soft_mask((33, 65), dtype)
+    options: dict[str, Any] = {"activation": "sigmoid", "terms": TERMS, "gamma": 2.0}
+    for target in (case.target, case.target[:, 0], turned(case.target)):
+        compare(impl, case.clean.float(), target, ignore_index=IGNORED, **options)
+
+
+@by_impl
+@pytest.mark.parametrize("bad", [255.0, -1.0, torch.nan])
+def test_values_outside_of_zero_to_one_become_nan(impl: str, bad: float) -> None:
+    require(impl)
+    case = soft_mask((33, 65))
+    x, target = case.clean.float().to(DEVICE), case.values.float()[:, 0]
+    options: dict[str, Any] = {"activation": "sigmoid", "impl": impl}
+    assert region_sums(x, target.to(DEVICE), **options).rows.isfinite().all()
+    target[1, 20, 7] = bad
+    assert region_sums(x, target.to(DEVICE), **options).rows.isnan().all()
+    labels = case.values.round().long()
+    labels[1, 0, 20, 7] = 2
+    assert region_sums(x, labels.to(DEVICE), **options).rows.isnan().all()

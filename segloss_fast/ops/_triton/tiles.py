@@ -100,11 +100,11 @@ def classify(label, in_v, ignore, C: tl.constexpr, IGNORE: tl.constexpr):
 
 @triton.jit
 def check_values(value, in_v, ignore, IGNORE: tl.constexpr):
-    """Return the values ``[V]`` of one class, 0 where they do not count, and as classify()."""
+    """Return values ``[V]`` of one class, 0 where they are ignored or bad; and as classify()."""
     value = _comparable(value)
     counts = _counted(value, in_v, ignore, IGNORE)
-    bad = counts & (((value >= 0) & (value <= 1)) == 0)
-    return tl.where(counts, value, 0), counts, bad
+    valid = (value >= 0) & (value <= 1) & counts
+    return tl.where(valid, value, 0), counts, counts & (valid == 0)
 
 
 @triton.jit

@@ -258,9 +258,10 @@ def _judge(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Te
     if not _check.can_be_invalid(input, target):
         return values
     dense = target.dim() == input.dim()
-    if input.device.type == "cpu" and not torch.compiler.is_compiling():
+    batched = _check.is_batched(invalid)
+    if input.device.type == "cpu" and not (batched or torch.compiler.is_compiling()):
         _check.check_labels(invalid, input.shape[1], dense=dense)
-    elif debug_enabled():
+    elif debug_enabled() and not batched:
         check_labels_on_device(invalid, input.shape[1], dense=dense)
     else:
         return torch.where(invalid[0] > 0, torch.nan, values)

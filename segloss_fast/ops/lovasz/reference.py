@@ -52,6 +52,7 @@ def read(input: Tensor, target: Tensor, ignore_index: int | None) -> Voxels:
         foreground = target > 0.5
         if x.shape[1] == 1:
             bad = ~((target >= 0) & (target <= 1))
+            foreground = foreground & ~bad
     else:
         first, classes = (1, 2) if x.shape[1] == 1 else (0, x.shape[1])
         index = torch.arange(first, classes, device=x.device)

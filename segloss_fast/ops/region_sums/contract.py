@@ -51,8 +51,7 @@ def region_sums(
         ce_activation: Activation of the terms with a logarithm; ``activation`` if None.
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
             copied as floating-point numbers.
-        ignore_index: Voxels with this class index, or for C = 1 with this value, do not count, not
-            even if the input is NaN there.
+        ignore_index: Voxels with this label (for C = 1 this value) do not count, NaN input or not.
         impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
 
     Returns:
@@ -60,10 +59,9 @@ def region_sums(
 
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
-        ValueError: If a shape, device or option is not, or if class indices lie outside [0, C), or
-            values of one class outside [0, 1], and are not ``ignore_index`` (on a GPU, where
-            looking would need a synchronisation, the rows become NaN; under
-            :class:`segloss_fast.debug` it raises there too).
+        ValueError: If a shape, device or option is not, or if labels outside [0, C), or values of
+            one class outside [0, 1], are not ``ignore_index`` (on a GPU, where looking would need
+            a synchronisation, rows become NaN; :class:`segloss_fast.debug` raises there too).
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
@@ -209,9 +207,10 @@ def _reference(
     if not _check.can_be_invalid(inputs[0], targets[0]):
         return rows
     classes, dense = inputs[0].shape[1], targets[0].dim() == inputs[0].dim()
-    if inputs[0].device.type == "cpu" and not torch.compiler.is_compiling():
+    batched = _check.is_batched(invalid)
+    if inputs[0].device.type == "cpu" and not (batched or torch.compiler.is_compiling()):
         _check.check_labels(invalid, classes, dense=dense)
-    elif debug_enabled():
+    elif debug_enabled() and not batched:
         kernels.check_labels_on_device(invalid, classes, dense=dense)
     else:
         rows = torch.where(invalid[0] > 0, torch.nan, rows)
