@@ -87,7 +87,7 @@ def lovasz(
     check_method(method, sync)
     _check.check_flag("per_image", per_image)
     _check.check_flag("cross_entropy", cross_entropy)
-    octaves, bits = layouts.layout(bins, activation)
+    octaves, bits = layouts.layout(bins)
     target = _check_target(input, target, ignore_index)
     impl, method = _choose(impl, method, input, per_image, synchronised=sync is not False)
     options = Options(activation, method, octaves, bits, per_image, ignore_index, cross_entropy)
@@ -134,7 +134,7 @@ def lovasz_counts(
     """
     _check_input(input, activation)
     _check.check_flag("per_image", per_image)
-    octaves, bits = layouts.layout(bins, activation)
+    octaves, bits = layouts.layout(bins)
     target = _check_target(input, target, ignore_index)
     impl, _ = _choose(impl, "histogram", input, per_image, synchronised=False)
     options = Options(activation, "histogram", octaves, bits, per_image, ignore_index, False)
