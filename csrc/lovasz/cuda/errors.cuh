@@ -127,9 +127,10 @@ template <class T>
 SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
   if (bins.two_sided) {
     const bool low = error.m < error.other;
-    const T e = low ? error.m : error.other, rest = half_minus(e);
-    const bool inner = e >= T(0.25);  // nearer to 1/2 than to the end
-    const unsigned code = code_of(bins, at_most(float(inner ? rest : e), 0x1.fffffep-3f));
+    const T e = low ? error.m : error.other;
+    const bool inner = e >= T(0.25);                  // nearer to 1/2 than to the end
+    const T d = inner ? absolute(half_minus(e)) : e;  // rounding may bring both errors above 1/2
+    const unsigned code = code_of(bins, at_most(float(d), 0x1.fffffep-3f));
     const int k = int(code >> 16), bin = inner ? bins.count / 2 - 1 - k : k;
     return {low ? bin : bins.count - 1 - bin, code & 0xffff, !(error.m == error.m)};
   }

@@ -83,7 +83,8 @@ def _locate_probability(
     low = error < complement
     e = torch.where(low, error, complement)
     inner = e >= 0.25  # nearer to 1/2 than to the end
-    code = _code(torch.minimum(e, 0.5 - e), 2.0**-2, -1 - options.octaves, options.bits)
+    d = torch.where(inner, (0.5 - e).abs(), e)  # rounding may bring both errors above 1/2
+    code = _code(d, 2.0**-2, -1 - options.octaves, options.bits)
     found = code >> OFFSET_BITS
     found = torch.where(inner, half - 1 - found, found)
     return torch.where(low, found, 2 * half - 1 - found), _offset(code)

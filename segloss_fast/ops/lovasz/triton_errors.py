@@ -205,7 +205,7 @@ def find_bins(m, other, OCTAVES: tl.constexpr, BITS: tl.constexpr, ACT: tl.const
         HALF: tl.constexpr = K // 2
         e = tl.where(m < other, m, other)
         inner = e >= 0.25  # nearer to 1/2 than to the end
-        d = tl.where(inner, 0.5 - e, e)
+        d = tl.where(inner, tl.abs(0.5 - e), e)  # rounding may bring both errors above 1/2
         code = _code(tl.where(d < 0.25, d, BELOW_QUARTER), LOG_TAU, BITS)  # a NaN, too
         k = (code >> 16).to(tl.int32)
         k = tl.where(inner, HALF - 1 - k, k)
