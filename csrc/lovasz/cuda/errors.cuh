@@ -115,7 +115,7 @@ struct Place {
 };
 
 // The bin, counted from the point that d is the distance to, with 16 bits of fraction.
-SL_DEVICE unsigned code_of(const Bins& bins, float d) {
+SL_DEVICE unsigned distance_code(const Bins& bins, float d) {
   if (d < bins.tau) return unsigned(__float2int_rz(product(d, bins.scale)));
   return ((__float_as_uint(d) - bins.tau_bits) >> bins.right << bins.left) +
          (1u << (bins.bits + 16));
@@ -130,14 +130,15 @@ SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
     const T e = low ? error.m : error.other;
     const bool inner = e >= T(0.25);                  // nearer to 1/2 than to the end
     const T d = inner ? absolute(half_minus(e)) : e;  // rounding may bring both errors above 1/2
-    const unsigned code = code_of(bins, at_most(float(d), 0x1.fffffep-3f));
+    const unsigned code = distance_code(bins, at_most(float(d), 0x1.fffffep-3f));
     const int k = int(code >> 16), bin = inner ? bins.count / 2 - 1 - k : k;
     return {low ? bin : bins.count - 1 - bin, code & 0xffff, !(error.m == error.m)};
   }
   const bool flagged = !(error.m < 65536);
   const float m = at_most(float(error.m), 0x1.fffffep15f);
   const bool under = m < 1;
-  unsigned code = code_of(bins, under ? at_most(one_minus(m), 0x1.fffffep-1f) : __fadd_rn(m, -1.f));
+  unsigned code =
+      distance_code(bins, under ? at_most(one_minus(m), 0x1.fffffep-1f) : __fadd_rn(m, -1.f));
   const unsigned fine = unsigned(bins.fine) << 16;
   if (code >= fine) code = fine + ((code - fine) >> 2);
   const int k = int(code >> 16), bin = under ? bins.run - 1 - k : bins.run + k;
