@@ -30,12 +30,10 @@ inline void check_shapes(const Tensor& input, const Tensor& target) {
   }
 }
 
-// An index of a bin and its offset share 32 bits.
+// At most 65536: an index of a bin and its offset share 32 bits.
 inline Bins describe_bins(int64_t octaves, int64_t bits) {
-  STD_TORCH_CHECK(octaves >= 1 && octaves <= 16 && bits >= 0 && bits <= 12, "lovasz: no such bins");
-  const Bins bins{octaves, bits, 2 * octaves << bits};
-  STD_TORCH_CHECK(bins.count <= 65536, "lovasz: at most 65536 bins, got ", bins.count);
-  return bins;
+  STD_TORCH_CHECK(octaves >= 9 && octaves <= 16 && bits >= 1 && bits <= 10, "lovasz: no such bins");
+  return {octaves, bits, 4 * octaves << bits};
 }
 
 inline Activation describe_activation(int64_t activation) {

@@ -9,31 +9,43 @@
 namespace segloss::lovasz {
 namespace {
 
-// The lower end and the width of bin k, as distances from the nearer end.
+// Where a bin lies: a distance from a point that errors crowd at, `near` where offsets begin, and a
+// width; both are negative below the point.
 struct Extent {
-  double lower;
-  double width;
+  double point, near, width;
 
-  Extent(const Scan& scan, int64_t k) {
-    const int64_t bits = scan.bins.bits, equal = int64_t(1) << bits;
-    const bool hinge = scan.activation == Activation::kHinge;
-    const int exponent = int(hinge ? 17 - 2 * scan.bins.octaves : -scan.bins.octaves);
-    const int64_t j = std::max<int64_t>(k - equal, 0);
-    const double unit = std::ldexp(1.0, exponent + int(j >> bits));
-    width = unit / double(equal);
-    lower = k < equal ? double(k) * width : unit + double(j & (equal - 1)) * width;
+  // Bin k counted from the point, of 2^bits parts and tau = 2^exponent.
+  Extent(double point, double side, int64_t k, int64_t exponent, int64_t bits) : point(point) {
+    const int64_t parts = int64_t(1) << bits, j = std::max<int64_t>(k - parts, 0);
+    width = side * std::ldexp(1.0, int(exponent + (j >> bits) - bits));
+    near = width * double(k < parts ? k : parts + (j & (parts - 1)));
   }
 };
 
+Extent extent_of_probability(const Bins& bins, int64_t k) {
+  const int64_t run = bins.octaves << bins.bits, index = k % run;
+  const double point = k < run ? 0 : k < 3 * run ? 0.5 : 1;
+  const bool rises = k / run % 2 == 0;
+  return {point, rises ? 1.0 : -1.0, rises ? index : run - 1 - index, -1 - bins.octaves, bins.bits};
+}
+
+Extent extent_of_hinge(const Bins& bins, int64_t k) {
+  const int64_t below = (bins.octaves - 4) << (bins.bits + 1), up = k - below;
+  const int64_t fine = (bins.octaves + 1) << (bins.bits + 1);
+  if (up < 0) return {1, -1, -1 - up, 5 - bins.octaves, bins.bits + 1};
+  if (up < fine) return {1, 1, up, 5 - bins.octaves, bins.bits + 1};
+  // Of a quarter of the parts, above 2^5: up to there would be one run of them.
+  const int64_t parts = int64_t(1) << (bins.bits - 1);
+  return {1, 1, up - fine + parts, 5, bins.bits - 1};
+}
+
 // The sum of the errors of n voxels in bin k.
 double error_sum(const Scan& scan, int64_t k, double n, double offsets) {
-  const bool hinge = scan.activation == Activation::kHinge;
-  if (hinge && k == 0) return 0;
-  const bool low = hinge || k < scan.bins.count / 2;
-  const Extent extent(scan, low ? k : scan.bins.count - 1 - k);
+  const Extent extent = scan.activation == Activation::kHinge ? extent_of_hinge(scan.bins, k)
+                                                              : extent_of_probability(scan.bins, k);
   // An offset is rounded down: by one half, on average.
-  const double sum = n * extent.lower + (offsets + n / 2) * (extent.width / 65536);
-  return low ? sum : n - sum;
+  const double sum = n * extent.near + (offsets + n / 2) * (extent.width / 65536);
+  return n * extent.point + sum;
 }
 
 template <class T>

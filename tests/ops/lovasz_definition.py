@@ -87,34 +87,58 @@ def exact(m: Tensor, t: Tensor) -> Tensor:
     return grouped(m, t)
 
 
-def edges(octaves: int, bits: int, activation: str) -> Tensor:
-    """Return the lower ends of the bins, as distances from the end, float64."""
-    hinge = activation == "hinge"
-    tau = 2.0 ** (17 - 2 * octaves if hinge else -octaves)
+def distances(exponent: int, bits: int, end: float) -> Tensor:
+    """Return the bounds of bins below ``end``, by distance from the point that they crowd at."""
     steps = torch.arange(2**bits, dtype=torch.float64) / 2**bits
-    above = [tau * 2**k * (1 + steps) for k in range((2 * octaves if hinge else octaves) - 1)]
-    return torch.cat([tau * steps, *above])
+    octaves = [2.0**k for k in range(exponent, 18) if 2.0**k < end]
+    return torch.cat([steps * 2.0**exponent, *(unit * (1 + steps) for unit in octaves)])
+
+
+def edges(octaves: int, bits: int, activation: str) -> Tensor:
+    """Return the bounds of the bins, ``[K + 1]``, as errors, in rising order, float64."""
+    if activation == "hinge":
+        below = 1 - distances(5 - octaves, bits + 1, 1.0)
+        above = 1 + distances(5 - octaves, bits + 1, 32.0)
+        coarse = distances(5, bits - 1, 2.0**17)
+        parts = [below, above, 1 + coarse[coarse >= 32], torch.tensor([0.0, 2.0**17 + 1])]
+    else:
+        d = distances(-octaves - 1, bits, 0.25)
+        parts = [d, 0.5 - d, 0.5 + d, 1 - d, torch.tensor([0.25, 0.75])]
+    bounds: Tensor = torch.cat([part.double() for part in parts]).unique()
+    return bounds
 
 
 def bin_of(m: Tensor, complement: Tensor, octaves: int, bits: int, activation: str) -> Tensor:
-    """Return each error's bin."""
-    lower = edges(octaves, bits, activation)
+    """Return each error's bin: that of its distance from the nearest point, as a float32."""
+    bounds = edges(octaves, bits, activation)
+
+    def rounded(d: Tensor, end: float) -> Tensor:
+        return d.float().double().clamp_max(end * (1 - 2.0**-24))
+
+    def above(point: float, d: Tensor, end: float) -> Tensor:
+        return torch.searchsorted(bounds, point + rounded(d, end), right=True) - 1
+
+    def below(point: float, d: Tensor, end: float) -> Tensor:
+        """Here a bin has its upper bound, where d is least."""
+        return torch.searchsorted(bounds, point - rounded(d, end)) - 1
+
     if activation == "hinge":
-        found = torch.searchsorted(lower, m.float().double(), right=True) - 1
+        m = m.float()
+        found = torch.where(m < 1, below(1, 1 - m, 1), above(1, m - 1, 2.0**16))
         return torch.where(m > 0, found.clamp_min(1), 0)
     low = m < complement
-    e = torch.where(low, m, complement).float().double()
-    found = torch.searchsorted(lower, e, right=True) - 1
-    return torch.where(low, found, 2 * lower.numel() - 1 - found)
+    e = torch.where(low, m, complement)
+    found = torch.where(e < 0.25, above(0, e, 0.25), below(0.5, 0.5 - e, 0.25))
+    return torch.where(low, found, bounds.numel() - 2 - found)
 
 
 def widest(octaves: int, bits: int, activation: str, m: Tensor) -> float:
     """Return the width of the widest bin that an error is in."""
     if activation == "hinge":
-        lower = edges(octaves, bits, activation)
-        k = int(torch.searchsorted(lower, m.max().double()))
-        return float(lower[min(k + 1, lower.numel() - 1)] - lower[min(k, lower.numel() - 2)])
-    return 2.0 ** -(2 + bits)
+        bounds = edges(octaves, bits, activation)
+        k = int(torch.searchsorted(bounds, m.max().double()).clamp_min(1))
+        return max(float(bounds[k] - bounds[k - 1]), 2.0 ** -(2 + bits))
+    return 2.0 ** -(3 + bits)
 
 
 def images(

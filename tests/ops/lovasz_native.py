@@ -14,7 +14,7 @@ ops = torch.ops.segloss_fast
 def options_of(
     activation: str, per_image: bool = False, ignore_index: int | None = None, method: str = "sort"
 ) -> Options:
-    return Options(activation, method, *LAYOUT[activation], per_image, ignore_index, True)
+    return Options(activation, method, *LAYOUT, per_image, ignore_index, True)
 
 
 def count(x: Tensor, target: Tensor, o: Options) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,9 +53,7 @@ def expected(
         if method == "histogram":
             # 1 - m is as exact as the definition needs it: sample keeps away from the edges.
             def weights(m: Tensor, t: Tensor) -> Tensor:
-                return definition.grouped(
-                    definition.bin_of(m, 1 - m, *LAYOUT[activation], activation), t
-                )
+                return definition.grouped(definition.bin_of(m, 1 - m, *LAYOUT, activation), t)
 
         return definition.loss(m, t, counted, per_image, weights)
 

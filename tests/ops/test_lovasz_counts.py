@@ -29,8 +29,7 @@ by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_counts(impl: str, activation: str, per_image: bool, bins: int | None) -> None:
     x, target, ignore_index = sample((2, 3, 9, 8), "ignore", activation)
     t, counted = foreground_of(target, 3, ignore_index)
-    most = (8, 8) if activation == "hinge" else (16, 7)
-    octaves, bits = {None: LAYOUT[activation], 4096: most, 1152: (9, 6)}[bins]
+    octaves, bits = {None: LAYOUT, 4096: (16, 6), 1152: (9, 5)}[bins]
     found = lovasz_counts(
         x,
         target,
@@ -41,7 +40,7 @@ def test_counts(impl: str, activation: str, per_image: bool, bins: int | None) -
         impl=impl,
     )
     assert found.dtype == torch.int64
-    assert found.shape == (2 if per_image else 1, 3, 2, 2 * octaves * 2**bits)
+    assert found.shape == (2 if per_image else 1, 3, 2, 4 * octaves * 2**bits)
     m = definition.errors(x, t, activation)
     for i, c, errors, foreground, _ in definition.images(m, t, counted, per_image):
         place = definition.bin_of(errors, 1 - errors, octaves, bits, activation)
@@ -57,9 +56,8 @@ def test_errors_of_one_half_are_counted_alike(impl: str, activation: str) -> Non
     x, target = torch.zeros(1, 2, 9), torch.arange(9)[None] % 2
     found = lovasz_counts(x, target, activation=activation, impl=impl)
     assert torch.equal(found, lovasz_counts(x, target, activation=activation, impl="reference"))
-    octaves, bits = LAYOUT[activation]
     half = definition.bin_of(
-        torch.tensor([0.5]).double(), torch.tensor([0.5]).double(), octaves, bits, activation
+        torch.tensor([0.5]).double(), torch.tensor([0.5]).double(), *LAYOUT, activation
     )
     assert found[0, 0, :, int(half)].tolist() == [4, 5]
 

@@ -29,7 +29,7 @@ from tests.sanitizers.fuzz_region_sums import (
 )
 
 # The fewest, the most, few bits and many.
-BINS = (None, 18, 2048, 65536)
+BINS = (None, 72, 2048, 65536)
 
 draw = random.Random(0)
 

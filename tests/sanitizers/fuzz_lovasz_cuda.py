@@ -47,7 +47,7 @@ def run(library: ctypes.CDLL) -> None:
     if not dense and draw.random() < 0.3 and target.numel():
         target.view(-1)[-1] = draw.choice(LABELS[dtype])
     x, target = lay_out(x, draw.choice(LAYOUTS)), lay_out(target, draw.choice(LAYOUTS))
-    octaves, bits = draw.choice(((9, 0), (12, 4), (16, 7), (16, 11)))
+    octaves, bits = draw.choice(((9, 1), (12, 3), (16, 6), (16, 10)))
     options = options_of(
         activation, octaves, bits, draw.random() < 0.5, ignored, draw.random() < 0.5
     )

@@ -62,11 +62,8 @@ inline Problem describe(const Tensor& input, const Tensor& target, const Options
 }
 
 inline Bins describe_bins(int64_t activation, int64_t octaves, int64_t bits) {
-  const bool hinge = static_cast<Activation>(activation) == Activation::kHinge;
   STD_TORCH_CHECK(activation >= 0 && activation <= 2, "lovasz: unknown activation");
-  STD_TORCH_CHECK(bits >= 0 && bits <= 14 && octaves >= 1 && octaves <= (hinge ? 56 : 96) &&
-                      (octaves << bits) <= 1 << 15,
-                  "lovasz: no such bins");
+  STD_TORCH_CHECK(octaves >= 9 && octaves <= 16 && bits >= 1 && bits <= 10, "lovasz: no such bins");
   return Bins(static_cast<Activation>(activation), static_cast<int>(octaves),
               static_cast<int>(bits));
 }

@@ -11,6 +11,8 @@ SL_DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
 SL_DEVICE double product(double a, double b) { return __dmul_rn(a, b); }
 SL_DEVICE float one_minus(float p) { return __fadd_rn(1.f, -p); }
 SL_DEVICE double one_minus(double p) { return __dadd_rn(1.0, -p); }
+SL_DEVICE float half_minus(float p) { return __fadd_rn(0.5f, -p); }
+SL_DEVICE double half_minus(double p) { return __dadd_rn(0.5, -p); }
 
 // Of one voxel: the largest logit, and the sum of e^(x - max) over all classes but one that has it.
 // 1 - p of that class would lose its digits in a difference.
@@ -109,31 +111,39 @@ SL_DEVICE T cross_entropy(Activation activation, T x, bool foreground, const Sof
 struct Place {
   int bin;
   unsigned offset;
-  bool flagged;  // it has none, and counts in the last
+  bool flagged;  // it has none, and counts in any
 };
 
-// The bin, counted from the end that e is the distance to. Any number at all gets one.
-SL_DEVICE Place place_from_end(const Bins& bins, float e) {
-  const unsigned code = e < bins.tau
-                            ? unsigned(__float2int_rz(product(e, bins.scale)))
-                            : ((__float_as_uint(e) - bins.tau_bits) >> bins.right << bins.left) +
-                                  (1u << (bins.bits + 16));
-  const bool inside = int(code >> 16) < bins.reach;
-  return {inside ? int(code >> 16) : bins.reach - 1, inside ? code & 0xffff : 0xffffu, false};
+// The bin, counted from the point that d is the distance to, with 16 bits of fraction.
+SL_DEVICE unsigned distance_code(const Bins& bins, float d) {
+  if (d < bins.tau) return unsigned(__float2int_rz(product(d, bins.scale)));
+  return ((__float_as_uint(d) - bins.tau_bits) >> bins.right << bins.left) +
+         (1u << (bins.bits + 16));
 }
+
+SL_DEVICE float at_most(float d, float end) { return d < end ? d : end; }  // so is a NaN
 
 template <class T>
 SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
   if (bins.two_sided) {
     const bool low = error.m < error.other;
-    Place place = place_from_end(bins, float(low ? error.m : error.other));
-    place.bin = low ? place.bin : bins.count - 1 - place.bin;
-    return error.m == error.m ? place : Place{bins.count - 1, 0, true};
+    const T e = low ? error.m : error.other;
+    const bool inner = e >= T(0.25);                  // nearer to 1/2 than to the end
+    const T d = inner ? absolute(half_minus(e)) : e;  // rounding may bring both errors above 1/2
+    const unsigned code = distance_code(bins, at_most(float(d), 0x1.fffffep-3f));
+    const int k = int(code >> 16), bin = inner ? bins.count / 2 - 1 - k : k;
+    return {low ? bin : bins.count - 1 - bin, code & 0xffff, !(error.m == error.m)};
   }
-  const float m = float(error.m);
-  Place place = place_from_end(bins, m);
-  if (place.bin == 0) place = {error.m > 0 ? 1 : 0, 0, false};  // the first bin has no errors
-  return m < 65536.f ? place : Place{bins.count - 1, 0, true};
+  const bool flagged = !(error.m < 65536);
+  const float m = at_most(float(error.m), 0x1.fffffep15f);
+  const bool under = m < 1;
+  unsigned code =
+      distance_code(bins, under ? at_most(one_minus(m), 0x1.fffffep-1f) : __fadd_rn(m, -1.f));
+  const unsigned fine = unsigned(bins.fine) << 16;
+  if (code >= fine) code = fine + ((code - fine) >> 2);
+  const int k = int(code >> 16), bin = under ? bins.run - 1 - k : bins.run + k;
+  if (bin == 0 && m > 0) return {1, 0xffff, false};  // the first bin has no errors
+  return {bin, code & 0xffff, flagged};
 }
 
 }  // namespace segloss::lovasz::cuda

@@ -39,25 +39,28 @@ struct Problem {
   int64_t image_tiles() const { return items * item_tiles; }
 };
 
-// Bins of equal width up to tau, and bins in proportion to the error above. With two sides they
-// are counted from the nearer of the ends 0 and 1, `reach` of them from each.
+// The bins of segloss_fast/ops/lovasz/bins.py: distances from the point that errors crowd at, in
+// runs of bins of equal width up to tau, and in proportion to the distance above.
 struct Bins {
   int count;
-  int reach;
+  int run;      // of one side of a point of probabilities; of the hinge, below 1
+  int fine;     // of the hinge: from so many bins above 1 on they are four times as wide
   int bits;     // 2^bits bins up to tau, and in each octave above
   int log_tau;  // to base 2
   float tau;
-  float scale;  // from an error below tau to its code
+  float scale;  // from a distance below tau to its code
   uint32_t tau_bits;
   int right, left;  // shift a float's bits to codes
-  bool two_sided;
+  bool two_sided;   // probabilities
 
   Bins() = default;
-  Bins(Activation activation, int octaves, int bits) : bits(bits) {
+  Bins(Activation activation, int octaves, int bits_) : bits(bits_) {
     two_sided = activation != Activation::kHinge;
-    count = 2 * octaves << bits;
-    reach = two_sided ? count / 2 : count;
-    log_tau = two_sided ? -octaves : 17 - 2 * octaves;  // up to 1 / 2, or 2^16
+    count = 4 * octaves << bits_;
+    bits += two_sided ? 0 : 1;
+    run = (two_sided ? octaves : octaves - 4) << bits;
+    fine = two_sided ? 0 : (octaves + 1) << bits;
+    log_tau = two_sided ? -1 - octaves : 5 - octaves;
     tau = std::ldexp(1.f, log_tau);
     scale = std::ldexp(1.f, bits + 16 - log_tau);
     tau_bits = uint32_t(127 + log_tau) << 23;

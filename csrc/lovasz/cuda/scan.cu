@@ -39,16 +39,39 @@ struct BinCounts {
   SL_DEVICE int64_t foreground(int k) const { return counts[bins + k]; }
 };
 
+// Where bin k lies, counted from a point that errors crowd at: distances from it.
+struct Extent {
+  double lower, width;
+
+  SL_DEVICE Extent(int k, int bits, int log_tau) {
+    const int above = (k >> bits) - 1;  // the octave, -1 below tau
+    const int octave = above < 0 ? 0 : above, within = k & ((1 << bits) - 1);
+    width = ldexp(1., log_tau + octave - bits);
+    lower = width * double(above < 0 ? within : within + (1 << bits));
+  }
+
+  // The sum of n distances.
+  SL_DEVICE double sum(int64_t n, int64_t offsets) const {
+    return double(n) * lower + (double(offsets) + 0.5 * double(n)) * (width / 65536);
+  }
+};
+
 // The sum of the errors of n voxels in bin k.
 SL_DEVICE double sum_of_errors(const Bins& bins, int k, int64_t n, int64_t offsets) {
-  const bool low = k < bins.reach;
-  const int from_end = low ? k : bins.count - 1 - k;
-  const int above = (from_end >> bins.bits) - 1;  // the octave, -1 below tau
-  const int octave = above < 0 ? 0 : above, within = from_end & ((1 << bins.bits) - 1);
-  const double width = ldexp(1., bins.log_tau + octave - bins.bits);
-  const double lower = width * double(above < 0 ? within : within + (1 << bins.bits));
-  const double sum = double(n) * lower + (double(offsets) + 0.5 * double(n)) * (width / 65536);
-  return low ? sum : double(n) - sum;
+  if (bins.two_sided) {
+    const int run = k / bins.run;
+    const bool rises = run % 2 == 0;
+    const int index = rises ? k - run * bins.run : (run + 1) * bins.run - 1 - k;
+    const double sum = Extent(index, bins.bits, bins.log_tau).sum(n, offsets);
+    return 0.5 * double((run + 1) / 2) * double(n) + (rises ? sum : -sum);
+  }
+  const int up = k - bins.run;
+  if (up < 0) return double(n) - Extent(-1 - up, bins.bits, bins.log_tau).sum(n, offsets);
+  // Of a quarter of the parts, above 2^5: up to there would be one run of them.
+  const int parts = bins.bits - 2;
+  const Extent extent = up < bins.fine ? Extent(up, bins.bits, bins.log_tau)
+                                       : Extent(up - bins.fine + (1 << parts), parts, 5);
+  return double(n) + extent.sum(n, offsets);
 }
 
 // The voxels before the thread's first bin, all foreground, and the highest bin with a background

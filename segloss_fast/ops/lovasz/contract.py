@@ -93,7 +93,7 @@ def lovasz(
     _check.check_flag("per_image", per_image)
     check_method(method, sync, shards, per_image)
     _check.check_flag("cross_entropy", cross_entropy)
-    octaves, bits = layouts.layout(bins, activation)
+    octaves, bits = layouts.layout(bins)
     target = _check_target(input, target, ignore_index)
     ranks = ranks_of(sync, shards, input)
     impl, method = _choose(impl, method, input, per_image, synchronised=ranks is not None)
@@ -141,7 +141,7 @@ def lovasz_counts(
     """
     _check_input(input, activation)
     _check.check_flag("per_image", per_image)
-    octaves, bits = layouts.layout(bins, activation)
+    octaves, bits = layouts.layout(bins)
     target = _check_target(input, target, ignore_index)
     impl, _ = _choose(impl, "histogram", input, per_image, synchronised=False)
     options = Options(activation, "histogram", octaves, bits, per_image, ignore_index, False)

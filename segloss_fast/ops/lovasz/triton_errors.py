@@ -19,18 +19,21 @@ HINGE = tl.constexpr(2)
 
 LARGEST = tl.constexpr(65536.0)  # from here on an error of the hinge is flagged
 OFFSET = tl.constexpr(0xFFFF)
+BELOW_ONE = tl.constexpr(1 - 2.0**-24)  # the largest number of float32 there is
+BELOW_QUARTER = tl.constexpr(0.25 - 2.0**-26)
+BELOW_LARGEST = tl.constexpr(65536 - 2.0**-8)
 
 
 @triton.constexpr_function
 def log_tau(octaves, act):
-    """Return the exponent of tau, above which bins follow the exponent of the error."""
-    return 17 - 2 * octaves if act == HINGE.value else -octaves
+    """Return the exponent of tau, above which bins follow the exponent of the distance."""
+    return 5 - octaves if act == HINGE.value else -1 - octaves
 
 
 @triton.constexpr_function
 def bin_count(octaves, bits):
     """Return K."""
-    return 2 * octaves << bits
+    return 4 * octaves << bits
 
 
 @triton.constexpr_function
@@ -40,9 +43,9 @@ def power_of_two(exponent):
 
 
 @triton.constexpr_function
-def one_shifted(bits):
-    """Return 2^bits as an integer."""
-    return 1 << bits
+def shifted(number, bits):
+    """Return number 2^bits, an integer."""
+    return number << bits
 
 
 @triton.jit
@@ -163,38 +166,49 @@ def is_flagged(m, ACT: tl.constexpr):
 
 
 @triton.jit
-def _code(e, LOG_TAU: tl.constexpr, BITS: tl.constexpr):
-    """Return the bin, counted from 0, and the place in it: fixed point, 16 bits of fraction.
+def _code(d, LOG_TAU: tl.constexpr, BITS: tl.constexpr):
+    """Return the bin, counted from d = 0, and the place in it: fixed point, 16 bits of fraction.
 
     Below tau = 2^LOG_TAU there are 2^BITS equal bins, and as many in every octave above.
     """
     TAU: tl.constexpr = power_of_two(LOG_TAU)
     SCALE: tl.constexpr = power_of_two(BITS + 16 - LOG_TAU)
-    FIRST: tl.constexpr = one_shifted(BITS + 16)
-    linear = (tl.minimum(e, TAU) * SCALE).to(tl.int32)
-    above = e.to(tl.int32, bitcast=True) - ((LOG_TAU + 127) << 23)
+    FIRST: tl.constexpr = shifted(1, BITS + 16)
+    linear = (tl.minimum(d, TAU) * SCALE).to(tl.int32)
+    above = d.to(tl.int32, bitcast=True) - ((LOG_TAU + 127) << 23)
     above = above >> (7 - BITS) if BITS <= 7 else above << (BITS - 7)
-    code = tl.where(e < TAU, linear, above + FIRST).to(tl.uint32, bitcast=True)
-    return (code >> 16).to(tl.int32), (code & OFFSET).to(tl.int32)
+    return tl.where(d < TAU, linear, above + FIRST).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _hinge_bins(m, OCTAVES: tl.constexpr, BITS: tl.constexpr):
+    BELOW: tl.constexpr = shifted(OCTAVES - 4, BITS + 1)  # bins below 1
+    FINE: tl.constexpr = shifted(OCTAVES + 1, BITS + 17)  # from here on four times as wide
+    LOG_TAU: tl.constexpr = log_tau(OCTAVES, HINGE)
+    is_below = m < 1
+    code = _code(tl.where(is_below, tl.minimum(1 - m, BELOW_ONE), m - 1), LOG_TAU, BITS + 1)
+    fine = tl.full([], FINE, tl.uint32)
+    code = tl.where(code < fine, code, fine + ((code - fine) >> 2))
+    k = (code >> 16).to(tl.int32)
+    k = tl.where(is_below, BELOW - 1 - k, BELOW + k)
+    # Bin 0 is for voxels without an error.
+    least = (m > 0) & (k == 0)
+    return tl.where(least, 1, k), tl.where(least, OFFSET, (code & OFFSET).to(tl.int32))
 
 
 @triton.jit
 def find_bins(m, other, OCTAVES: tl.constexpr, BITS: tl.constexpr, ACT: tl.constexpr):
     """Return the bin of every error, in [0, K) whatever the error, and the offset in it."""
     K: tl.constexpr = bin_count(OCTAVES, BITS)
-    LOG_TAU: tl.constexpr = log_tau(OCTAVES, ACT)
     if ACT == HINGE:
-        inside = tl.where(m < LARGEST, m, 0.0)
-        k, offset = _code(inside, LOG_TAU, BITS)
-        # Bin 0 is for voxels without an error.
-        offset = tl.where(k == 0, 0, offset)
-        k = tl.where((inside > 0) & (k == 0), 1, k)
-        flagged = is_flagged(m, ACT)
-        return tl.where(flagged, K - 1, k), tl.where(flagged, 0, offset)
+        return _hinge_bins(tl.where(m < LARGEST, m, BELOW_LARGEST), OCTAVES, BITS)
     else:
-        e = tl.where(m < other, m, other)
-        k, offset = _code(tl.where(e == e, e, 0.0), LOG_TAU, BITS)
+        LOG_TAU: tl.constexpr = log_tau(OCTAVES, ACT)
         HALF: tl.constexpr = K // 2
-        over = k >= HALF
-        k = tl.where(over, HALF - 1, k)
-        return tl.where(m < other, k, K - 1 - k), tl.where(over, OFFSET, offset)
+        e = tl.where(m < other, m, other)
+        inner = e >= 0.25  # nearer to 1/2 than to the end
+        d = tl.where(inner, tl.abs(0.5 - e), e)  # rounding may bring both errors above 1/2
+        code = _code(tl.where(d < 0.25, d, BELOW_QUARTER), LOG_TAU, BITS)  # a NaN, too
+        k = (code >> 16).to(tl.int32)
+        k = tl.where(inner, HALF - 1 - k, k)
+        return tl.where(m < other, k, K - 1 - k), (code & OFFSET).to(tl.int32)

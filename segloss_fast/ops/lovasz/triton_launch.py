@@ -16,6 +16,7 @@ from segloss_fast.ops._triton.launch import Launch, device_of, scratch, total
 from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops.lovasz import triton_backward, triton_count, triton_plan
+from segloss_fast.ops.lovasz.bins import number
 
 SOFTMAX = 0
 BLOCK = 1024
@@ -52,7 +53,7 @@ def count(
     """
     batch, classes = input.shape[:2]
     images = batch if per_image else 1
-    shape = (2, images, classes, 2, 2 * octaves << bits)
+    shape = (2, images, classes, 2, number(octaves, bits))
     if input.numel() == 0:
         rows = input.new_zeros((2, images, classes), dtype=torch.float64)
         return rows.new_zeros(shape, dtype=torch.int64), rows, rows.new_zeros(2)

@@ -182,10 +182,9 @@ def test_one_minus_p_of_a_nearly_certain_class_is_accurate() -> None:
     x = torch.stack([margins, torch.zeros(400), torch.zeros(400)])[None]
     target = torch.zeros(1, 400, dtype=torch.uint8)
     counts, rows, _ = count(x, target, o)
-    lower, width = bins.ends(o, x.device, torch.float64)
     errors = 2 * torch.exp(-margins.double()) / (1 + 2 * torch.exp(-margins.double()))
     total = bins.error_sums(counts[0].double(), counts[1].double(), o)[0, 0, 1].sum()
-    assert abs(total / errors.sum() - 1) < 1e-3 * (width / lower.clamp_min(1e-9)).min() + 1e-4
+    assert abs(total / errors.sum() - 1) < 1e-4
     grad = gradient(x, target, o, counts, rows)
     _, _, true_grad = truth(x, target, o)
     sizes = true_grad.abs()
@@ -256,7 +255,7 @@ def test_incoming_gradients_of_any_strides() -> None:
     x, target = sample((2, 3, 5, 7), "labels", o)
     table = torch.randn(2, 2, 3, 6144).transpose(1, 2)
     grad_ce = torch.randn(3, 2, dtype=torch.float64).mT
-    tail = (x, target, 0, 12, 8, None)
+    tail = (x, target, 0, 12, 7, None)
     strided = triton_launch.backward(table, grad_ce, *tail)
     dense = triton_launch.backward(table.contiguous(), grad_ce.contiguous(), *tail)
     assert torch.equal(strided, dense)

@@ -1,0 +1,55 @@
+"""Predictions close to one value, as of a network that has learnt nothing yet, for lovasz."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers import gradient
+from tests.ops import lovasz_definition as definition
+from tests.ops.lovasz_samples import foreground_of
+
+SPREADS = (1e-4, 1e-3, 1e-2, 1e-1)
+SHARES = (0.3, 0.01)  # of the foreground
+by_spread = pytest.mark.parametrize("spread", SPREADS)
+
+
+def collapsed(
+    activation: str, spread: float, share: float, voxels: int = 20000
+) -> tuple[Tensor, Tensor]:
+    """Return logits near 0, float32 ``[1, C, N]``: two classes of a softmax, else one; and labels.
+
+    Probabilities are near 1/2, hinge errors near 1.
+    """
+    generator = torch.Generator().manual_seed(int(1 / spread))
+    classes = 2 if activation == "softmax" else 1
+    x = spread * torch.randn((1, classes, voxels), generator=generator)
+    return x, (torch.rand((1, voxels), generator=generator) < share).to(torch.uint8)
+
+
+def exact(x: Tensor, target: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """Return the loss ``[1, C]`` and the gradient of its sum, by the published sort in float64."""
+    t, counted = foreground_of(target, x.shape[1], None)
+
+    def loss(x: Tensor) -> Tensor:
+        m = definition.errors(x, t, activation)
+        return definition.loss(m, t, counted, False, definition.published)
+
+    return gradient(lambda x: loss(x).sum(), x.double())
+
+
+def hinge_logits() -> tuple[Tensor, Tensor]:
+    """Return logits whose errors are the same float32 in every implementation, and labels.
+
+    They crowd at 1 and at 0, lie on bounds of bins and next to them, and reach 2^16.
+    """
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn((8, 1000), generator=generator)
+    scales = 10.0 ** torch.tensor([-8, -6, -4, -3, -2, -1, 0, 1])[:, None]
+    bounds = definition.edges(12, 6, "hinge")[:-1].float()
+    large = 2 ** (15.9 * torch.rand(1000, generator=generator))
+    x = torch.cat([(scales * normal).flatten(), 1 + normal[0] / 1e6, 1 - bounds, -large])
+    x = torch.cat([x, torch.nextafter(x, torch.ones(())), torch.nextafter(x, -torch.ones(()))])
+    x = x[x > -65534][None, None]
+    return x, torch.zeros(1, x.shape[2], dtype=torch.uint8)
