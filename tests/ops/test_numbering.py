@@ -31,7 +31,7 @@ TRITON: dict[str, Sequence[str]] = {
     "region_masks.triton_kernels": MODES[:2],
 }
 # Enums of names that Python does not pass.
-OWN = {"Dtype", "CpuCapability", "Number", "Needs"}
+OWN = {"Dtype", "CpuCapability", "Number", "Needs", "Reading"}
 
 
 def enums_of(path: Path) -> dict[str, list[str]]:

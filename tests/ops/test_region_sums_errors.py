@@ -40,7 +40,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"activation": 1}, TypeError, "activation must be a str, one of 'softmax'.*got int"),
     ({"impl": None}, TypeError, "impl must be a str, one of auto, reference.*got NoneType"),
     ({"activation": "probabilities", "ce_activation": "softmax"}, ValueError, "must agree"),
-    ({"terms": []}, ValueError, "terms must be different names among tp, pred"),
+    ({"terms": []}, ValueError, "terms must be different names among tp, tp_soft, fp"),
     ({"terms": ["tp", "tp"]}, ValueError, "terms must be different names"),
     ({"terms": ["dice"]}, ValueError, r"got \('dice',\)"),
     ({"terms": [["tp"]]}, TypeError, "terms must be a sequence of names"),

@@ -68,14 +68,14 @@ def test_confusion_sums_of_classes_whose_squares_wrap(classes: int) -> None:
     ("place", "number"), [(0, -1), (5, -(2**60)), (7, 2**53 + 1), (31, 2**63 - 1)]
 )
 def test_counts_that_are_none(place: int, number: int, double: bool) -> None:
-    counts = torch.ones(2, 1, 1, 2, 32, dtype=torch.int64)
+    counts = torch.ones(2, 1, 1, 2, 72, dtype=torch.int64)
     rows = torch.zeros(2, 1, 1, dtype=torch.float64)
     scan = torch.ops.segloss_fast._lovasz_scan_cpu
-    scan(counts, rows, 0, 2, 3, double)
+    scan(counts, rows, 0, 9, 1, double)
     counts[0].view(-1)[place] = number
     with pytest.raises(RuntimeError, match=f"2\\^53 in all, got {number}"):
-        scan(counts, rows, 0, 2, 3, double)
+        scan(counts, rows, 0, 9, 1, double)
     counts[0] = 2**48
     counts[0].view(-1)[place] = 2**52
     with pytest.raises(RuntimeError, match="counts must be at least 0"):
-        scan(2 * counts, rows, 0, 2, 3, double)
+        scan(2 * counts, rows, 0, 9, 1, double)

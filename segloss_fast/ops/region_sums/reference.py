@@ -87,7 +87,7 @@ def _attempt(
         return None
     t, counted = read
     if counted is not None:
-        w = counted if w is None else w * counted
+        w = counted if w is None else w.masked_fill(counted == 0, 0)  # it may be NaN there
     maps = TrustingMaps(x, t, options, labels=target.dim() < input.dim())
     rows = torch.stack([maps.row(name, w) for name in options.terms])
     if not bool(rows.isfinite().all()):
