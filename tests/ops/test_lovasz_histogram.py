@@ -116,7 +116,7 @@ def test_bins_are_those_of_the_description(activation: str, octaves: int, bits: 
     row = place_among_equals(found)  # a voxel of each bin at a time
     numbers = torch.zeros(2, int(row.max()) + 1, size, dtype=torch.float64)
     numbers[0, row, found], numbers[1, row, found] = 1, offset.to(torch.float64)
-    sums = bins.error_sums(*numbers, o)[row, found]
+    sums = bins.error_sums(numbers[0], numbers[1], o)[row, found]
     distance = (m - 1).abs()
     distance = distance if activation == "hinge" else torch.minimum(m, distance + 1e-9)
     tolerance = bounds.diff()[found] * 2.0**-16 + 2.0**-24 * distance
