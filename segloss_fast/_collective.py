@@ -106,7 +106,7 @@ def _over_ranks(
     dist.all_reduce(block, op, group=ranks)
     first_of_many = first_of_many or values.numel() > room
     differs = _differs(block[:HEADER].view(2, -1), dist.get_world_size(ranks), largest)
-    _judge(differs, facts, group, first_of_many)
+    _judge(differs, facts, first_of_many)
     total = block[HEADER : HEADER + values.numel()]
     if values.numel() > room:
         rest = values[room:].clone()
@@ -170,11 +170,11 @@ def _capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-_agreed: set[tuple[_Facts, str]] = set()
+def _judge(differs: Tensor, facts: _Facts, first_of_many: bool) -> None:
+    """Raise where ranks disagree, on CUDA where looking is asked for, or before others.
 
-
-def _judge(differs: Tensor, facts: _Facts, group: str, first_of_many: bool) -> None:
-    """Raise where ranks disagree, on CUDA where looking is asked for, or once before others."""
+    Each time before others: a rank that went on alone would wait for ever.
+    """
     if not is_read_at_once(differs.device):
         capturing = _capturing(differs.device)
         if debug_enabled() and capturing:
@@ -182,17 +182,14 @@ def _judge(differs: Tensor, facts: _Facts, group: str, first_of_many: bool) -> N
                 "debug mode compares the ranks, which needs a synchronisation that the capture of a"
                 " CUDA graph forbids; leave debug mode before capturing"
             )
-        once = first_of_many and not capturing and (facts, group) not in _agreed
-        if not (debug_enabled() or once):
+        if not (debug_enabled() or (first_of_many and not capturing)):
             return
-        _agreed.add((facts, group))
     wrong = [
         f"{name} (here {text})"
         for name, text, differ in zip(FACTS, facts.texts(), differs.tolist(), strict=True)
         if differ
     ]
     if wrong:
-        _agreed.discard((facts, group))
         raise ValueError(
             "the ranks of sync must call the same loss alike, but they disagree about "
             + ", ".join(wrong)

@@ -18,6 +18,7 @@ from segloss_fast._collective import (
     exchange,
     gradient_over_ranks,
 )
+from segloss_fast._impl import transforms_active
 
 
 def check_sync(sync: object, shards: object) -> None:
@@ -81,7 +82,7 @@ class Ranks:
 
         Raises:
             ValueError: If the ranks disagree. On CUDA the result is NaN instead, unless debug mode
-                is on or others follow for the first time.
+                is on or others follow.
         """
         return exchange(rows, (sums, *self._alike()), self.group, first_of_many=first_of_many)
 
@@ -119,6 +120,7 @@ def ranks_of(sync: bool | str | dist.ProcessGroup, shards: bool, input: Tensor) 
 
     Raises:
         RuntimeError: If torch.distributed is not initialised; with ``"auto"`` that means no ranks.
+            Under a transform of torch.func, which would drop derivatives without a word.
     """
     if sync is False:
         return None
@@ -128,6 +130,11 @@ def ranks_of(sync: bool | str | dist.ProcessGroup, shards: bool, input: Tensor) 
         raise RuntimeError(
             f"sync={sync!r} adds the sums over ranks, but torch.distributed is not initialised; "
             "call torch.distributed.init_process_group first, or leave sync=False"
+        )
+    if transforms_active():
+        raise RuntimeError(
+            f"sync={sync!r} adds sums over ranks, for which transforms of torch.func (vmap, grad, "
+            "jvp) have no rules; call the loss outside of them, or with sync=False"
         )
     name = ""
     if isinstance(sync, str):

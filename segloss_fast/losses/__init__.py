@@ -30,9 +30,10 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
   times its share of the gradient, for W ranks, so that DistributedDataParallel's mean is the global
   gradient. Ranks must call the same losses in the same order;
 * ``shards``: what these ranks hold. False (default): other items, of which any rank may have
-  none. Means over voxels (cross-entropy, focal, TopK, structural similarity) then run over those of
-  all ranks; the other losses, and the reduction ``"none"``, need ``batch=True``. True: parts of the
-  same items, B on every rank. Losses that look around each voxel (Hausdorff, shape-aware,
+  none. Means over voxels (cross-entropy, also balanced, shape-aware or penalised by distance,
+  focal, TopK, structural similarity) then run over those of all ranks; the other losses, and the
+  reduction ``"none"``, need ``batch=True``, and Lovász losses ``per_image=False``. True: parts of
+  the same items, B on every rank. Losses that look around each voxel (Hausdorff, shape-aware,
   structural similarity, clDice) cannot have that; boundary and distance-penalised losses need
   ``target_field``;
 * ``impl``: ``"auto"`` (the fastest there is), ``"reference"``, ``"native"`` or ``"triton"``.

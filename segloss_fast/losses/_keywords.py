@@ -112,6 +112,10 @@ class Voxel:
         """Return the ranks over which sums are added, if any."""
         return ranks_of(self.sync, self.shards, input)
 
+    def kind(self, sums: str) -> str:
+        """Return what sums are, with what else all ranks must have alike to add them."""
+        return f"{sums} of {self.activation}, {'pooled' if self.pools else 'by item'}"
+
     def whole(self, *, field: bool = False) -> Self:
         """Return itself; raise ValueError where a loss would see parts of its items only.
 

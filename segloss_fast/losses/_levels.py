@@ -112,13 +112,15 @@ def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Return the values nearest to the centres of the voxels of another size.
 
     A view where each side is a multiple of the new one. What cannot be resized is returned as it
-    is, for the loss to name what it expected.
+    is, for the loss to name what it expected. A batch without items is resized as any other.
     """
     first = tensor.dim() - len(size)
-    if first not in (1, 2) or tensor.numel() == 0 or 0 in size:
+    if first not in (1, 2):
         return tensor
     for axis, new in enumerate(size, first):
         old = tensor.shape[axis]
+        if 0 in (old, new):
+            continue
         step = old // new
         if old == step * new:
             index: list[slice] = [slice(None)] * axis

@@ -120,7 +120,7 @@ def finish(
     rows = sums.rows.sum(1, keepdim=True) if keywords.pools else sums.rows
     ranks = keywords.ranks(input)
     if ranks is not None:
-        rows = ranks.add(rows, " ".join(sums.terms))
+        rows = ranks.add(rows, keywords.kind(" ".join(sums.terms)))
     pooled = RegionSums(sums.terms, rows)
     loss = _scaled(parts[0], pooled)
     for part in parts[1:]:

@@ -74,7 +74,7 @@ def _evaluate(
     add = None if ranks is None else _Adder(ranks)
     field, selected = hardest_voxels(input, labels, voxel_weight, rule, add=add, impl=keywords.impl)
     count = selected.sum(0, keepdim=True) if keywords.pools else selected
-    count = count if ranks is None else ranks.add(count, "selected")
+    count = count if ranks is None else ranks.add(count, keywords.kind("selected"))
     categorical = is_categorical(keywords.activation, input)
     part = Part(
         ("nll",) if categorical else ("nll", "nll_neg"),

@@ -46,7 +46,7 @@ def generalized_wasserstein_dice_loss(
     )
     sums = sums.sum(0, keepdim=True) if checked.batch else sums
     ranks = checked.ranks(input)
-    sums = sums if ranks is None else ranks.add(sums, "confusion")
+    sums = sums if ranks is None else ranks.add(sums, checked.kind("confusion"))
     error, right = _split(_matrix(distance_matrix, sums), sums, checked.activation == "softmax")
     loss = _items(error, right, sums[..., -1], weighting, checked)
     if needs_counts(checked, input, voxel_weight):

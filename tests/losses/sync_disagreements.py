@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +17,6 @@ from tests.helpers import IMPLS, assert_close, gradient
 from tests.losses.ranks import Task
 
 BINS = 1152
-Make = Callable[..., Any]
 
 
 class Disagreement(NamedTuple):
@@ -96,10 +95,14 @@ def _of_shapes() -> Iterator[Disagreement]:
         ("TopKLoss", {"items": 0}, {}, "number of items (here"),
         ("DiceLoss", {}, {"squared": True}, "kind of sums (here"),
         ("CrossEntropyLoss", {}, {"label_smoothing": 0.5}, "kind of sums (here 'nll"),
+        ("DiceLoss", {}, {"activation": "sigmoid"}, "kind of sums (here 'tp"),
         ("LovaszHingeLoss", {}, {"bins": BINS}, "kind of sums (here 'lovasz hinge"),
     ):
         task = functools.partial(_differ, name, data, own)
         yield Disagreement(f"{name}: {data} {own}", 3, task, text)
+    for name in ("DiceLoss", "GeneralizedWassersteinDiceLoss", "DiceTopKLoss"):
+        task = functools.partial(_pooled_or_not, name)
+        yield Disagreement(f"{name}: shards, pooled or not", 3, task, "kind of sums (here")
     if len(IMPLS) > 1:
         task = functools.partial(_differ, "LovaszSoftmaxLoss", {}, {"impl": "reference"})
         yield Disagreement("implementations of Lovász", 2, task, "kind of sums (here 'lovasz")
@@ -117,6 +120,11 @@ def _of_calls() -> Iterator[Disagreement]:
 def _other_losses(rank: int, group: dist.ProcessGroup) -> Tensor:
     name = ("DiceLoss", "StructuralSimilarityLoss", "TopKLoss")[rank]
     result: Tensor = _loss(name, group)(*_data())
+    return result
+
+
+def _pooled_or_not(name: str, rank: int, group: dist.ProcessGroup) -> Tensor:
+    result: Tensor = _loss(name, group, shards=True, batch=rank == 1)(*_data())
     return result
 
 
@@ -157,7 +165,11 @@ def _right_call(rank: int, group: dist.ProcessGroup) -> bool:
 
 
 def _as_on_cuda(rank: int, group: dist.ProcessGroup) -> bool:
-    """Where the host would have to wait, there is NaN instead, and no error."""
+    """Where the host would have to wait, there is NaN instead, and no error.
+
+    TopK and the Lovász losses have more collectives, of a size that the ranks must have agreed
+    upon: there the host waits, also where each rank has agreed with others before.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segloss_fast._collective.is_read_at_once", lambda device: False)
         _right_call(rank, group)
@@ -167,15 +179,16 @@ def _as_on_cuda(rank: int, group: dist.ProcessGroup) -> bool:
             value, grad = gradient(functools.partial(_of, loss, target), x)
             assert value.isnan(), name
             assert grad.isnan().all(), name
-        # Its other collectives have a size that the ranks must have agreed upon: the first time,
-        # the host waits.
-        with pytest.raises(ValueError, match="number of classes"):
-            _loss("LovaszSoftmaxLoss", group)(x, target)
         with sf.debug(True), pytest.raises(ValueError, match="number of classes"):
             _loss("DiceLoss", group)(x, target)
-        x, target = _data()
-        for _ in range(2):
-            assert _loss("LovaszSoftmaxLoss", group)(x, target) > 0
+        for name in ("LovaszSoftmaxLoss", "TopKLoss"):
+            loss = _loss(name, group)
+            assert loss(*_data(classes=3)) > 0
+            assert loss(*_data(classes=4)) > 0
+            for classes in (3 + rank % 2, 3 + rank // 2, 3 + rank):
+                with pytest.raises(ValueError, match="number of classes"):
+                    loss(*_data(classes=classes))
+            assert loss(*_data(classes=3)) > 0
     return True
 
 

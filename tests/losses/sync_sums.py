@@ -39,13 +39,14 @@ SUMS: dict[str, Make] = {
 
 
 def run_sum(
-    name: str, rank: int | None = None, group: dist.ProcessGroup | None = None
+    name: str,
+    parts: tuple[int, ...] = (6,),
+    rank: int = 0,
+    group: dist.ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient, of all items or of those of a rank."""
     case = problem("labels", (4, 6), batch=6)
-    x, target = case.input, case.target
-    if rank is not None:
-        x, target = (part[2 * rank : 2 * rank + 2] for part in (x, target))
+    x, target = (whole.split(parts)[rank] for whole in (case.input, case.target))
     loss = SUMS[name](**({} if group is None else {"sync": group}))
     if not name.startswith("levels"):
         return gradient(lambda x: loss(x, target), x)
@@ -53,6 +54,7 @@ def run_sum(
 
 
 # How many items each rank has.
+PARTS = ((2, 2, 2), (5, 0, 1))
 STEPS = ((2, 2, 2), (5, 1), (0, 4, 2))
 
 

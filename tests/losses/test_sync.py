@@ -20,7 +20,7 @@ from tests.helpers import assert_close, gradient, relative_l2
 from tests.losses import sync_disagreements
 from tests.losses.ranks import Results
 from tests.losses.sync_cases import AROUND, ITEMS, NOT_OVER_VOXELS, RANKS, SIZE, Case, cases
-from tests.losses.sync_sums import STEPS, SUMS, run_sum, train
+from tests.losses.sync_sums import PARTS, STEPS, SUMS, run_sum, train
 from tests.records import LOSSES, LOVASZ_LOSSES
 from tests.suite.tiers import begins_in, few
 
@@ -44,7 +44,9 @@ def _tasks() -> dict[str, list[Any]]:
     for name, of_loss in cases(set(NAMES)).items():
         calls = [functools.partial(_call, case, place) for place, case in enumerate(of_loss)]
         found[name] = [(len(c.parts), call) for c, call in zip(of_loss, calls, strict=True)]
-    found["sums"] = [(RANKS, functools.partial(run_sum, name)) for name in SUMS]
+    found["sums"] = [
+        (RANKS, functools.partial(run_sum, name, parts)) for name in SUMS for parts in PARTS
+    ]
     found["steps"] = [(len(parts), functools.partial(train, parts)) for parts in STEPS]
     found["disagreements"] = sync_disagreements.tasks(set(NAMES))
     return found
@@ -119,15 +121,18 @@ def test_a_step_under_ddp_is_that_of_one_process(results: Results) -> None:
 
 
 @by_ranks
+@pytest.mark.parametrize("parts", PARTS, ids=str)
 @pytest.mark.parametrize("name", SUMS)
-def test_sums_of_losses_and_levels(name: str, results: Results) -> None:
-    by_rank = results["sums"][list(SUMS).index(name)]
+def test_sums_of_losses_and_levels(name: str, parts: tuple[int, ...], results: Results) -> None:
+    by_rank = results["sums"][list(SUMS).index(name) * len(PARTS) + PARTS.index(parts)]
     value, grad = run_sum(name)
-    for rank, (result, _) in enumerate(by_rank):
+    for rank, ((result, _), share) in enumerate(zip(by_rank, grad.split(parts), strict=True)):
         if isinstance(result, Exception):
             raise AssertionError(f"rank {rank}") from result
         assert_close(result[0], value, 1e-10)
-        assert relative_l2(result[1] / RANKS, grad[rank * 2 : rank * 2 + 2]) < 1e-10
+        assert result[1].shape == share.shape
+        if share.numel():
+            assert relative_l2(result[1] / RANKS, share) < 1e-10
 
 
 @by_ranks
@@ -234,3 +239,25 @@ def test_no_group_of_that_name(alone: str) -> None:
     x, target = torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]])
     with pytest.raises(RuntimeError, match="no_such_group"):
         sf.DiceLoss(batch=True, sync="no_such_group")(x, target)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacfwd])
+def test_transforms_of_torch_func_are_refused(alone: str, transform: Any) -> None:  # noqa: ANN401
+    x, target = torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]])
+    for loss in (sf.DiceLoss(batch=True, sync=alone), sf.LovaszSoftmaxLoss(sync=alone)):
+        with pytest.raises(RuntimeError, match=r"transforms of torch\.func"):
+            transform(functools.partial(loss, target=target))(x)
+
+
+@pytest.mark.parametrize("target_shape", [(0, 4, 6), (0, 1, 4, 6), (0, 3, 4, 6)], ids=str)
+@pytest.mark.parametrize("divisor", [2, 3], ids=str)
+def test_levels_of_a_batch_without_items(target_shape: tuple[int, ...], divisor: int) -> None:
+    """As a rank has it that shares an uneven batch with others."""
+    x = torch.zeros(0, 3, 4, 6, requires_grad=True)
+    small = torch.zeros(0, 3, 4 // divisor, 6 // divisor)
+    target = torch.zeros(target_shape)
+    loss = sf.DeepSupervisionLoss(sf.DiceCELoss())
+    value = loss([x, small], target, torch.ones(0, 1, 4, 6))
+    assert value == 0
+    (grad,) = torch.autograd.grad(value, x)
+    assert grad.shape == x.shape

@@ -194,3 +194,10 @@ def test_values_of_several_classes_are_not_judged(impl: str) -> None:
     target = torch.full_like(x, 2.5)
     sums = region_sums(x, target, activation="sigmoid", terms=["target"], impl=impl)
     assert sums.target.tolist() == [[12.5, 12.5]]
+    for value in (1e8, -300.0):
+        p = torch.full((1, 2, 5), 0.25, requires_grad=True)
+        target = torch.full_like(p, value)
+        for term, slope in (("pred", 1.0), ("sq_err", 2 * (0.25 - value)), ("pred_sq", 0.5)):
+            rows = region_sums(p, target, activation="probabilities", terms=[term], impl=impl).rows
+            (grad,) = torch.autograd.grad(rows.sum(), p)
+            torch.testing.assert_close(grad, torch.full_like(p, slope), rtol=1e-6, atol=0)
