@@ -97,6 +97,15 @@ def is_batched(tensor: Tensor) -> bool:
     return False
 
 
+def writable(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return the tensor, into which the other may be added or multiplied in place.
+
+    Of torch.func.vmap it is a batch where the other is one: no batch is written into a tensor
+    without.
+    """
+    return tensor + torch.zeros_like(other, dtype=tensor.dtype) if is_batched(other) else tensor
+
+
 def can_be_invalid(input: Tensor, target: Tensor) -> bool:
     """Whether a target, checked, holds what must be looked at: labels, or values of one class."""
     return target.dim() < input.dim() or input.shape[1] == 1

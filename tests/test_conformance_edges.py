@@ -9,6 +9,7 @@ import torch
 
 from tests.conformance import CLASSES, LOSSES, LossRecord, problem
 from tests.helpers import IMPLS
+from tests.suite.tiers import few
 
 by_loss = pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
 by_impl = pytest.mark.parametrize("impl", IMPLS)
@@ -125,3 +126,27 @@ def test_a_nan_that_counts_shows_and_one_that_is_ignored_does_not(
         x = case.input.clone()
         x[0, 2, 0, 0, 0] = torch.nan
         assert record.function(x, target, **keywords, **option).isnan()
+
+
+@by_loss
+@by_impl
+@pytest.mark.parametrize("bad", few([torch.nan, torch.inf], test=2))
+def test_weights_of_ignored_voxels_do_not_count(record: LossRecord, impl: str, bad: float) -> None:
+    case = problem("ignore", (4, 5))
+    ignored = (case.target == 255)[:, None]
+    for activation in ("softmax", "sigmoid"):
+        for channels in (1, CLASSES):
+            generator = torch.Generator().manual_seed(1)
+            weight = torch.rand((2, channels, 4, 5), generator=generator) + 0.1
+            found = []
+            for w in (weight, weight.masked_fill(ignored, bad)):
+                w.requires_grad_(impl == "reference")
+                x = case.input.clone().requires_grad_()
+                loss = record.function(
+                    x, case.target, w, ignore_index=255, activation=activation, impl=impl
+                )
+                loss.backward()
+                assert loss.isfinite()
+                found.append((loss.detach(), x.grad, w.grad))
+            for without, other in zip(*found, strict=True):
+                torch.testing.assert_close(other, without, rtol=1e-10, atol=1e-12)

@@ -261,7 +261,6 @@ def _hausdorff(
 ) -> Tensor:
     labels = check_tensors(input, target, voxel_weight, target_field, keywords)
 
-    @torch.no_grad()
     def powers(mask: Tensor) -> Tensor:
         field = distances(mask, spacing, "both", keywords.impl, squared=True)
         return field if alpha == 2 else field.pow_(alpha / 2)
@@ -269,9 +268,10 @@ def _hausdorff(
     with torch.no_grad():
         weight = powers(masks_of_prediction(input, labels, keywords))
         if target_field is None:
-            weight += powers(masks_of_target(input, labels, keywords))
+            known = powers(masks_of_target(input, labels, keywords))
+            weight = _check.writable(weight, known).add_(known)
         else:
-            known = target_field.to(weight.dtype)
+            weight, known = _check.writable(weight, target_field), target_field.to(weight.dtype)
             weight.addcmul_(known, known) if alpha == 2 else weight.add_(known.pow(alpha))
 
     def value(sums: RegionSums) -> Tensor:

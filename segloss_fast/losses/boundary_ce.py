@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from segloss_fast._check import widen
+from segloss_fast._check import widen, writable
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss, Loss
@@ -95,7 +95,7 @@ def shape_aware_loss(
     with torch.no_grad():
         if _one_class_per_voxel(input, labels, checked):
             weight = own_class(labels, input.shape[1], spacing, checked.impl, penalty=False)
-            weight.mul_((_top(input) != labels)[:, None])
+            wrong = (_top(input) != labels)[:, None]
         else:
             masks = masks_of_target(input, labels, checked)
             weight = distances(masks, spacing, "both", checked.impl)
@@ -103,8 +103,7 @@ def shape_aware_loss(
                 wrong = (_top(input) != _top(labels))[:, None]
             else:
                 wrong = masks ^ masks_of_prediction(input, labels, checked)
-            weight.mul_(wrong)
-        weight.add_(1)
+        weight = writable(weight, wrong).mul_(wrong).add_(1)
     return _cross_entropy(input, target, voxel_weight, weight, checked)
 
 

@@ -198,7 +198,8 @@ def own_class(
         impl: Of distance_transform.
         penalty: Whether to return phi of :func:`penalty_field` instead of the distance.
     """
-    own = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)[:, None]
+    # Of the labels, so that it is a batch of torch.func.vmap where they are.
+    own = labels.new_zeros(labels.shape, dtype=torch.float32)[:, None]
     axes = list(range(2, own.dim()))
     for c in range(classes if own.numel() else 0):
         if not can_hold(labels.dtype, c):

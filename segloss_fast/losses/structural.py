@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -17,6 +19,7 @@ from segloss_fast.losses.boundary import check_tensors, masks_of_target
 from segloss_fast.losses.distribution import cross_entropy_part, is_categorical, is_dense
 from segloss_fast.ops._reference.maps import LOG_MIN
 from segloss_fast.ops.region_sums import RegionSums, region_sums
+from segloss_fast.ops.region_sums.contract import choose
 from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
 
 HARD = ("hard_nll", "hard")  # sums of e CE, and the number of voxels, where e is large
@@ -43,45 +46,9 @@ def structural_similarity_loss(
     cross_entropy = cross_entropy_part(
         checked, categorical, 0.0, None, lambda_ce, dense=is_dense(input, target)
     )
-    nll = ("nll",) if categorical else ("nll", "nll_neg")
-
-    def sums(terms: tuple[str, ...], weight: Tensor | None) -> Tensor:
-        return region_sums(
-            input,
-            target,
-            activation=checked.activation,
-            terms=terms,
-            voxel_weight=weight,
-            ignore_index=checked.ignore_index,
-            impl=checked.impl,
-        ).rows
-
-    plain = sums(cross_entropy.terms, voxel_weight)
-    x, counted = widened(input, labels, checked)
-    p = activated(x, counted, checked.activation)
-    t = _target_map(input, labels, checked)
-    error = structural_error(
-        p,
-        t.detach(),
-        window_size=window_size,
-        sigma=sigma,
-        constant=c,
-        first=0 if checked.include_background else 1,
-        impl=checked.impl,
-    )
-    with torch.no_grad():
-        weight, easy = _hard(error.detach(), counted, beta, checked)
-        constant = _cross_entropies(x, p, t, categorical, checked.activation).masked_fill_(easy, 0)
-        count = easy.logical_not_().to(torch.bfloat16)  # in which 0 and 1 are exact
-    if voxel_weight is not None:
-        voxel_weight = widen(voxel_weight)
-        weight, count = weight * voxel_weight, count.to(voxel_weight.dtype) * voxel_weight
-        constant = constant * voxel_weight.detach()
-    through_nll = sums(nll, weight).sum(0)
-    # The other factor's derivative: e times the constant cross-entropy, whose value is not added.
-    through_error = (error * constant).sum(list(range(2, error.dim()))).to(plain.dtype)
-    hard_nll = through_nll + (through_error - through_error.detach())
-    rows = torch.stack([hard_nll, sums(("weight",), count)[0]])
+    plain = _sums(input, labels, voxel_weight, cross_entropy.terms, checked)
+    rule = _Rule(window_size, sigma, beta, c)
+    rows = _hard_rows(input, labels, voxel_weight, rule, checked)
     both = RegionSums((*cross_entropy.terms, *HARD), torch.cat([plain, rows]))
     parts = [cross_entropy, Part(HARD, lambda sums: _mean(sums, checked), 1 - lambda_ce)]
     return finish(parts, both, input, checked, has_background_row=checked.include_background)
@@ -165,6 +132,80 @@ def _check(window_size: int, sigma: float, beta: float, c: float, lambda_ce: flo
     check_number("lambda_ce", lambda_ce, minimum=0, maximum=1)
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """Options of the structural part, as the loss has them."""
+
+    window_size: int
+    sigma: float
+    beta: float
+    c: float
+
+
+def _sums(
+    input: Tensor, labels: Tensor, weight: Tensor | None, terms: tuple[str, ...], keywords: Voxel
+) -> Tensor:
+    """Return rows ``[K, B, C]`` of region_sums."""
+    return region_sums(
+        input,
+        labels,
+        activation=keywords.activation,
+        terms=terms,
+        voxel_weight=weight,
+        ignore_index=keywords.ignore_index,
+        impl=keywords.impl,
+    ).rows
+
+
+def _hard_rows(
+    input: Tensor, labels: Tensor, voxel_weight: Tensor | None, rule: _Rule, keywords: Voxel
+) -> Tensor:
+    """Return the rows of HARD, ``[2, B, C]``."""
+    x, counted = widened(input, labels, keywords)
+    p = activated(x, counted, keywords.activation)
+    t = _target_map(input, labels, keywords)
+    error = structural_error(
+        p,
+        t.detach(),
+        window_size=rule.window_size,
+        sigma=rule.sigma,
+        constant=rule.c,
+        first=0 if keywords.include_background else 1,
+        impl=keywords.impl,
+    )
+    with torch.no_grad():
+        easy = _easy(error.detach(), counted, rule.beta, keywords)
+        count = easy.logical_not().to(torch.bfloat16)  # in which 0 and 1 are exact
+    if voxel_weight is not None:
+        voxel_weight = widen(voxel_weight)
+        if counted is not None:  # so that a NaN there does not count
+            voxel_weight = voxel_weight.masked_fill(~counted, 0)
+        count = count.to(voxel_weight.dtype) * voxel_weight
+
+    def weighed(values: Tensor) -> Tensor:
+        return values if voxel_weight is None else values * voxel_weight
+
+    def nll(error: Tensor) -> Tensor:
+        weight = weighed(error.masked_fill(easy, 0))
+        return _sums(
+            input, labels, weight, ("nll",) if categorical else ("nll", "nll_neg"), keywords
+        ).sum(0)
+
+    categorical = is_categorical(keywords.activation, input)
+    weights = [] if voxel_weight is None else [voxel_weight]
+    if choose(keywords.impl, [input], [labels], weights) == "reference":
+        hard_nll = nll(error)  # with the derivatives of both factors, of any order
+    else:
+        hard_nll = nll(error.detach())
+        # The other factor's derivative: e times the constant cross-entropy; its value is not added.
+        with torch.no_grad():
+            constant = _cross_entropies(x, p, t, categorical, keywords.activation)
+            constant = weighed(constant.masked_fill_(easy, 0))
+        through_error = (error * constant).sum(list(range(2, error.dim()))).to(hard_nll.dtype)
+        hard_nll = hard_nll + (through_error - through_error.detach())
+    return torch.stack([hard_nll, _sums(input, labels, count, ("weight",), keywords)[0]])
+
+
 def _target_map(input: Tensor, labels: Tensor, keywords: Voxel) -> Tensor:
     """Return the masks of class indices, or the values, 0 where ignored, ``[B, C, *S]``."""
     if labels.dim() < input.dim():
@@ -172,10 +213,8 @@ def _target_map(input: Tensor, labels: Tensor, keywords: Voxel) -> Tensor:
     return values_where_counted(input, labels, keywords)
 
 
-def _hard(
-    error: Tensor, counted: Tensor | None, beta: float, keywords: Voxel
-) -> tuple[Tensor, Tensor]:
-    """Return the errors of hard voxels, 0 elsewhere, and which are easy, ``[B, C, *S]``."""
+def _easy(error: Tensor, counted: Tensor | None, beta: float, keywords: Voxel) -> Tensor:
+    """Return which voxels are not hard, or do not count, ``[B, C, *S]``."""
     if counted is not None:
         error = error.masked_fill(~counted, 0)
     if keywords.batch:
@@ -189,7 +228,7 @@ def _hard(
         largest = error.new_zeros(error.shape[0])
     # Negated, so that a NaN makes all voxels hard, and the loss NaN.
     easy = error <= beta * largest.view(-1, *[1] * (error.dim() - 1))
-    return error.masked_fill(easy, 0), easy
+    return easy if counted is None else easy.logical_or_(~counted)
 
 
 def _cross_entropies(x: Tensor, p: Tensor, t: Tensor, categorical: bool, activation: str) -> Tensor:

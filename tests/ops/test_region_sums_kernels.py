@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import segloss_fast
 from segloss_fast import _native, region_sums
 from segloss_fast._native import CUDA_MISSING
+from segloss_fast.ops._invalid import check_labels_on_device
 from segloss_fast.ops.region_sums import kernels, reference
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
@@ -96,7 +97,7 @@ def test_debug_mode_refuses_the_capture_of_a_graph(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match="leave debug mode before capturing"):
-        kernels.check_labels_on_device(OnGpu(), 3)  # type: ignore[arg-type]
+        check_labels_on_device(OnGpu(), 3)  # type: ignore[arg-type]
 
 
 def test_rows_of_several_inputs_are_joined() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from segloss_fast import region_sums
+from segloss_fast.ops._reference.maps import clamped_log, clamped_log_one_minus
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import Options
 from tests.helpers import relative_l2
@@ -70,3 +74,46 @@ def test_squares_of_targets(soft: bool) -> None:
     found = reference.forward(x, target, w, options)[0][0]
     t = target.double() if soft else torch.stack([labels == c for c in range(4)], 1).double()
     assert relative_l2(found, (w * t.square()).sum(2)) < 3e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_logarithms_of_probabilities(dtype: torch.dtype) -> None:
+    """At least -100, as torch's; the derivative that of log max(p, 1e-12), not 0 below it."""
+    small = [0.0, 1e-45, 1e-30, 9e-13, 1.1e-12, 1e-6, 0.3, 1.0, torch.nan]
+    near_one = [1.0, 1 - 2.0**-53, 1 - 2.0**-24, 1 - 1e-6, 0.7, 1e-30, 0.0, torch.nan]
+    for log, values, sign in ((clamped_log, small, 1), (clamped_log_one_minus, near_one, -1)):
+        p = torch.tensor(values, dtype=dtype).requires_grad_()
+        found = log(p)
+        (first,) = torch.autograd.grad(found.sum(), p, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), p)
+        exact = p.detach() if sign > 0 else 1 - p.detach()
+        true = exact.double().log() if sign > 0 else torch.log1p(-p.detach().double())
+        options: dict[str, Any] = {"equal_nan": True, "check_dtype": False, "rtol": 1e-6, "atol": 0}
+        torch.testing.assert_close(found.detach(), true.clamp_min(-100), **options)
+        slope = sign / exact.clamp_min(1e-12)
+        torch.testing.assert_close(first.detach(), slope, **options)
+        curve = torch.where(exact < 1e-12, 0, -slope.double().square())
+        torch.testing.assert_close(second, curve, **options)
+
+
+def test_labels_that_require_a_gradient_are_read() -> None:
+    """Numbers of some other computation; a warning of torch is an error in the tests."""
+    x, labels, _ = draw(1.0, 700)
+    target = labels.double().requires_grad_()
+    options: dict[str, Any] = {"terms": ("tp", "nll"), "ignore_index": IGNORED, "impl": "reference"}
+    assert torch.equal(
+        region_sums(x, target, **options).rows, region_sums(x, labels, **options).rows
+    )
+
+
+@pytest.mark.parametrize("ignored", [-100, 300])
+def test_a_label_that_the_dtype_cannot_hold_ignores_nothing(ignored: int) -> None:
+    x, labels, _ = draw(1.0, 700)
+    labels = labels.clamp_max(3).to(torch.uint8)
+    x[0, 0, 0] = torch.inf  # so that nothing is trusted
+    found = [
+        reference.forward(x, labels, None, Options(("tp",), "sigmoid", "sigmoid", 0.0, ignore))
+        for ignore in (ignored, None)
+    ]
+    for with_it, without in zip(*found, strict=True):
+        assert torch.equal(with_it, without)

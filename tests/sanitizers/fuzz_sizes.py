@@ -15,11 +15,13 @@ from tests.sanitizers.driver import every_instruction_set
 
 def run_all() -> None:
     for name, shape, dtype in itertools.product(CALLS, SHAPES, (torch.float16, torch.float32)):
+        if name == "structural_error" and dtype == torch.float16:
+            continue  # takes no half precision
         x = torch.zeros((), dtype=dtype).expand(shape)
         labels = torch.zeros((), dtype=torch.uint8).expand(shape[0], *shape[2:])
         try:
             CALLS[name](x, labels)
-        except (RuntimeError, MemoryError, TypeError):
+        except (RuntimeError, MemoryError):
             continue
         raise AssertionError(f"{name} took {shape} of {dtype}")
     for classes in WRAPPING:

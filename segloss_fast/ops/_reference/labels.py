@@ -68,21 +68,18 @@ def one_hot(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return one-hot values, which voxels count ``[B, 1, *S]``, and the invalid labels.
 
-    Without ignore_index None instead of the voxels that count.
+    None instead of the voxels that count where none is ignored: whatever the label.
     """
-    counted = None
-    if ignore_index is not None:
-        holds = can_hold(labels.dtype, ignore_index)
-        counted = labels != ignore_index if holds else torch.ones_like(labels, dtype=torch.bool)
+    counted = counted_voxels(labels[:, None], labels, ignore_index)
     # The label of the only class is 1, and 0 that of the background.
     index = torch.arange(classes, device=labels.device) + (classes == 1)
     index = index.view(1, -1, *[1] * (labels.dim() - 1))
     mask = labels[:, None] == index
     bad = out_of_range(labels, classes)
     if counted is not None:
-        mask = mask & counted[:, None]
-        bad = bad & counted
-        counted = (counted & ~bad)[:, None]
+        mask = mask & counted
+        bad = bad & counted[:, 0]
+        counted = counted & ~bad[:, None]
     return mask.to(dtype), counted, count_invalid(labels, bad)
 
 
@@ -116,11 +113,10 @@ def trusted_one_hot(
     Where a voxel does not count, its one-hot values are those of some class. Only of ordinary
     tensors on the CPU, whose values Python may look at.
     """
-    counted = None
-    if ignore_index is not None and can_hold(labels.dtype, ignore_index):
-        counted = labels != ignore_index
-        labels = labels.masked_fill(~counted, 0)
-        counted = counted[:, None].to(dtype)
+    counted = counted_voxels(labels[:, None], labels, ignore_index)
+    if counted is not None:
+        labels = labels.masked_fill(~counted[:, 0], 0)
+        counted = counted.to(dtype)
     if classes == 1:  # the label itself is the value
         read = trusted_unit_values(labels[:, None], None, dtype)
         if read is None or (labels.is_floating_point() and not torch.equal(labels.trunc(), labels)):
@@ -130,7 +126,7 @@ def trusted_one_hot(
         return None
     numbers = labels.to(dtype)  # exact where they are small enough for a class
     if labels.numel():
-        low, high = numbers.aminmax()
+        low, high = numbers.detach().aminmax()
         if not (float(low) >= 0 and float(high) < classes):
             return None
     # A comparison of numbers that gives numbers takes a third of the time of one that gives bool.

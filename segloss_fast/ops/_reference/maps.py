@@ -45,13 +45,16 @@ def log_one_minus_softmax(x: Tensor) -> Tensor:
 
 
 def clamped_log(p: Tensor) -> Tensor:
-    """Log clamped to -100, with the derivative 1 / max(p, 1e-12)."""
-    value = torch.where(p == 0, LOG_MIN, p.detach().log().clamp_min(LOG_MIN))
-    return value + (p - p.detach()) / p.detach().clamp_min(PROBABILITY_MIN)
+    """Log clamped to -100, with the derivative 1 / max(p, 1e-12), and its derivatives."""
+    exact, small = p.detach(), p < PROBABILITY_MIN
+    value = torch.where(exact == 0, LOG_MIN, exact.log().clamp_min(LOG_MIN))
+    straight = value + (p - exact) / PROBABILITY_MIN
+    return torch.where(small, straight, p.masked_fill(small, 1).log())
 
 
 def clamped_log_one_minus(p: Tensor) -> Tensor:
     """The same of 1 - p."""
-    exact = p.detach()
+    exact, large = p.detach(), 1 - p < PROBABILITY_MIN
     value = torch.where(exact == 1, LOG_MIN, torch.log1p(-exact).clamp_min(LOG_MIN))
-    return value - (p - exact) / (1 - exact).clamp_min(PROBABILITY_MIN)
+    straight = value - (p - exact) / PROBABILITY_MIN
+    return torch.where(large, straight, torch.log1p(-p.masked_fill(large, 0)))

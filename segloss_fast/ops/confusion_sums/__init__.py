@@ -16,6 +16,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._choice import preference
+from segloss_fast.ops._invalid import marked
 from segloss_fast.ops.confusion_sums import kernels, op, reference
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
@@ -85,4 +86,4 @@ def confusion_sums(
     if chosen != "reference":
         return op.call(input, target, voxel_weight, activation, ignore_index, chosen)
     sums, invalid = reference.forward(input, target, voxel_weight, activation, ignore_index)
-    return kernels.guard(sums, invalid, input, target)
+    return marked(sums, invalid, input, target)

@@ -8,11 +8,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from segloss_fast import _check
-from segloss_fast._impl import debug_enabled
 from segloss_fast._native import why_no_native, why_no_triton
+from segloss_fast.ops._invalid import marked
 from segloss_fast.ops.region_sums import ACTIVATIONS
-from segloss_fast.ops.region_sums.kernels import check_labels_on_device
 
 
 def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
@@ -23,19 +21,6 @@ def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32)
     if reason is None and dtype == torch.float64:
         return "the Triton kernels have no float64"
     return reason
-
-
-def guard(sums: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
-    """Raise ValueError if labels are out of range; return NaN where that would need waiting."""
-    if target.dim() == input.dim():
-        return sums
-    if input.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check.check_labels(invalid, input.shape[1])
-    elif debug_enabled():
-        check_labels_on_device(invalid, input.shape[1])
-    else:
-        sums = torch.where(invalid[0] > 0, torch.nan, sums)
-    return sums
 
 
 def forward(
@@ -50,7 +35,7 @@ def forward(
     launch = _triton().forward if impl == "triton" else torch.ops.segloss_fast._confusion_sums_cpu
     code = ACTIVATIONS.index(activation)
     sums, invalid = launch(input, target, voxel_weight, code, ignore_index)
-    return guard(sums, invalid, input, target)
+    return marked(sums, invalid, input, target)
 
 
 def backward(

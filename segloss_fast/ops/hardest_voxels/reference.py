@@ -96,10 +96,11 @@ def cross_entropy(
             w = voxel_weight[:, min(c, voxel_weight.shape[1] - 1)].to(dtype)
         share = w * t if categorical else w
         k = 1 if rule.class_weight is None else rule.class_weight[c].to(dtype)
-        total += torch.where(share == 0, 0, k * w * loss)
-        counts |= share != 0
+        # Not in place: torch.func.vmap may have made batches of some of the tensors.
+        total = total + torch.where(share == 0, 0, k * w * loss)
+        counts = counts | (share != 0)
     if ignored is not None:
-        counts &= ~ignored
+        counts = counts & ~ignored
     # So that no voxel that counts stands below those that do not.
     return total.clamp_min(torch.finfo(dtype).min), counts
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import debug_enabled, resolve, transforms_active
+from segloss_fast._impl import resolve, transforms_active
 from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
 from segloss_fast.ops._choice import preference
+from segloss_fast.ops._invalid import marked
 from segloss_fast.ops._reference.labels import counted_voxels
 from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
@@ -18,7 +19,6 @@ from segloss_fast.ops.lovasz import kernels, op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
 from segloss_fast.ops.region_sums.contract import check_target
-from segloss_fast.ops.region_sums.kernels import check_labels_on_device
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -203,7 +203,7 @@ def _choose(
 def _sort(input: Tensor, target: Tensor, options: Options, impl: str) -> LovaszSums:
     if impl == "reference":
         loss, rows, invalid, _ = reference.sort(input, target, options)
-        loss = _judge(loss, invalid, input, target)
+        loss = marked(loss, invalid, input, target)
     else:
         loss, rows = op.sort(input, target, options, impl)
     ce = rows[1] if options.cross_entropy else None
@@ -250,22 +250,7 @@ def _count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[
     if impl != "reference":
         return op.count(input, target, options, impl)
     counts, rows, invalid = reference.count(input, target, options)
-    return counts, torch.stack([_judge(rows[0], invalid, input, target), rows[1]])
-
-
-def _judge(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
-    """Raise if labels are out of range, or return NaN where finding out would cost too much."""
-    if not _check.can_be_invalid(input, target):
-        return values
-    dense = target.dim() == input.dim()
-    batched = _check.is_batched(invalid)
-    if input.device.type == "cpu" and not (batched or torch.compiler.is_compiling()):
-        _check.check_labels(invalid, input.shape[1], dense=dense)
-    elif debug_enabled() and not batched:
-        check_labels_on_device(invalid, input.shape[1], dense=dense)
-    else:
-        return torch.where(invalid[0] > 0, torch.nan, values)
-    return values
+    return counts, torch.stack([marked(rows[0], invalid, input, target), rows[1]])
 
 
 def _weight(input: Tensor, target: Tensor, options: Options) -> Tensor:

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast import _check
-from segloss_fast._impl import debug_enabled
 from segloss_fast._native import why_no_native, why_no_triton
+from segloss_fast.ops._invalid import must_mark
 from segloss_fast.ops.lovasz import reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
-from segloss_fast.ops.region_sums.kernels import check_labels_on_device
 
 
 def why_not(
@@ -59,7 +57,7 @@ def count(impl: str, input: Tensor, target: Tensor, options: Options) -> tuple[T
         counts, rows, invalid = _triton().count(input, target, *arguments)
     else:
         counts, rows, invalid = _native("count", input)(input, target, *arguments)
-    if _must_mark(invalid, input, target):
+    if must_mark(invalid, input, target):
         rows[0] += invalid[0]
     return counts, rows
 
@@ -139,7 +137,7 @@ def sort(
         options.cross_entropy,
         wants_gradient,
     )
-    if _must_mark(invalid, input, target):
+    if must_mark(invalid, input, target):
         loss = torch.where(invalid[0] > 0, torch.nan, loss)
     return loss, rows, g
 
@@ -163,20 +161,6 @@ def sort_backward(
         options.ignore_index,
     )
     return grad
-
-
-def _must_mark(invalid: Tensor, input: Tensor, target: Tensor) -> bool:
-    """Raise where invalid labels are looked for; return whether they must make the loss NaN."""
-    if not _check.can_be_invalid(input, target):
-        return False
-    dense = target.dim() == input.dim()
-    if input.device.type == "cpu":
-        _check.check_labels(invalid, input.shape[1], dense=dense)
-    elif debug_enabled():
-        check_labels_on_device(invalid, input.shape[1], dense=dense)
-    else:  # finding out would need a synchronisation
-        return True
-    return False
 
 
 def _native(name: str, like: Tensor) -> Any:  # noqa: ANN401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold, is_class
+from segloss_fast._check import can_hold, is_class, writable
 
 
 def forward(
@@ -43,7 +43,8 @@ def forward(
         out[:, c] = inside
     counted = values if from_labels else labels
     if ignore_index is not None and counted is not None and can_hold(counted.dtype, ignore_index):
-        out &= (counted != ignore_index)[:, None]
+        kept = (counted != ignore_index)[:, None]
+        out = writable(out, kept).logical_and_(kept)
     return out
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import debug_enabled, resolve, transforms_active
+from segloss_fast._impl import resolve, transforms_active
+from segloss_fast.ops._invalid import marked
 from segloss_fast.ops.region_sums import kernels, op, reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, GAMMA_TERMS, TERMS, Options
 from segloss_fast.ops.region_sums.record import RegionSums
@@ -70,7 +71,7 @@ def region_sums(
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
     weights = [] if voxel_weight is None else [voxel_weight]
-    impl = _choose(impl, [input], [target], weights)
+    impl = choose(impl, [input], [target], weights)
     if impl == "reference":
         rows = _reference([input], [target], weights, options)
     else:
@@ -135,7 +136,7 @@ def region_sums_multi(
     for x, weight in zip(inputs, weights, strict=False):
         check_voxel_weight(x, weight)
     _check_alike(inputs, targets, weights)
-    impl = _choose(impl, inputs, targets, weights)
+    impl = choose(impl, inputs, targets, weights)
     serve = _reference if impl == "reference" else functools.partial(op.call_multi, impl=impl)
     rows = serve(inputs, targets, list(weights), options)
     parts = rows.split([x.shape[0] for x in inputs], dim=1)
@@ -170,10 +171,10 @@ def _check_alike(
             raise ValueError(f"{name} must have {what}, got {found}")
 
 
-def _choose(
+def choose(
     impl: str, inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> str:
-    """Return the implementation that serves the call."""
+    """Return the implementation that serves a call of :func:`region_sums_multi`."""
     only_reference = _only_reference([*targets, *weights])
     x = inputs[0]
     return resolve(
@@ -204,17 +205,7 @@ def _reference(
         for x, target, weight in zip(inputs, targets, reference.each(weights, inputs), strict=True)
     ]
     rows, invalid = found[0] if len(found) == 1 else reference.join(found)
-    if not _check.can_be_invalid(inputs[0], targets[0]):
-        return rows
-    classes, dense = inputs[0].shape[1], targets[0].dim() == inputs[0].dim()
-    batched = _check.is_batched(invalid)
-    if inputs[0].device.type == "cpu" and not (batched or torch.compiler.is_compiling()):
-        _check.check_labels(invalid, classes, dense=dense)
-    elif debug_enabled() and not batched:
-        kernels.check_labels_on_device(invalid, classes, dense=dense)
-    else:
-        rows = torch.where(invalid[0] > 0, torch.nan, rows)
-    return rows
+    return marked(rows, invalid, inputs[0], targets[0])
 
 
 def _options(

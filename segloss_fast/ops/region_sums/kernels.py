@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast import _check
-from segloss_fast._impl import debug_enabled
 from segloss_fast._native import CUDA_BUILD, why_no_native, why_no_triton
+from segloss_fast.ops._invalid import must_mark
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
 
@@ -84,24 +83,8 @@ def forward(
     else:
         operator = getattr(torch.ops.segloss_fast, f"_region_sums_{inputs[0].device.type}")
         rows, invalid = operator(inputs, targets, voxel_weights, *_codes(options))
-    if not _check.can_be_invalid(inputs[0], targets[0]):
-        return rows
-    classes, dense = inputs[0].shape[1], targets[0].dim() == inputs[0].dim()
-    if inputs[0].device.type == "cpu":
-        _check.check_labels(invalid, classes, dense=dense)
-    elif debug_enabled():  # otherwise the rows are NaN: finding out would need a synchronisation
-        check_labels_on_device(invalid, classes, dense=dense)
+    must_mark(invalid, inputs[0], targets[0])  # the kernels have marked the rows themselves
     return rows
-
-
-def check_labels_on_device(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
-    """Wait for the device and raise ValueError if labels are out of range, as debug mode does."""
-    if invalid.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "debug mode looks at the labels, which needs a synchronisation that the capture of a "
-            "CUDA graph forbids; leave debug mode before capturing"
-        )
-    _check.check_labels(invalid, classes, dense=dense)
 
 
 def backward(
