@@ -29,8 +29,9 @@ Extent extent_of_probability(const Bins& bins, int64_t k) {
   return {point, rises ? 1.0 : -1.0, rises ? index : run - 1 - index, -1 - bins.octaves, bins.bits};
 }
 
+// Of a bin above 0, which is for no error.
 Extent extent_of_hinge(const Bins& bins, int64_t k) {
-  const int64_t below = (bins.octaves - 4) << (bins.bits + 1), up = k - below;
+  const int64_t below = (bins.octaves - 4) << (bins.bits + 1), up = k - 1 - below;
   const int64_t fine = (bins.octaves + 1) << (bins.bits + 1);
   if (up < 0) return {1, -1, -1 - up, 5 - bins.octaves, bins.bits + 1};
   if (up < fine) return {1, 1, up, 5 - bins.octaves, bins.bits + 1};

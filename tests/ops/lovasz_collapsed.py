@@ -1,4 +1,4 @@
-"""Predictions close to one value, as of a network that has learnt nothing yet, for lovasz."""
+"""Predictions close to one value, for lovasz: as of a network before and after its training."""
 
 from __future__ import annotations
 
@@ -37,6 +37,41 @@ def exact(x: Tensor, target: Tensor, activation: str) -> tuple[Tensor, Tensor]:
         return definition.loss(m, t, counted, False, definition.published)
 
     return gradient(lambda x: loss(x).sum(), x.double())
+
+
+def nearly_kept(distance: float, share: float, voxels: int = 20000) -> tuple[Tensor, Tensor]:
+    """Return logits of a network trained by the hinge, float32 ``[1, 1, N]``, and labels.
+
+    Half of the margins are kept, at an error of 0; the others' errors are about ``distance``. All
+    are the same float32 in every implementation.
+    """
+    generator = torch.Generator().manual_seed(int(1 / distance))
+    target = (torch.rand((1, voxels), generator=generator) < share).to(torch.uint8)
+    margin = 1 - distance * torch.randn((1, 1, voxels), generator=generator)
+    return torch.where(target[:, None] == 1, margin, -margin), target
+
+
+def binned_hinge(x: Tensor, target: Tensor, octaves: int, bits: int) -> tuple[Tensor, Tensor]:
+    """Return the loss ``[1, 1]`` in which the voxels of a bin share weights, and its gradient."""
+    t, counted = foreground_of(target, 1, None)
+
+    def weights(m: Tensor, t: Tensor) -> Tensor:
+        return definition.grouped(definition.bin_of(m, 1 - m, octaves, bits, "hinge"), t)
+
+    def loss(x: Tensor) -> Tensor:
+        return definition.loss(definition.errors(x, t, "hinge"), t, counted, False, weights)
+
+    value, grad = gradient(loss, x.double())
+    # An error of 0 is none: clamp_min passes its gradient on.
+    return value, grad.masked_fill(definition.errors(x, t, "hinge") == 0, 0)
+
+
+def place(bits: int) -> float:
+    """Return how far a place in the bin of hinge errors next to 0 is from the error it is for.
+
+    That is half of 2^-16 of its width, and what a float32 may leave of the distance from 1.
+    """
+    return 2.0 ** -(2 + bits) * 2.0**-17 + 2.0**-24
 
 
 def hinge_logits() -> tuple[Tensor, Tensor]:

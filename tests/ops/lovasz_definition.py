@@ -100,12 +100,13 @@ def edges(octaves: int, bits: int, activation: str) -> Tensor:
         below = 1 - distances(5 - octaves, bits + 1, 1.0)
         above = 1 + distances(5 - octaves, bits + 1, 32.0)
         coarse = distances(5, bits - 1, 2.0**17)
-        parts = [below, above, 1 + coarse[coarse >= 32], torch.tensor([0.0, 2.0**17 + 1])]
+        parts = [below, above, 1 + coarse[coarse >= 32], torch.zeros(1)]
     else:
         d = distances(-octaves - 1, bits, 0.25)
         parts = [d, 0.5 - d, 0.5 + d, 1 - d, torch.tensor([0.25, 0.75])]
     bounds: Tensor = torch.cat([part.double() for part in parts]).unique()
-    return bounds
+    # Of the hinge, 0 is a bin of its own, between two equal bounds.
+    return torch.cat([bounds[:1], bounds]) if activation == "hinge" else bounds
 
 
 def bin_of(m: Tensor, complement: Tensor, octaves: int, bits: int, activation: str) -> Tensor:
@@ -125,7 +126,7 @@ def bin_of(m: Tensor, complement: Tensor, octaves: int, bits: int, activation: s
     if activation == "hinge":
         m = m.float()
         found = torch.where(m < 1, below(1, 1 - m, 1), above(1, m - 1, 2.0**16))
-        return torch.where(m > 0, found.clamp_min(1), 0)
+        return torch.where(m > 0, found, 0)
     low = m < complement
     e = torch.where(low, m, complement)
     found = torch.where(e < 0.25, above(0, e, 0.25), below(0.5, 0.5 - e, 0.25))

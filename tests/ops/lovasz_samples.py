@@ -79,6 +79,4 @@ def near_an_edge(m: Tensor, activation: str) -> Tensor:
     slack = 1e-5 * e.clamp_min(1e-2 if activation == "hinge" else 1e-9)
     near = (m - bounds[k - 1] < slack) | (bounds[k] - m < slack)
     near |= (m - (1 if activation == "hinge" else 0.5)).abs() < 1e-2
-    if activation == "hinge":  # those below the first edge are moved there
-        return (near | (m < bounds[1])) & (m > 0)
-    return near
+    return near & (m > 0) if activation == "hinge" else near  # 0 has a bin of its own

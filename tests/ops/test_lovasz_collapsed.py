@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from segloss_fast import lovasz, lovasz_counts
+from segloss_fast.ops.lovasz.bins import layout
 from tests.helpers import gradient, relative_l2
-from tests.ops.lovasz_collapsed import SHARES, by_spread, collapsed, exact, hinge_logits
+from tests.ops.lovasz_collapsed import (
+    SHARES,
+    binned_hinge,
+    by_spread,
+    collapsed,
+    exact,
+    hinge_logits,
+    nearly_kept,
+    place,
+)
 from tests.ops.lovasz_samples import ACTIVATIONS, IMPLS
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
@@ -47,6 +57,26 @@ def test_many_classes_of_one_probability(impl: str) -> None:
             x,
         )
         assert relative_l2(grad, exact(x, target, "softmax")[1]) < 1e-5
+
+
+@by_impl
+@pytest.mark.parametrize("bins", [72, None, 65536])
+@pytest.mark.parametrize("distance", [1e-5, 1e-4, 1e-3])
+def test_small_hinge_errors_count_as_what_they_are(
+    impl: str, bins: int | None, distance: float
+) -> None:
+    octaves, bits = layout(bins)
+    for share in SHARES:
+        x, target = nearly_kept(distance, share)
+        value, grad = gradient(
+            lambda x, target=target: lovasz(  # type: ignore[misc]
+                x, target, activation="hinge", method="histogram", bins=bins, impl=impl
+            ).loss.sum(),
+            x,
+        )
+        true, true_grad = binned_hinge(x, target, octaves, bits)
+        assert abs(value.item() - true.item()) < place(bits), share
+        assert relative_l2(grad, true_grad) < 1e-6, share
 
 
 @by_impl

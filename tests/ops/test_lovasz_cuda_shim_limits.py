@@ -15,7 +15,14 @@ from segloss_fast.ops.lovasz.options import Options
 from tests.conftest import run_python
 from tests.helpers import relative_l2
 from tests.ops import lovasz_cuda as cuda
-from tests.ops.lovasz_collapsed import by_spread, collapsed, exact, hinge_logits
+from tests.ops.lovasz_collapsed import (
+    binned_hinge,
+    by_spread,
+    collapsed,
+    exact,
+    hinge_logits,
+    nearly_kept,
+)
 from tests.ops.lovasz_cuda import options_of
 from tests.ops.lovasz_samples import ACTIVATIONS, sample
 from tests.ops.test_lovasz_cuda_shim import assert_counts, check_histogram
@@ -65,6 +72,18 @@ def test_hinge_errors_have_the_reference_s_bins(bits: int) -> None:
         expected, true_rows, _ = reference.count(x, target, options)
         assert torch.equal(counts[0], expected[0])
         assert torch.equal(rows[0], true_rows[0])
+
+
+@pytest.mark.parametrize("bits", [1, 7, 10])
+def test_small_hinge_errors(bits: int) -> None:
+    x, target = nearly_kept(1e-3, 0.3, 5000)
+    options = options_of("hinge", 12, bits, cross_entropy=False)
+    counts, rows, _ = cuda.count(x, target, options)
+    loss, table = cuda.scan(counts, rows, options, double=False)
+    true, true_grad = binned_hinge(x, target, 12, bits)
+    # Half of 2^-8 of a bin's width, to which these kernels know an error.
+    assert abs(loss.item() - true.item()) < 2.0 ** -(2 + bits) * 2.0**-9
+    assert relative_l2(cuda.backward(table, None, x, target, options), true_grad) < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["one", "two", "nearly", "saturated"])

@@ -13,7 +13,15 @@ from segloss_fast._native import _C
 from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 from tests.helpers import relative_l2
-from tests.ops.lovasz_collapsed import by_spread, collapsed, exact, hinge_logits
+from tests.ops.lovasz_collapsed import (
+    binned_hinge,
+    by_spread,
+    collapsed,
+    exact,
+    hinge_logits,
+    nearly_kept,
+    place,
+)
 from tests.ops.lovasz_native import backward, count, options_of, run_all, scan, sort, weights
 from tests.ops.lovasz_samples import IMPLS, KINDS, sample
 
@@ -138,6 +146,19 @@ def test_hinge_errors_have_the_reference_s_bins(capability: str, bits: int) -> N
         assert torch.equal(count(x, target, o)[0], reference.count(x, target, o)[0])
 
 
+@pytest.mark.parametrize("bits", [1, 7, 10])
+def test_small_hinge_errors(capability: str, bits: int) -> None:
+    x, target = nearly_kept(1e-3, 0.3, 5000)
+    for dtype in (torch.float32, torch.float64):
+        o = replace(options_of("hinge"), octaves=12, bits=bits, cross_entropy=False)
+        counts, rows, _ = count(x.to(dtype), target, o)
+        loss, table = scan(counts, rows, o, double=dtype == torch.float64)
+        true, true_grad = binned_hinge(x, target, 12, bits)
+        assert abs(loss.item() - true.item()) < place(bits)
+        grad = backward(table, None, x.to(dtype), target, o)
+        assert relative_l2(grad, true_grad) < 1e-6
+
+
 @by_activation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", ["labels", "ignore", "rare"])
@@ -213,7 +234,7 @@ def test_hinge_errors_beyond_the_bins_are_flagged() -> None:
     x = torch.tensor([65534.0, 65535.0, 1e30, torch.inf, -torch.inf]).view(1, 1, 5)
     o = options_of("hinge")
     counts, rows, _ = count(x, torch.zeros(1, 5), o)
-    last = bins.number(o.octaves, o.bits) - 2 ** (o.bits - 1) - 1  # up to 2^16
+    last = bins.number(o.octaves, o.bits) - 2 ** (o.bits - 1)  # up to 2^16
     assert rows[0].item() == 3
     assert counts[0, 0, 0, 0, last].item() == 4
     assert counts[0, 0, 0, 0, 0].item() == 1

@@ -141,9 +141,8 @@ SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
       distance_code(bins, under ? at_most(one_minus(m), 0x1.fffffep-1f) : __fadd_rn(m, -1.f));
   const unsigned fine = unsigned(bins.fine) << 16;
   if (code >= fine) code = fine + ((code - fine) >> 2);
-  const int k = int(code >> 16), bin = under ? bins.run - 1 - k : bins.run + k;
-  if (bin == 0 && m > 0) return {1, 0xffff, false};  // the first bin has no errors
-  return {bin, code & 0xffff, flagged};
+  const int k = int(code >> 16), bin = under ? bins.run - k : bins.run + 1 + k;
+  return {m > 0 ? bin : 0, code & 0xffff, flagged};  // bin 0 is for no error
 }
 
 }  // namespace segloss::lovasz::cuda

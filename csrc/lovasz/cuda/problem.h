@@ -43,7 +43,7 @@ struct Problem {
 // runs of bins of equal width up to tau, and in proportion to the distance above.
 struct Bins {
   int count;
-  int run;      // of one side of a point of probabilities; of the hinge, below 1
+  int run;      // of one side of a point of probabilities; of the hinge, of errors below 1
   int fine;     // of the hinge: from so many bins above 1 on they are four times as wide
   int bits;     // 2^bits bins up to tau, and in each octave above
   int log_tau;  // to base 2

@@ -56,7 +56,7 @@ struct Extent {
   }
 };
 
-// The sum of the errors of n voxels in bin k.
+// The sum of the errors of n voxels in bin k; of the hinge not in bin 0, which is for no error.
 SL_DEVICE double sum_of_errors(const Bins& bins, int k, int64_t n, int64_t offsets) {
   if (bins.two_sided) {
     const int run = k / bins.run;
@@ -65,7 +65,7 @@ SL_DEVICE double sum_of_errors(const Bins& bins, int k, int64_t n, int64_t offse
     const double sum = Extent(index, bins.bits, bins.log_tau).sum(n, offsets);
     return 0.5 * double((run + 1) / 2) * double(n) + (rises ? sum : -sum);
   }
-  const int up = k - bins.run;
+  const int up = k - 1 - bins.run;
   if (up < 0) return double(n) - Extent(-1 - up, bins.bits, bins.log_tau).sum(n, offsets);
   // Of a quarter of the parts, above 2^5: up to there would be one run of them.
   const int parts = bins.bits - 2;

@@ -22,8 +22,8 @@ Two methods. **sort** is exact. **histogram** treats the voxels of one bin of er
 input and target counts foreground and background per bin, a scan over the bins, in float64, gives
 g, and backward reads input and target again and looks g up. Nothing of the input's size is saved.
 The loss is never further from the exact one than the widest bin that holds voxels;
-benchmarks/lovasz_accuracy.py measures it at the default, from 10^4 voxels on, within 1e-5, and
-within 1e-3 where all predictions crowd within a bin.
+benchmarks/lovasz_accuracy.py measures it at the default, from 10^4 voxels on, within 1e-5; within
+3e-5 where predictions crowd within some bins around one value, and 1e-3 within one bin.
 
 Backward: with s = -1 for foreground and 1 for background, the softmax gives
 dL/dx_k = p_k (s_k g_k - sum_j s_j g_j p_j), the sigmoid s g p (1 - p), the hinge s g where m > 0.

@@ -11,9 +11,10 @@ Errors of probabilities have K = 4 E 2^b bins in four runs of E octaves, the fir
 up to tau = 2^-(E + 1): from 0 up to 1/4, from 1/2 down to 1/4, and as many above 1/2. What lies
 nearer to 1/2 than tau / 2^b, 2^-24 by default, float32 does not tell apart.
 
-Hinge errors have K bins too, of 2^(b + 1) parts, and tau = 2^(5 - E): E - 4 octaves from 1 down to
-0, and E + 1 from 1 up to 33. Larger errors are few: for d from 2^5 to 2^17 there are 2^(b - 1)
-parts in an octave. Bin 0 holds the voxels with m <= 0, which are no errors.
+Hinge errors have K bins too. Bin 0 is for the voxels with m <= 0, which are no errors, and for them
+alone. The others have 2^(b + 1) parts, and tau = 2^(5 - E): E - 4 octaves from 1 down to 0, and
+E + 1 from 1 up to 33. Larger errors are few: for d from 2^5 on there are 2^(b - 1) parts in an
+octave. What is left of them above 2^16, 2^(b - 1) - 1 bins, stays empty.
 
 The place of d within its bin, its offset, is a number of 16 bits. Their integer sum per bin gives
 the sum of the errors, to 2^-16 of the bin's width, in any order of summation.
@@ -99,9 +100,8 @@ def _locate_hinge(error: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     fine = (octaves + 1) << (bits + OFFSET_BITS)
     code = torch.where(code < fine, code, fine + ((code - fine) >> 2))
     found = code >> OFFSET_BITS
-    found = torch.where(m < 1, below - 1 - found, below + found)
-    least = (m > 0) & (found == 0)  # bin 0 is for no error
-    return found + least, _offset(code).masked_fill(least, 2**OFFSET_BITS - 1)
+    found = torch.where(m < 1, below - found, below + 1 + found)
+    return torch.where(m > 0, found, 0), _offset(code)  # bin 0 is for no error
 
 
 def _at_most(d: Tensor, end: float) -> Tensor:
@@ -138,7 +138,7 @@ def bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return of each bin, ``[K]``, the ends at offsets 0 and 2^16, and the point they crowd at.
 
-    An end is m less that point: positive or negative.
+    An end is m less that point: positive or negative. Both ends of the hinge's bin 0 are at m = 0.
     """
 
     def distances(first: int, exponent: int, bits: int) -> Tensor:
@@ -159,9 +159,10 @@ def bounds(
     fine, exponent = octaves + 1 << bits + 1, 5 - octaves
     d = distances(fine, exponent, bits + 1)
     below = -torch.stack([d[:-1], d[1:]])[:, : octaves - 4 << bits + 1].flip(1)
-    coarse = distances(13 << bits - 1, HINGE_FINE, bits - 1)[1 << bits - 1 :]
+    coarse = distances((13 << bits - 1) - 1, HINGE_FINE, bits - 1)[1 << bits - 1 :]
     d = torch.cat([d[:-1], coarse])
-    ends = torch.cat([below, torch.stack([d[:-1], d[1:]])], 1)
+    none = -torch.ones_like(below[:, :1])
+    ends = torch.cat([none, below, torch.stack([d[:-1], d[1:]])], 1)
     return ends[0], ends[1], torch.ones_like(ends[0])
 
 
@@ -177,6 +178,4 @@ def error_sums(number: Tensor, offsets: Tensor, options: Options) -> Tensor:
     # An offset is rounded down: by one half, on average.
     distances = number * near + (offsets + number / 2) * ((far - near) / 2**OFFSET_BITS)
     sums: Tensor = number * point + distances
-    if options.activation == "hinge":
-        return torch.cat([torch.zeros_like(sums[..., :1]), sums[..., 1:]], -1)
     return sums

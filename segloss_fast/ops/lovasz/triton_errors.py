@@ -190,10 +190,8 @@ def _hinge_bins(m, OCTAVES: tl.constexpr, BITS: tl.constexpr):
     fine = tl.full([], FINE, tl.uint32)
     code = tl.where(code < fine, code, fine + ((code - fine) >> 2))
     k = (code >> 16).to(tl.int32)
-    k = tl.where(is_below, BELOW - 1 - k, BELOW + k)
-    # Bin 0 is for voxels without an error.
-    least = (m > 0) & (k == 0)
-    return tl.where(least, 1, k), tl.where(least, OFFSET, (code & OFFSET).to(tl.int32))
+    k = tl.where(is_below, BELOW - k, BELOW + 1 + k)
+    return tl.where(m > 0, k, 0), (code & OFFSET).to(tl.int32)  # bin 0 is for no error
 
 
 @triton.jit

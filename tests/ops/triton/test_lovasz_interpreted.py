@@ -13,7 +13,15 @@ from segloss_fast.ops.lovasz import reference, triton_launch, triton_plan
 from segloss_fast.ops.lovasz.bins import DEFAULT
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 from tests.helpers import relative_l2
-from tests.ops.lovasz_collapsed import by_spread, collapsed, exact, hinge_logits
+from tests.ops.lovasz_collapsed import (
+    binned_hinge,
+    by_spread,
+    collapsed,
+    exact,
+    hinge_logits,
+    nearly_kept,
+    place,
+)
 from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
 from tests.ops.triton.lovasz_problems import (
     check,
@@ -55,6 +63,19 @@ def test_hinge_errors_have_the_reference_s_bins(bits: int) -> None:
     for octaves in (9, 16):
         o = options("hinge", octaves, bits)
         assert torch.equal(count(x, target, o)[0], reference.count(x, target, o)[0])
+
+
+@pytest.mark.parametrize("bits", [1, 7, 10])
+def test_small_hinge_errors(bits: int) -> None:
+    x, target = nearly_kept(1e-3, 0.3, 3000)
+    o = options("hinge", 12, bits, cross_entropy=False)
+    counts, rows, _ = count(x, target, o)
+    loss, table = reference.scan(counts, rows, o, torch.float32)
+    true, true_grad = binned_hinge(x, target, 12, bits)
+    assert abs(loss.item() - true.item()) < place(bits)
+    activation = ACTIVATIONS.index("hinge")
+    grad = triton_launch.backward(table, None, x, target, activation, 12, bits, None)
+    assert relative_l2(grad, true_grad) < 1e-6
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
