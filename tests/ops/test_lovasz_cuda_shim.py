@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops.lovasz import reference
+from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import Options
 from tests.helpers import relative_l2, relative_max
 from tests.ops import lovasz_cuda as cuda
@@ -26,11 +26,14 @@ def epsilon(dtype: torch.dtype) -> float:
     return torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
 
 
-def assert_counts(counts: Tensor, exact: Tensor) -> None:
+def assert_counts(counts: Tensor, exact: Tensor, options: Options) -> None:
     """Assert equal numbers, and offsets of 8 bits."""
     assert torch.equal(counts[0], exact[0])
-    # Half a step of 2^-8 of the bin, and what 1e-6 of an error is in a bin of 2^-8 of it.
-    assert ((counts[1] - exact[1]).abs() <= 200 * exact[0]).all()
+    near, far, point = bins.bounds(options, counts.device, torch.float64)
+    error = torch.maximum((point + near).abs(), (point + far).abs())
+    # Half a step of 2^-8 of the bin, and what 1e-6 of an error is there.
+    apart = 128.5 + 2**16 * 1e-6 * error / (far - near).abs()
+    assert ((counts[1] - exact[1]).abs() <= apart * exact[0]).all()
 
 
 def assert_result(ours: Result, exact: Result, dtype: torch.dtype, loss: float) -> None:
@@ -46,7 +49,7 @@ def check_histogram(x: Tensor, target: Tensor, options: Options) -> Result:
     ours, exact = cuda.histogram(x, target, options), cuda.truth(x, target, options, "histogram")
     assert ours.counts is not None
     assert exact.counts is not None
-    assert_counts(ours.counts, exact.counts)
+    assert_counts(ours.counts, exact.counts, options)
     # An offset of 16 bits stands for 256 of them, 128 and a half away from the first; and a bin is
     # 2^-bits of the error wide.
     offsets = 128.5 * 2.0 ** -(16 + options.bits)

@@ -26,11 +26,12 @@ def test_no_kernel_spills(architecture: str, source: Path) -> None:
         print(kernel)
         assert kernel.stack == 0, kernel
         assert kernel.spills == 0, kernel
-        # Enough blocks of 128 threads: five on a multiprocessor of the kernels of softmax.
+        # Enough blocks of 128 threads: five on a multiprocessor of the kernels of softmax, two of
+        # others, of which the one for float64 and any terms needs the most registers.
         softmax_of_float = re.search(
             r"kernelIfNS\d_5FixedILj\d+ELNS\d_10ActivationE0E", kernel.name
         )
-        assert kernel.registers <= (96 if softmax_of_float else 200), kernel
+        assert kernel.registers <= (96 if softmax_of_float else 224), kernel
 
 
 def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
