@@ -11,7 +11,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._check import can_hold, check_flag
 from segloss_fast.losses._keywords import Spacing, check_spacing
-from segloss_fast.ops._reference.labels import count_invalid, out_of_range
+from segloss_fast.ops._reference.labels import count_invalid, out_of_range, outside
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
 
@@ -278,7 +278,7 @@ def _read(
 
 def _check_labels(labels: Tensor, classes: int, ignore_index: int | None, dense: bool) -> None:
     """Raise ValueError if there are labels that are no class, or values outside of [0, 1]."""
-    bad = ~((labels >= 0) & (labels <= 1)) if dense else out_of_range(labels, classes)
+    bad = outside(labels) if dense else out_of_range(labels, classes)
     if ignore_index is not None and can_hold(labels.dtype, ignore_index):
         bad &= labels != ignore_index
     if bad.any():

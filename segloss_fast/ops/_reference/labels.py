@@ -36,13 +36,18 @@ def unit_values(
         ignore_index: The value of ignored voxels, or None.
         dtype: Of the values returned.
     """
-    bad = ~((values >= 0) & (values <= 1))
+    bad = outside(values)
     t = values.to(dtype)
     counted = counted_voxels(values, values, ignore_index)
     if counted is not None:
         bad = bad & counted
         t = t.masked_fill(~counted, 0)
     return t, counted, count_invalid(values.detach(), bad)
+
+
+def outside(values: Tensor) -> Tensor:
+    """Return which values of one class do not lie in [0, 1]; a NaN does not."""
+    return ~((values >= 0) & (values <= 1))
 
 
 def trusted_unit_values(
@@ -129,7 +134,7 @@ def trusted_one_hot(
         low, high = numbers.detach().aminmax()
         if not (float(low) >= 0 and float(high) < classes):
             return None
-    # A comparison of numbers that gives numbers takes a third of the time of one that gives bool.
+    # A comparison of numbers that gives numbers is faster than one that gives bool.
     index = torch.arange(classes, dtype=dtype, device=labels.device)
     values = labels.new_empty((labels.shape[0], classes, *labels.shape[1:]), dtype=dtype)
     index = index.view(1, -1, *[1] * (labels.dim() - 1))

@@ -67,7 +67,7 @@ def voxel_pointers(view, item, first, lanes, sizes, LAYOUT: tl.constexpr, UNIT: 
 
 
 @triton.jit
-def _comparable(label):
+def comparable(label):
     """Return labels in a type in which they are compared with others exactly."""
     if label.dtype.is_floating():
         return label if label.dtype == tl.float64 else label.to(tl.float32)
@@ -86,7 +86,7 @@ def _counted(value, in_v, ignore, IGNORE: tl.constexpr):
 @triton.jit
 def classify(label, in_v, ignore, C: tl.constexpr, IGNORE: tl.constexpr):
     """Return, ``[V]``: the class or -1, whether the voxel counts, whether its label is invalid."""
-    value = _comparable(label)
+    value = comparable(label)
     counts = _counted(value, in_v, ignore, IGNORE)
     if C == 1:
         valid = (value == 0) | (value == 1)
@@ -101,7 +101,7 @@ def classify(label, in_v, ignore, C: tl.constexpr, IGNORE: tl.constexpr):
 @triton.jit
 def check_values(value, in_v, ignore, IGNORE: tl.constexpr):
     """Return values ``[V]`` of one class, 0 where they are ignored or bad; and as classify()."""
-    value = _comparable(value)
+    value = comparable(value)
     counts = _counted(value, in_v, ignore, IGNORE)
     valid = (value >= 0) & (value <= 1) & counts
     return tl.where(valid, value, 0), counts, counts & (valid == 0)

@@ -85,8 +85,8 @@ def _by_class(t: Tensor, p: Tensor) -> Tensor:
 class _Product(torch.autograd.Function):
     """The same as a product of matrices for each block of voxels, and one for its gradient.
 
-    The blocks are added up in float64: in a single product of float32 the errors are a hundred
-    times as large, and may depend on the number of threads.
+    The blocks are added up in float64: in a single product of float32 the errors are much larger,
+    and may depend on the number of threads.
     """
 
     @staticmethod

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast.ops._reference.labels import count_invalid, counted_voxels
+from segloss_fast.ops._reference.labels import (
+    count_invalid,
+    counted_voxels,
+    out_of_range,
+    outside,
+)
 from segloss_fast.ops._reference.voxels import row_dtype
 from segloss_fast.ops.lovasz import bins
 from segloss_fast.ops.lovasz.increments import increments
@@ -51,15 +56,13 @@ def read(input: Tensor, target: Tensor, ignore_index: int | None) -> Voxels:
     if target.dim() == x.dim():
         foreground = target > 0.5
         if x.shape[1] == 1:
-            bad = ~((target >= 0) & (target <= 1))
+            bad = outside(target)
             foreground = foreground & ~bad
     else:
         first, classes = (1, 2) if x.shape[1] == 1 else (0, x.shape[1])
         index = torch.arange(first, classes, device=x.device)
         foreground = target[:, None] == index.view(1, -1, *[1] * (target.dim() - 1))
-        bad = ~foreground.any(1, keepdim=True)
-        if first:
-            bad = bad & (target != 0)[:, None]
+        bad = out_of_range(target, x.shape[1])[:, None]
     if counted is not None:
         x = x.masked_fill(~counted, 0)  # so that a NaN there does not count
         foreground = foreground & counted

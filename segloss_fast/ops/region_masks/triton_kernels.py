@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from segloss_fast.ops._triton.elementary import exp
+from segloss_fast.ops._triton.tiles import comparable
 
 SOFTMAX = tl.constexpr(0)  # as numbered in kernels.MODES
 SIGMOID = tl.constexpr(1)
@@ -35,15 +36,6 @@ def _offsets(voxel, s0, s1, s2, n1, n2, LINEAR: tl.constexpr):
     else:
         line = voxel // n2
         return (line // n1) * s0 + (line % n1) * s1 + (voxel % n2) * s2
-
-
-@triton.jit
-def _comparable(label):
-    """Labels in a type that holds every class, and that the interpreter compares by value."""
-    if label.dtype.is_floating():
-        return label if label.dtype == tl.float64 else label.to(tl.float32)
-    else:
-        return label if label.dtype == tl.int64 else label.to(tl.int32)
 
 
 @triton.jit
@@ -110,7 +102,7 @@ def masks(
     if IGNORES:
         there = t + item * (t_bs.to(tl.int64) * UNIT)
         label = tl.load(there + _offsets(voxel, t_s0, t_s1, t_s2, n1, n2, T_LINEAR), exists, 0)
-        label = _comparable(label)
+        label = comparable(label)
         counted = exists & (label != ignore.to(label.dtype))
     here = x + item * (x_bs.to(tl.int64) * UNIT)
     here += _offsets(voxel, x_s0, x_s1, x_s2, n1, n2, X_LINEAR)
@@ -119,7 +111,7 @@ def masks(
     for c in range(0, first):
         _store(to, c, n, voxel < 0, exists)
     if MODE == LABELS:
-        label = _comparable(tl.load(here, exists, 0))
+        label = comparable(tl.load(here, exists, 0))
         for c in range(first, classes):
             inside = label == tl.cast(1 if ONE_CLASS else c, label.dtype)
             _store(to, c, n, inside & counted, exists)

@@ -1,8 +1,8 @@
 """Soft skeletons on the CPU by comparisons of neighbours, where the values are finite.
 
 PyTorch's pooling looks at every voxel's neighbours one by one, and keeps where it found the largest
-in eight bytes a voxel. A comparison of a map with itself, moved by a voxel, takes a twentieth of
-the time. What is found is equal bit by bit, and a gradient goes to the same of equal neighbours.
+in eight bytes a voxel. A comparison of a map with itself, moved by a voxel, takes a fraction of the
+time. What is found is equal bit by bit, and a gradient goes to the same of equal neighbours.
 """
 
 from __future__ import annotations
