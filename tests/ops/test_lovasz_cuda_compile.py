@@ -43,6 +43,8 @@ def test_no_kernel_spills(architecture: str, name: str) -> None:
 
 
 def test_cub_compiles(architecture: str) -> None:
+    if architecture != HOST:
+        pytest.skip("the kernels are CUB's")
     _, kernels = compile_source(source_of("sort_cub"), architecture)
     assert kernels
 

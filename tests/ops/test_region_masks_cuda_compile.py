@@ -6,18 +6,16 @@ import re
 
 import pytest
 
-from tests.nvcc import ARCHITECTURES, HOST, compile_source, opcodes
+from tests.nvcc import HOST, compile_source, opcodes
 from tests.ops.region_masks_shim import CUDA
 
 pytestmark = pytest.mark.compiled
-by_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 KERNELS = 12  # softmax of four types, thresholds, labels; of one voxel and of four
 
 
-@by_architecture
-def test_kernels_keep_to_registers(architecture: str) -> None:
-    _, kernels = compile_source(CUDA / "masks.cu", architecture)
+def test_kernels_keep_to_registers() -> None:
+    _, kernels = compile_source(CUDA / "masks.cu", HOST)
     assert len(kernels) == KERNELS
     for kernel in kernels:
         print(kernel)
@@ -32,14 +30,11 @@ def widths(codes: list[str], name: str) -> set[str]:
     return {"32" if width is None else width[1] for width in found}
 
 
-@by_architecture
 @pytest.mark.parametrize(
     ("kernel", "bits"), [("f", "128"), ("6__half", "64"), ("13__nv_bfloat16", "64"), ("d", "128")]
 )
-def test_four_voxels_are_loaded_and_written_at_once(
-    architecture: str, kernel: str, bits: str
-) -> None:
-    compiled, _ = compile_source(CUDA / "masks.cu", architecture)
+def test_four_voxels_are_loaded_and_written_at_once(kernel: str, bits: str) -> None:
+    compiled, _ = compile_source(CUDA / "masks.cu", HOST)
     (codes,) = (
         codes for name, codes in opcodes(compiled).items() if f"softmax_kernelI{kernel}Li4E" in name
     )

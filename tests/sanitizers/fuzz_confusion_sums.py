@@ -111,9 +111,9 @@ def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
     for case in share(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
         run_valid(*case)
-    for target, labels in LABELS.items():
-        for dtype, label in itertools.product(FLOATING, labels):
-            run_bad_label(dtype, target, label)
+    bad = [(target, label) for target, labels in LABELS.items() for label in labels]
+    for dtype, (target, label) in share(itertools.product(FLOATING, bad)):
+        run_bad_label(dtype, target, label)
     run_malformed()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
-from tests.sanitizers.driver import attempt, every_instruction_set
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 from tests.sanitizers.fuzz_region_sums import (
     CLASSES,
     FLOATING,
@@ -91,13 +91,15 @@ def run_malformed() -> None:
 
 
 def run_all() -> None:
-    for dtype, layout, wild in itertools.product(FLOATING, LAYOUTS, (False, True)):
-        for _ in range(6):
-            run_prediction(dtype, layout, wild)
+    for dtype, layout, wild, _ in share(
+        itertools.product(FLOATING, LAYOUTS, (False, True), range(6))
+    ):
+        run_prediction(dtype, layout, wild)
     kinds = (*FLOATING, *INTEGER, torch.bool)
-    for dtype, layout, dense in itertools.product(kinds, LAYOUTS, (False, True)):
-        for _ in range(3):
-            run_target(dtype, layout, dense)
+    for dtype, layout, dense, _ in share(
+        itertools.product(kinds, LAYOUTS, (False, True), range(3))
+    ):
+        run_target(dtype, layout, dense)
     run_malformed()
 
 

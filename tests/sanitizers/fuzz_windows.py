@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from segloss_fast.ops.structural_error import structural_error
-from tests.sanitizers.driver import attempt, every_instruction_set
+from tests.sanitizers.driver import attempt, every_instruction_set, share
 from tests.sanitizers.fuzz_region_sums import (
     FLOATING,
     INTEGER,
@@ -112,10 +112,11 @@ def run_malformed() -> None:
 
 
 def run_all() -> None:
-    for dtype, layout, wild in itertools.product(DTYPES, LAYOUTS, (False, True)):
-        for _ in range(3):
-            run_skeleton(dtype, layout, wild)
-            run_error(dtype, layout, wild)
+    for dtype, layout, wild, _ in share(
+        itertools.product(DTYPES, LAYOUTS, (False, True), range(3))
+    ):
+        run_skeleton(dtype, layout, wild)
+        run_error(dtype, layout, wild)
     run_malformed()
 
 
