@@ -1,12 +1,14 @@
 """What coverage follows of a run in which it looks on: enough to see every branch, in less time.
 
-Up to Python 3.11 to follow the many small functions of Triton's interpreter and compiler, or of
-torch.compile, more than doubles their time, and the cases of one test mostly take the same
-branches: of each of these tests, the first case is followed, and others that are marked.
+Up to Python 3.11 to follow costs time: that of the many small functions of Triton's interpreter and
+compiler, or of torch.compile, it more than doubles. The cases of one test mostly take the same
+branches, so the first case of each of these tests is followed, some cases of each other test, and
+those that are marked.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Generator
 
@@ -18,6 +20,7 @@ from tests.suite import kinds
 followed = pytest.mark.followed
 FOLLOWED = pytest.StashKey[set[str]]()
 SLOW = (kinds.INTERPRETED, "compiled", "torch_compile", "shim")
+CASES = 8  # of each other test, evenly spread over its parameters
 
 
 def variables() -> dict[str, str]:
@@ -28,16 +31,20 @@ def variables() -> dict[str, str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the cases."""
-    first: dict[str, str] = {}
+    tests: dict[str, list[pytest.Item]] = {}
     for item in items:
-        first.setdefault(item.nodeid.split("[")[0], item.nodeid)
-    config.stash[FOLLOWED] = set(first.values())
+        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    chosen: set[str] = set()
+    for cases in tests.values():
+        number = 1 if kinds.kind_of(cases[0]) in SLOW else CASES
+        chosen.update(case.nodeid for case in cases[:: math.ceil(len(cases) / number)])
+    config.stash[FOLLOWED] = chosen
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Look away from the other cases."""
-    coverage = Coverage.current() if kinds.kind_of(item) in SLOW else None
+    coverage = Coverage.current()
     marked = item.get_closest_marker("followed") is not None
     if coverage is None or marked or item.nodeid in item.config.stash[FOLLOWED]:
         return (yield)

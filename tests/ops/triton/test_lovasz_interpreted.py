@@ -40,7 +40,7 @@ from tests.suite.tracing import followed
 def test_counts_and_gradient(activation: str, per_image: bool, kind: str) -> None:
     o = options(activation, per_image=per_image)
     o = with_ignored(o) if kind == "ignore" else o
-    check(*sample((3, 4, 3, 7, 11), kind, o), o)
+    check(*sample((2, 4, 3, 7, 11), kind, o), o)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -128,7 +128,7 @@ def test_independent_classes_in_blocks(classes: int, activation: str) -> None:
 
 
 # Every size with classes in registers; more classes have smaller tiles, and take longer.
-BLOCKS = [(2, size) for size in ((1,), (127,), (128,), (2051,), (3, 1, 17), (4, 128))]
+BLOCKS = [(2, size) for size in ((1,), (127,), (128,), (2051,), (3, 1, 17))]
 BLOCKS += [(20, size) for size in ((1,), (127,), (515,), (3, 1, 17))]
 BLOCKS += [(140, size) for size in ((33,), (3, 1, 17))]
 
