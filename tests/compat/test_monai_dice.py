@@ -6,44 +6,12 @@ import random
 
 import monai.losses
 import pytest
-import torch
-from torch.nn.functional import one_hot
 
 from segloss_fast.compat import monai as compat
 from tests.compat.grid import Call, Draw, Drop, by_block, check_block
+from tests.compat.monai_calls import HEAD, SMOOTH, volumes
 
 pytestmark = pytest.mark.peers
-
-HEAD = {
-    "include_background": (True, False),
-    "reduction": ("mean", "sum", "none"),
-    "batch": (True, False),
-}
-SMOOTH = {"smooth_nr": (0.0, 1e-5, 1.0), "smooth_dr": (1e-5, 1.0)}
-
-
-def volumes(draw: Draw, options: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a prediction and a target that fit each other, and set the options of both."""
-    rank, batch, classes = draw.of(1, 2, 3, 4), draw.of(1, 2, 3), draw.of(1, 2, 3, 5)
-    size = draw.size(rank)
-    x = draw.strided(draw.normal(batch, classes, *size, spread=draw.of(0.5, 3.0)))
-    x = x.to(draw.of(torch.float32, torch.float32, torch.float64, torch.float16))
-    activation = draw.of("softmax", "sigmoid", None)
-    if activation is None:
-        x = x.sigmoid()
-    else:
-        options[activation] = True
-    labels = draw.labels(max(classes, 2), batch, 1, *size)
-    kind = draw.of("labels", "one-hot", "soft")
-    if kind == "labels" and classes > 1:
-        options["to_onehot_y"] = True
-        return x, labels.to(draw.of(torch.uint8, torch.int16, torch.int64, torch.float32))
-    if kind == "soft":
-        return x, draw.strided(draw.soft(*x.shape))
-    hot = labels if classes == 1 else one_hot(labels[:, 0], classes).movedim(-1, 1)
-    norms = "squared_pred" in options or "soft_label" in options  # which torch takes of floats only
-    dtypes = (torch.float32,) if norms else (torch.bool, torch.uint8, torch.int64, torch.float32)
-    return x, hot.to(draw.of(*dtypes))
 
 
 def dice(generator: random.Random) -> Call:
