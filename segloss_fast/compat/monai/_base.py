@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast.compat._volumes import Volumes, plain, result_dtype
+from segloss_fast.compat.monai._script import Scriptable
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -34,7 +35,7 @@ def check_activation(sigmoid: bool, softmax: bool, other_act: Callable[..., Any]
         )
 
 
-class MonaiLoss(_Loss):
+class MonaiLoss(Scriptable, _Loss):
     """A loss with MONAI's head of arguments as attributes.
 
     Attributes:
