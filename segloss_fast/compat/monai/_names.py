@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
+from types import ModuleType
+from typing import Any
 
 PACKAGE = "monai.losses"
 DEFINED = {
@@ -44,13 +45,16 @@ ALIASES = {
     "generalized_wasserstein_dice": "GeneralizedWassersteinDiceLoss",
 }
 
-replaced: dict[str, type] = {}  # MONAI's classes, while the patch hides them
+replaced: dict[str, type[Any]] = {}  # MONAI's classes, while the patch hides them
 
 
-def original(name: str) -> type:
+def original_module(name: str) -> ModuleType:
+    """Return MONAI's module of a loss, or raise ImportError if MONAI is not installed."""
+    return importlib.import_module(MODULE_OF[name])
+
+
+def original(name: str) -> type[Any]:
     """Return MONAI's own class, or raise ImportError if MONAI is not installed."""
-    importlib.import_module(PACKAGE)
-    if name in replaced:
-        return replaced[name]
-    found: type = vars(sys.modules[MODULE_OF[name]])[name]
+    module = original_module(name)
+    found: type[Any] = replaced.get(name) or vars(module)[name]
     return found

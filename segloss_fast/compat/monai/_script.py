@@ -36,7 +36,7 @@ class Scriptable:
                 f"torch.jit.script compiles MONAI's {kind.__name__} in place of "
                 f"{kind.__module__}.{kind.__name__}, so it needs MONAI (pip install monai)"
             ) from error
-        twin = peer.__new__(peer)
+        twin: Any = object.__new__(peer)
         # The dictionaries of submodules are copied because torch writes the twins of those in them.
         twin.__dict__.update(
             {
