@@ -62,14 +62,14 @@ class MaskedLoss(Scriptable, _Loss):
         if mask is None:
             warnings.warn("No mask value specified for the MaskedLoss.", stacklevel=2)
             return self.loss(input, target)
-        _check_mask(input, target, mask)
+        check_mask(input, target, mask)
         if isinstance(self.loss, Scriptable):  # which take a plain tensor, whose products are cheap
             input, target, mask = plain(input), plain(target), plain(mask)
         return self.loss(input * mask, target * mask)
 
 
-def _check_mask(input: Tensor, target: Tensor, mask: Tensor) -> None:
-    """Raise MONAI's errors of a mask's shape, and give its warnings."""
+def check_mask(input: Tensor, target: Tensor, mask: Tensor) -> None:
+    """Raise MONAI's errors of the shape of a mask that multiplies, and give its warnings."""
     shapes = f"mask {list(mask.shape)}, input {list(input.shape)}"
     if input.dim() != mask.dim():
         warnings.warn(f"mask and input differ in the number of dimensions: {shapes}", stacklevel=3)
