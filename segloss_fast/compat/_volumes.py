@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,20 +11,43 @@ from torch import Tensor
 
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
+HALF = (torch.float16, torch.bfloat16)
+PRODUCTS = ("tp", "pred_sq", "target_sq")  # in which a weight of both volumes stands twice
+
 
 def plain(x: Tensor) -> Tensor:
     """Return a tensor without its subclass, such as MONAI's MetaTensor.
 
     Every operation of a subclass costs. The gradient reaches it all the same.
     """
-    return x if type(x) is Tensor else x.as_subclass(Tensor)
+    if type(x) is Tensor:
+        return x
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input and target must be tensors, got {type(x).__name__}")
+    return x.as_subclass(Tensor)
 
 
-def result_dtype(input: Tensor, target: Tensor | None = None) -> torch.dtype:
-    """Return the dtype in which a peer's loss over both comes out."""
-    if target is None or not target.is_floating_point():
-        return input.dtype
-    return torch.promote_types(input.dtype, target.dtype)
+def result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
+    """Return the dtype in which a peer's loss over all of them comes out."""
+    dtype = input.dtype
+    for other in others:
+        if other is not None and other.is_floating_point():
+            dtype = torch.promote_types(dtype, other.dtype)
+    if dtype in HALF and input.is_cuda and torch.is_autocast_enabled("cuda"):
+        return torch.float32  # in which autocast takes sums
+    return dtype
+
+
+def comparable(value: int | None, labels: Tensor) -> int | None:
+    """Return the number that torch compares labels with, which it wraps to integers of theirs.
+
+    So -1 is 255 among uint8.
+    """
+    dtype = labels.dtype
+    if value is None or dtype.is_floating_point or dtype == torch.bool:
+        return value
+    info = torch.iinfo(dtype)
+    return (value - info.min) % (info.max - info.min + 1) + info.min
 
 
 def _flat(x: Tensor, first: int) -> Tensor:
@@ -46,6 +70,7 @@ class Volumes:
         weight: ``[B, 1, *S]`` or ``[B, C, *S]``, as region_sums's ``voxel_weight``.
         ignore_index: Of class indices, or of the values of one class.
         dtype: Of the loss.
+        of_both: Whether the weight is multiplied to activated input and target, each.
     """
 
     input: Tensor
@@ -55,6 +80,7 @@ class Volumes:
     weight: Tensor | None = None
     ignore_index: int | None = None
     dtype: torch.dtype = torch.float32
+    of_both: bool = False
 
     def sums(
         self,
@@ -72,16 +98,42 @@ class Volumes:
             ce_activation: As for region_sums.
             every: Whether the rows hold the classes that are left out, too.
         """
-        found = region_sums(
-            _flat(self.input, 2),
-            _flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
-            activation=self.activation,
-            terms=terms,
-            gamma=gamma,
-            ce_activation=ce_activation,
-            voxel_weight=None if self.weight is None else _flat(self.weight, 2),
-            ignore_index=self.ignore_index,
-        )
-        if every or not self.first:
-            return found
-        return RegionSums(found.terms, found.rows[:, :, self.first :])
+        if self.of_both:
+            found = self._of_both(terms)
+        else:
+            weight = None if self.weight is None else _flat(self.weight, 2)
+            found = region_sums(
+                _flat(self.input, 2),
+                _flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
+                activation=self.activation,
+                terms=terms,
+                gamma=gamma,
+                ce_activation=ce_activation,
+                voxel_weight=weight,
+                ignore_index=self.ignore_index,
+            )
+        return found if every else self.share(found)
+
+    def share(self, sums: RegionSums) -> RegionSums:
+        """Return sums without the classes that the loss leaves out."""
+        return RegionSums(sums.terms, sums.rows[:, :, self.first :]) if self.first else sums
+
+    def sizes(self) -> Tensor:
+        """Return the sums of the absolute input, which needs no activation."""
+        return dataclasses.replace(self, input=self.input.abs()).sums(("pred",)).pred
+
+    def _of_both(self, terms: Sequence[str]) -> RegionSums:
+        """Return sums where each of both volumes is multiplied by the weight."""
+        assert self.weight is not None
+        # Norms have the weight's size. Sums without one have it as it is.
+        once = self.weight.abs() if {"tp_soft", "abs_err"} & set(terms) else self.weight
+        parts = [
+            dataclasses.replace(self, weight=weight, of_both=False).sums(chosen, every=True)
+            for weight, chosen in (
+                (once, [term for term in terms if term not in PRODUCTS]),
+                (once * once, [term for term in terms if term in PRODUCTS]),
+            )
+            if chosen
+        ]
+        names = tuple(name for part in parts for name in part.terms)
+        return RegionSums(names, torch.cat([part.rows for part in parts]))

@@ -6,6 +6,7 @@ shape, dtype, warnings and exception equal those of the peer on the same tensors
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -83,39 +84,58 @@ def double(x: Any) -> Any:  # noqa: ANN401
     return x
 
 
-def outcome(construct: Callable[..., Any], call: Call) -> Outcome:
-    """Return what a constructor and a call of what it returns do."""
-    leaves = call.input if isinstance(call.input, (list, tuple)) else [call.input]
-    leaves = [x.detach().clone().requires_grad_() for x in leaves]
-    given = leaves if isinstance(call.input, (list, tuple)) else leaves[0]
+def outcome(construct: Callable[..., Any], call: Call, scale: float = 1.0) -> Outcome:
+    """Return what a constructor and a call of what it returns do.
+
+    The gradient is that of the loss times ``scale``, divided by it again: of small losses it would
+    be 0 in half precision. Others that require a gradient get theirs, too.
+    """
+    several = isinstance(call.input, (list, tuple))
+    leaves = [
+        x.detach().clone().requires_grad_() for x in (call.input if several else [call.input])
+    ]
+    given = leaves[:] if several else leaves[0]
+    others = [_leaf(x) for x in call.others]
+    leaves += [x for x in others if isinstance(x, Tensor) and x.requires_grad]
+    value, gradient, error = None, None, None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             loss = construct(**call.options)
             if isinstance(loss, nn.Module) and leaves[0].dtype == torch.float64:
                 loss = loss.double()
-            value = loss(given, *call.others)
-            gradient = None
+            value = loss(given, *others)
             if value.requires_grad:
-                weights = torch.linspace(1, 2, max(value.numel(), 1), dtype=torch.float64)
-                weights = weights[: value.numel()].view_as(value)
-                (value * weights.to(value.dtype)).sum().backward()
-                gradient = torch.cat(
-                    [torch.zeros(x.numel()) if x.grad is None else x.grad.flatten() for x in leaves]
-                )
-            error = None
+                weights = scale * (1 + torch.arange(value.numel()) % 5 / 4)  # exact in any dtype
+                value.backward(weights.to(value.dtype).view_as(value))
+                grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
+                gradient = torch.cat([grad.double().flatten() / scale for grad in grads])
         except Exception as raised:
             value, gradient, error = None, None, raised
     said = tuple((w.category, str(w.message)) for w in caught)
     return Outcome(None if value is None else value.detach(), gradient, said, error)
 
 
+def _leaf(x: Any) -> Any:  # noqa: ANN401
+    """Return a leaf of its own of a tensor that requires a gradient; else what it is."""
+    if isinstance(x, Tensor) and x.requires_grad:
+        return x.detach().clone().requires_grad_()
+    return x
+
+
 def check(drop: Drop, call: Call) -> None:
     """Assert that the drop-in does what its peer does."""
-    ours, theirs = outcome(drop.ours, call), outcome(drop.theirs, call)
-    shapes = [tuple(x.shape) for x in (call.input, *call.others) if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in (call.input, *call.others) if isinstance(x, Tensor)]
+    theirs = outcome(drop.theirs, call)
+    tensors = [x for x in (call.input, *call.others) if isinstance(x, Tensor)]
+    shapes, dtypes = [tuple(x.shape) for x in tensors], [x.dtype for x in tensors]
     note = f"{dict(call.options)} {shapes} {dtypes} {call.note}"
+    true, scale = None, 1.0
+    if theirs.error is None:
+        exact = Call(call.options, double(call.input), double(call.others))
+        true = outcome(drop.theirs if drop.judge is None else _judged(drop.judge, exact), exact)
+        assert true.value is not None, f"{note}: {true.error!r}"
+        scale = _scale(true.gradient, dtypes)
+    ours = outcome(drop.ours, call, scale)
     if theirs.error is not None or ours.error is not None:
         assert ours.error is not None, f"{note}: the peer raises {theirs.error!r}"
         assert isinstance(ours.error, type(theirs.error)), (
@@ -127,17 +147,24 @@ def check(drop: Drop, call: Call) -> None:
     assert kinds[0] == kinds[1], f"{note}: {ours.warnings}, {theirs.warnings}"
     assert ours.value is not None
     assert theirs.value is not None
-    assert ours.value.shape == theirs.value.shape, note
-    assert ours.value.dtype == theirs.value.dtype, note
-    exact = Call(call.options, double(call.input), double(call.others))
-    true = outcome(drop.theirs if drop.judge is None else _judged(drop.judge, exact), exact)
-    assert true.value is not None, f"{note}: {true.error!r}"
+    assert true is not None
+    assert true.value is not None
+    assert ours.value.shape == theirs.value.shape, f"{note}: {ours.value.shape}"
+    assert ours.value.dtype == theirs.value.dtype, f"{note}: {ours.value.dtype}"
     tolerance = drop.looser.get(ours.value.dtype, TOLERANCE)
-    tolerance = max(tolerance, drop.looser.get(dtypes[0], TOLERANCE))
     _assert_close(ours.value, true.value, tolerance, note)
     assert (ours.gradient is None) == (true.gradient is None), note
     if ours.gradient is not None and true.gradient is not None:
+        tolerance = max(drop.looser.get(dtype, TOLERANCE) for dtype in [ours.value.dtype, *dtypes])
         _assert_alike(ours.gradient, true.gradient, tolerance, f"{note}: gradient")
+
+
+def _scale(gradient: Tensor | None, dtypes: Sequence[torch.dtype]) -> float:
+    """Return what the loss is multiplied by, so that its gradient has a size that float16 has."""
+    if gradient is None or torch.float16 not in dtypes:
+        return 1.0
+    largest = float(gradient.nan_to_num(0, 0, 0).abs().max()) if gradient.numel() else 0.0
+    return 2.0 ** min(14, math.floor(math.log2(1024 / largest))) if largest else 1.0
 
 
 def _judged(judge: Callable[[Call], Tensor], call: Call) -> Callable[..., Any]:

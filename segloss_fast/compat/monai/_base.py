@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from segloss_fast.compat._volumes import Volumes, plain, result_dtype
+from segloss_fast.compat._volumes import Volumes, comparable, plain, result_dtype
 from segloss_fast.compat.monai._script import Scriptable
+from segloss_fast.ops.region_sums import RegionSums
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -70,42 +72,48 @@ class MonaiLoss(Scriptable, _Loss):
     def _volumes(self, input: Tensor, target: Tensor, ignore_index: int | None = None) -> Volumes:
         """Return what the loss compares; give MONAI's warnings and raise its errors."""
         input, target = plain(input), plain(target)
-        input, activation = self._activated(input)
         classes = input.shape[1]
-        first = 0 if self.include_background else 1
+        input, activation = self._activated(input)
         if classes == 1 and self.to_onehot_y:
-            _ignored("to_onehot_y=True")
-        if classes == 1 and first:
-            _ignored("include_background=False")
-            first = 0
+            ignored("to_onehot_y=True")
+        if classes == 1 and not self.include_background:
+            ignored("include_background=False")
+        first = 0 if self.include_background or classes == 1 else 1
         if self.to_onehot_y and classes > 1:
             labels = class_indices(input, target)
+            ignore_index = comparable(ignore_index, labels)
             dtype = torch.promote_types(input.dtype, torch.float32)
             return Volumes(input, activation, labels, first, None, ignore_index, dtype)
         check_shapes(input, target)
         dtype = result_dtype(input, target)
-        if ignore_index is not None and classes > 1:
-            return _masked(Volumes(input, activation, target, first, dtype=dtype), ignore_index)
-        return Volumes(input, activation, target, first, None, ignore_index, dtype)
+        volumes = Volumes(input, activation, target, first, dtype=dtype)
+        return volumes if ignore_index is None else _ignoring(volumes, ignore_index)
 
     def _activated(self, input: Tensor) -> tuple[Tensor, str]:
         """Return the input, and what region_sums is to activate it with."""
-        if self.other_act is not None:
-            return plain(self.other_act(input)), "probabilities"
-        if self.sigmoid:
-            return input, "sigmoid"
-        if self.softmax and input.shape[1] == 1:
-            _ignored("softmax=True")
-            return input, "probabilities"
-        return input, "softmax" if self.softmax else "probabilities"
+        if not input.is_floating_point():
+            input = input.to(torch.get_default_dtype())
+        softmax = self.softmax
+        if softmax and input.shape[1] == 1:
+            ignored("softmax=True")
+            softmax = False
+        if self.other_act is None and not (self.sigmoid and softmax):
+            return input, "sigmoid" if self.sigmoid else "softmax" if softmax else "probabilities"
+        # All of them one after the other, if attributes were set so.
+        input = torch.sigmoid(input) if self.sigmoid else input
+        input = torch.softmax(input, 1) if softmax else input
+        return input if self.other_act is None else plain(self.other_act(input)), "probabilities"
 
 
-def _ignored(argument: str) -> None:
+def ignored(argument: str) -> None:
+    """Warn as MONAI does that an argument has no effect on one class."""
     warnings.warn(f"single channel prediction, `{argument}` ignored.", stacklevel=5)
 
 
 def class_indices(input: Tensor, target: Tensor) -> Tensor:
     """Return targets ``[B, 1, *S]`` without their channel, or raise AssertionError."""
+    if target.dim() == 1:
+        target = target.unsqueeze(1)
     if target.dim() < 2 or target.shape[1] != 1:
         raise AssertionError(
             "labels should have a channel with length equal to one: target must be [B, 1, *S] "
@@ -117,7 +125,8 @@ def class_indices(input: Tensor, target: Tensor) -> Tensor:
             f"ground truth has different shape ({list(target.shape)}) from input: with "
             f"to_onehot_y=True an input {list(input.shape)} needs {list(expected)}"
         )
-    return target.squeeze(1)
+    _check_device(input, target)
+    return target.detach().squeeze(1)
 
 
 def check_shapes(input: Tensor, target: Tensor) -> None:
@@ -127,24 +136,52 @@ def check_shapes(input: Tensor, target: Tensor) -> None:
             f"ground truth has different shape ({list(target.shape)}) from input "
             f"({list(input.shape)})"
         )
+    _check_device(input, target)
 
 
-def _masked(volumes: Volumes, ignore_index: int) -> Volumes:
-    """Return one-hot volumes without what MONAI masks.
+def check_channels(input: Tensor, target: Tensor) -> None:
+    """Raise the ValueErrors of MONAI's compound losses."""
+    if input.dim() != target.dim():
+        raise ValueError(
+            "the number of dimensions for input and target should be the same, got shapes "
+            f"{list(input.shape)} and {list(target.shape)}: class indices need a channel, [B, 1, "
+            "*S]"
+        )
+    if target.shape[1] not in (1, input.shape[1]):
+        raise ValueError(
+            "number of channels for target is neither 1, as class indices have it, nor the same as "
+            f"input, got shapes {list(target.shape)} and {list(input.shape)}"
+        )
 
-    That is where the class ``ignore_index`` is, or, if there is no such class, where none is.
+
+def _check_device(input: Tensor, target: Tensor) -> None:
+    if input.device != target.device:
+        raise RuntimeError(
+            f"input and target must be on one device, got {input.device} and {target.device}"
+        )
+
+
+def _ignoring(volumes: Volumes, ignore_index: int) -> Volumes:
+    """Return volumes of values without what MONAI ignores.
+
+    Of several classes that is where the class ``ignore_index`` is, or, if there is no such class,
+    where none is.
     """
     t = volumes.target
-    if not 0 <= ignore_index < t.shape[1]:
-        weight = (t.sum(1, keepdim=True) > 0).to(volumes.input.dtype)
-    else:
-        weight = 1.0 - t[:, ignore_index : ignore_index + 1].to(volumes.dtype)
-        if (
-            t.is_floating_point()
-        ):  # perhaps soft: MONAI multiplies both, so products have its square
-            p = activate(volumes.input, volumes.activation) * weight
-            return Volumes(p, "probabilities", t * weight, volumes.first, dtype=volumes.dtype)
-    return Volumes(volumes.input, volumes.activation, t, volumes.first, weight, dtype=volumes.dtype)
+    classes = t.shape[1]
+    if 0 <= ignore_index < classes and classes > 1:
+        share = t[:, ignore_index : ignore_index + 1]
+        weight = 1 - share.to(torch.promote_types(share.dtype, torch.float32))
+        dtype = result_dtype(volumes.input, t, weight)
+        # MONAI multiplies both, so products have the square of weights between 0 and 1.
+        soft = t.is_floating_point()
+        return dataclasses.replace(volumes, weight=weight, dtype=dtype, of_both=soft)
+    dtype = torch.promote_types(volumes.dtype, torch.float32)
+    if classes == 1:
+        ignore = comparable(ignore_index, t)
+        return dataclasses.replace(volumes, ignore_index=ignore, dtype=dtype)
+    weight = (t.sum(1, keepdim=True) > 0).float()
+    return dataclasses.replace(volumes, weight=weight, dtype=dtype)
 
 
 def activate(input: Tensor, activation: str) -> Tensor:
@@ -154,10 +191,58 @@ def activate(input: Tensor, activation: str) -> Tensor:
     return torch.sigmoid(input) if activation == "sigmoid" else input
 
 
+def overlap_terms(
+    volumes: Volumes, *, squared: bool = False, soft: bool = False
+) -> tuple[str, ...]:
+    """Return the sums that :func:`overlap` needs."""
+    if squared:
+        return "tp", "pred_sq", "target_sq"
+    if soft and volumes.activation == "probabilities":  # perhaps of any sign
+        return "abs_err", "target"
+    return "tp_soft" if soft else "tp", "pred", "target"
+
+
+def overlap(
+    sums: RegionSums, volumes: Volumes, batch: bool, *, squared: bool = False, soft: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what both volumes have in common, and what each holds, ``[B, C']`` or ``[C']``.
+
+    Args:
+        sums: Per item and class that has a share.
+        volumes: What they are of.
+        batch: Whether the items are pooled.
+        squared: Whether they hold the sums of their squares.
+        soft: Whether they have in common the sum of the smaller values: half of what the sizes of
+            both exceed the size of the difference, where a size is the sum of absolute values.
+    """
+    rows = RegionSums(sums.terms, pooled(sums.rows, volumes, batch))
+    if squared:
+        return rows.tp, rows.pred_sq, rows.target_sq
+    if not soft:
+        return rows.tp, rows.pred, rows.target
+    if "tp_soft" in rows.terms:
+        return rows.tp_soft, rows.pred, rows.target
+    size = pooled(volumes.sizes(), volumes, batch)
+    return (size + rows.target - rows.abs_err) / 2, size, rows.target
+
+
+def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:
+    """Return rows ``[..., B, C']`` as ``[..., C']`` if the items are pooled.
+
+    Of an input without voxels, ``[B, C]``, they become one number, else: MONAI names no dimension
+    then, so torch sums over all.
+    """
+    if batch:
+        return rows.sum(-2)
+    return rows.sum((-2, -1)) if volumes.input.dim() == 2 else rows
+
+
 def reduce(rows: Tensor, reduction: str, rank: int = 0) -> Tensor:
     """Return the mean or sum of rows ``[B, C]`` or ``[C]``, or them with ``rank`` sides of 1."""
     if reduction == "mean":
         return rows.mean()
     if reduction == "sum":
         return rows.sum()
-    return rows.view(*rows.shape, *[1] * rank)
+    if reduction != "none":
+        check_reduction(reduction)
+    return rows.view(*rows.shape, *[1] * rank) if rank else rows

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from segloss_fast.compat._volumes import Volumes
-from segloss_fast.compat.monai._base import MonaiLoss, check_reduction, reduce
+from segloss_fast.compat.monai._base import (
+    MonaiLoss,
+    check_reduction,
+    overlap,
+    overlap_terms,
+    reduce,
+)
 from segloss_fast.ops.region_sums import RegionSums
 
 
@@ -56,6 +62,7 @@ class DiceLoss(MonaiLoss):
         self.ignore_index = ignore_index
         self.register_buffer("class_weight", None if weight is None else torch.as_tensor(weight))
         self.soft_label = soft_label
+        self._checked: tuple[int, int] | None = None  # the weight found to have no negative number
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``."""
@@ -65,34 +72,36 @@ class DiceLoss(MonaiLoss):
 
     def _terms(self, volumes: Volumes) -> tuple[str, ...]:
         """Return the sums that the loss needs."""
-        if self.squared_pred:
-            return ("tp", "pred_sq", "target_sq")
-        if not self.soft_label:
-            return ("tp", "pred", "target")
-        return ("tp_soft", "pred", "target")
+        return overlap_terms(volumes, squared=self.squared_pred, soft=self.soft_label)
 
     def _of(self, sums: RegionSums, volumes: Volumes) -> Tensor:
         """Return the loss, float64, given the sums of the classes that have a share."""
-        tp = sums.tp_soft if self.soft_label and not self.squared_pred else sums.tp
-        pred = sums.pred_sq if self.squared_pred else sums.pred
-        size = pred + (sums.target_sq if self.squared_pred else sums.target)
-        if self.batch:
-            tp, size = tp.sum(0), size.sum(0)
+        options = {"squared": self.squared_pred, "soft": self.soft_label}
+        tp, pred, target = overlap(sums, volumes, self.batch, **options)
+        size = pred + target
         both = 2 * (size - tp) if self.jaccard else size
         f = 1 - (2 * tp + self.smooth_nr) / (both + self.smooth_dr)
-        return reduce(self._weighted(f), self.reduction, volumes.input.dim() - 2)
+        return reduce(self._weighted(f, sums), self.reduction, volumes.input.dim() - 2)
 
-    def _weighted(self, f: Tensor) -> Tensor:
-        classes = f.shape[-1]
+    def _weighted(self, f: Tensor, sums: RegionSums) -> Tensor:
+        """Return the losses of the classes times their weights."""
+        classes = sums.rows.shape[-1]
         if self.class_weight is None or classes == 1:
             return f
-        if self.class_weight.ndim == 0:
-            self.class_weight = torch.as_tensor([self.class_weight] * classes)
+        if self.class_weight.ndim == 0:  # so MONAI's checkpoints have it
+            self.class_weight = self.class_weight.repeat(classes)
         elif self.class_weight.shape[0] != classes:
             raise ValueError(
                 f"weight must hold {classes} numbers, one per class (without the background if "
                 f"include_background=False), got {self.class_weight.shape[0]}"
             )
-        if self.class_weight.min() < 0:
-            raise ValueError(f"weight must not be negative, got {self.class_weight.tolist()}")
+        self._check_weight(self.class_weight)
         return f * self.class_weight.to(f)
+
+    def _check_weight(self, weight: Tensor) -> None:
+        """Raise ValueError if a weight is negative: once per tensor, for it waits for a GPU."""
+        if torch.compiler.is_compiling() or self._checked == (id(weight), weight._version):
+            return
+        if weight.min() < 0:
+            raise ValueError(f"weight must not be negative, got {weight.tolist()}")
+        self._checked = id(weight), weight._version
