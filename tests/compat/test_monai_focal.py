@@ -1,0 +1,87 @@
+"""MONAI's focal loss and its unified focal losses."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import monai.losses
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast.compat.monai.focal import FocalLoss
+from tests.compat.exact import in_float64
+from tests.compat.grid import Call, Draw, Drop, by_block, check_block
+
+pytestmark = pytest.mark.peers
+
+LABELS = (torch.uint8, torch.int16, torch.int64, torch.float32)
+VALUES = (torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64)
+
+
+def with_ignored(draw: Draw, labels: Tensor, ignore_index: int | None) -> Tensor:
+    """Return labels some of which are the one that does not count, if int64 can hold it."""
+    if ignore_index is None:
+        return labels
+    return torch.where(draw.soft(*labels.shape) < 0.3, ignore_index, labels)
+
+
+def target_of(draw: Draw, x: Tensor, options: dict[str, Any]) -> Tensor:
+    """Return labels, one-hot or soft values, and set the options that they need."""
+    classes, shape = x.shape[1], (x.shape[0], 1, *x.shape[2:])
+    labels = draw.labels(max(classes, 2), *shape)
+    ignored = options.get("ignore_index")
+    kind = draw.of("labels", "one-hot", "soft")
+    if kind == "soft":
+        return draw.strided(draw.soft(*x.shape))
+    if classes == 1:
+        labels = with_ignored(draw, labels, None if ignored == -1 else ignored)
+        return labels.to(draw.of(*LABELS if ignored == 255 else VALUES))
+    if kind == "labels":
+        options["to_onehot_y"] = True
+        labels = with_ignored(draw, labels, ignored)
+        return labels.to(draw.of(*(LABELS[1:] if ignored == -1 else LABELS)))
+    hot = (labels == torch.arange(classes).view(1, -1, *[1] * (x.dim() - 2))).float()
+    if ignored is not None:  # MONAI cannot subtract truth values; without a class where ignored
+        hot = hot * (draw.soft(*shape) < 0.7)
+        return hot.to(draw.of(*VALUES[1:]))
+    return hot.to(draw.of(*VALUES))
+
+
+def focal(generator: random.Random) -> Call:
+    """Return a random call of FocalLoss."""
+    draw = Draw(generator)
+    options = draw.options(
+        {
+            "include_background": (True, False),
+            "gamma": (0, 0.5, 1.0, 2.5),
+            "reduction": ("mean", "sum", "none"),
+            "use_softmax": (True,),
+        }
+    )
+    if draw.of(True, False, False):
+        options["ignore_index"] = draw.of(-1, 0, 1, 255)
+    rank, batch, classes = draw.of(0, 1, 2, 3, 4), draw.of(1, 2, 3), draw.of(1, 2, 3, 5)
+    x = draw.strided(draw.normal(batch, classes, *draw.size(rank), spread=draw.of(0.5, 3.0)))
+    x = x.to(draw.of(torch.float32, torch.float32, torch.float64, torch.float16))
+    share = classes - (classes > 1 and not options.get("include_background", True))
+    rows = [0.5 + c for c in range(share)]
+    if draw.of(True, False):
+        options["alpha"] = draw.of(0.25, 1, [a / share for a in rows], torch.tensor(0.75))
+    if draw.of(True, False):
+        options["weight"] = draw.of(2.0, rows if share > 1 else 3, torch.tensor(0.5))
+    return Call(options, x, (target_of(draw, x, options),))
+
+
+DROPS = {
+    "FocalLoss": Drop(
+        FocalLoss, monai.losses.FocalLoss, focal, 200, in_float64(monai.losses.FocalLoss)
+    ),
+}
+
+
+@by_block
+@pytest.mark.parametrize("name", DROPS)
+def test_equals_monai(name: str, block: int) -> None:
+    check_block(DROPS[name], block)
