@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,15 +118,15 @@ class Volumes:
         """Return sums without the classes that the loss leaves out."""
         return RegionSums(sums.terms, sums.rows[:, :, self.first :]) if self.first else sums
 
-    def sizes(self) -> Tensor:
-        """Return the sums of the absolute input, which needs no activation."""
-        return dataclasses.replace(self, input=self.input.abs()).sums(("pred",)).pred
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Volumes:
+        """Return the volumes with a function of the input."""
+        return dataclasses.replace(self, input=function(self.input))
 
     def _of_both(self, terms: Sequence[str]) -> RegionSums:
         """Return sums where each of both volumes is multiplied by the weight."""
         assert self.weight is not None
         # Norms have the weight's size. Sums without one have it as it is.
-        once = self.weight.abs() if {"tp_soft", "abs_err"} & set(terms) else self.weight
+        once = self.weight.abs() if "tp_soft" in terms else self.weight
         parts = [
             dataclasses.replace(self, weight=weight, of_both=False).sums(chosen, every=True)
             for weight, chosen in (

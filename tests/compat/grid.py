@@ -134,7 +134,7 @@ def check(drop: Drop, call: Call) -> None:
         exact = Call(call.options, double(call.input), double(call.others))
         true = outcome(drop.theirs if drop.judge is None else _judged(drop.judge, exact), exact)
         assert true.value is not None, f"{note}: {true.error!r}"
-        scale = _scale(true.gradient, dtypes)
+        scale = _scale(true.gradient, theirs.value, dtypes)
     ours = outcome(drop.ours, call, scale)
     if theirs.error is not None or ours.error is not None:
         assert ours.error is not None, f"{note}: the peer raises {theirs.error!r}"
@@ -159,12 +159,13 @@ def check(drop: Drop, call: Call) -> None:
         _assert_alike(ours.gradient, true.gradient, tolerance, f"{note}: gradient")
 
 
-def _scale(gradient: Tensor | None, dtypes: Sequence[torch.dtype]) -> float:
+def _scale(gradient: Tensor | None, value: Tensor | None, dtypes: Sequence[torch.dtype]) -> float:
     """Return what the loss is multiplied by, so that its gradient has a size that float16 has."""
-    if gradient is None or torch.float16 not in dtypes:
+    if gradient is None or value is None or torch.float16 not in dtypes or not gradient.numel():
         return 1.0
-    largest = float(gradient.nan_to_num(0, 0, 0).abs().max()) if gradient.numel() else 0.0
-    return 2.0 ** min(14, math.floor(math.log2(1024 / largest))) if largest else 1.0
+    most = 14 if value.dtype == torch.float16 else 60  # the product with the loss has its dtype
+    largest = float(gradient.nan_to_num(0, 0, 0).abs().max())
+    return 2.0 ** min(most, math.floor(math.log2(1024 / largest))) if largest else 1.0
 
 
 def _judged(judge: Callable[[Call], Tensor], call: Call) -> Callable[..., Any]:

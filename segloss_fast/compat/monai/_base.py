@@ -198,7 +198,7 @@ def overlap_terms(
     if squared:
         return "tp", "pred_sq", "target_sq"
     if soft and volumes.activation == "probabilities":  # perhaps of any sign
-        return "abs_err", "target"
+        return ("target",)
     return "tp_soft" if soft else "tp", "pred", "target"
 
 
@@ -222,8 +222,11 @@ def overlap(
         return rows.tp, rows.pred, rows.target
     if "tp_soft" in rows.terms:
         return rows.tp_soft, rows.pred, rows.target
-    size = pooled(volumes.sizes(), volumes, batch)
-    return (size + rows.target - rows.abs_err) / 2, size, rows.target
+    # What is below 0 has nothing in common with the target. In sums of their own, because in a
+    # difference of sizes the gradient of a class that is absent would be lost.
+    tp = volumes.mapped(torch.relu).sums(("tp_soft",)).tp_soft
+    size = volumes.mapped(torch.abs).sums(("pred",)).pred
+    return pooled(tp, volumes, batch), pooled(size, volumes, batch), rows.target
 
 
 def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:
