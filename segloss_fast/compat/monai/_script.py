@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 from torch import nn
@@ -21,14 +22,17 @@ class Scriptable:
     """
 
     def __prepare_scriptable__(self) -> Any:  # noqa: ANN401
-        """Return a module of MONAI's class; this one if a subclass has its own forward.
+        """Return a module of MONAI's class; a copy of this if a subclass has its own forward.
 
         Raises:
             ImportError: If MONAI is not installed.
         """
         kind = drop_in(type(self))
         if type(self).forward is not kind.forward:  # type: ignore[attr-defined]
-            return self
+            own: Any = copy.copy(self)
+            # Not the drop-in's, whose names torch does not resolve; torch passes over an empty one.
+            own.__annotations__ = inspect.get_annotations(type(self)) or {"training": bool}
+            return own
         try:
             peer = original(kind.__name__)
         except ImportError as error:

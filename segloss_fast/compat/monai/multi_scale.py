@@ -98,12 +98,9 @@ class MultiScaleLoss(Scriptable, _Loss):
 
     def __prepare_scriptable__(self) -> Any:  # noqa: ANN401
         twin = super().__prepare_scriptable__()
-        if twin is not self:
-            theirs = original_module("MultiScaleLoss").kernel_fn_dict
-            twin.kernel_fn = next(
-                (theirs[name] for name, fn in kernel_fn_dict.items() if fn is self.kernel_fn),
-                self.kernel_fn,
-            )
+        for name, kernel_fn in kernel_fn_dict.items():
+            if twin.kernel_fn is kernel_fn and not isinstance(twin, MultiScaleLoss):
+                twin.kernel_fn = original_module("MultiScaleLoss").kernel_fn_dict[name]
         return twin
 
 
