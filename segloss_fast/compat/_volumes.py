@@ -50,7 +50,7 @@ def comparable(value: int | None, labels: Tensor) -> int | None:
     return (value - info.min) % (info.max - info.min + 1) + info.min
 
 
-def _flat(x: Tensor, first: int) -> Tensor:
+def flat(x: Tensor, first: int) -> Tensor:
     """Return the tensor with one to three dimensions from ``first`` on."""
     rank = x.dim() - first
     if rank == 0:
@@ -101,10 +101,10 @@ class Volumes:
         if self.of_both:
             found = self._of_both(terms)
         else:
-            weight = None if self.weight is None else _flat(self.weight, 2)
+            weight = None if self.weight is None else flat(self.weight, 2)
             found = region_sums(
-                _flat(self.input, 2),
-                _flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
+                flat(self.input, 2),
+                flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
                 activation=self.activation,
                 terms=terms,
                 gamma=gamma,
