@@ -1,0 +1,102 @@
+"""What segmentation-models-pytorch's losses have in common: modes, layouts, sums over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss_fast.compat._volumes import Volumes, comparable, plain
+from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE
+
+MODES = (BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE)
+
+
+def check_mode(mode: Any) -> None:  # noqa: ANN401
+    """Raise AssertionError unless this is a mode."""
+    if mode not in MODES:
+        raise AssertionError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
+
+
+def check_class_weights(mode: str, class_weights: object) -> None:
+    """Raise ValueError for weights of the only class."""
+    if class_weights is not None and mode == BINARY_MODE:
+        raise ValueError("class_weights are not supported with mode=binary")
+
+
+def tensors(y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both without subclasses; raise RuntimeErrors of dtype and device."""
+    y_pred, y_true = plain(y_pred), plain(y_true)
+    if not y_pred.is_floating_point():
+        raise NotImplementedError(f"y_pred must have a floating-point dtype, got {y_pred.dtype}")
+    if y_pred.device != y_true.device:
+        raise RuntimeError(
+            f"y_true must be on the device of y_pred, {y_pred.device}, got {y_true.device}"
+        )
+    return y_pred, y_true
+
+
+def in_line(y_pred: Tensor, y_true: Tensor, items: int = 1) -> tuple[Tensor, Tensor]:
+    """Return two tensors of as many numbers as ``[items, 1, V]``, in the same order."""
+    if y_pred.shape == y_true.shape and y_pred.dim() > 2 and not y_pred.is_contiguous():
+        y_pred, y_true = y_pred.movedim(1, -1), y_true.movedim(1, -1)  # as channels_last has them
+    return y_pred.reshape(items, 1, -1), y_true.reshape(items, 1, -1)
+
+
+def class_sums(
+    y_pred: Tensor,
+    y_true: Tensor,
+    mode: str,
+    activation: str,
+    terms: Sequence[str],
+    *,
+    gamma: float | None = None,
+    ignore_index: int | None = None,
+    unit: bool = False,
+) -> Tensor:
+    """Return sums over the batch, float64 ``[K, C]``; C = 1 in the binary mode.
+
+    Args:
+        y_pred: ``[B, C, *S]``; of any shape in the binary mode.
+        y_true: Of as many numbers, or per item as many labels as there are voxels.
+        mode: One of MODES.
+        activation: As for region_sums.
+        terms: As for region_sums.
+        gamma: As for region_sums.
+        ignore_index: In the multi-label mode each class has voxels of its own that do not count.
+        unit: Whether values of several classes must lie in [0, 1], as those of one must.
+    """
+    ignore_index = comparable(ignore_index, y_true)
+    batch, classes = (1, 1) if mode == BINARY_MODE else y_pred.shape[:2]
+    if mode == BINARY_MODE:
+        x, t = in_line(y_pred, y_true)
+    elif mode == MULTICLASS_MODE:
+        x, t = y_pred, y_true.reshape(batch, *y_pred.shape[2:])
+        if classes == 1:
+            x, t, activation = _only_class(x, t, activation, ignore_index)
+            ignore_index = None if ignore_index is None else _IGNORED
+    else:
+        x, t = y_pred, y_true.reshape(y_pred.shape)
+        if ignore_index is not None or unit:  # every class is a problem of its own
+            x, t = x.flatten(0, 1).unsqueeze(1), t.flatten(0, 1).unsqueeze(1)
+    volumes = Volumes(x, activation, t, ignore_index=ignore_index)
+    rows = volumes.sums(terms, gamma=gamma).rows
+    return rows.view(len(terms), batch, classes).sum(1)
+
+
+_IGNORED = 3
+
+
+def _only_class(
+    x: Tensor, labels: Tensor, activation: str, ignore_index: int | None
+) -> tuple[Tensor, Tensor, str]:
+    """Return what region_sums takes for one class, which is its label 1 and here is the label 0."""
+    others = 0 if activation == "sigmoid" else 2  # 2 is no label
+    t = torch.where(labels == 0, 1, others)
+    if ignore_index is not None:
+        t = torch.where(labels == ignore_index, _IGNORED, t)
+    if activation != "softmax":
+        return x, t, activation
+    return torch.softmax(x, 1), t, "probabilities"
