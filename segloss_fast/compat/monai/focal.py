@@ -83,6 +83,7 @@ class FocalLoss(Scriptable, _Loss):
     def _volumes(self, input: Tensor, target: Tensor) -> Volumes:
         """Return what the loss compares; give MONAI's warnings and raise its errors."""
         classes = input.shape[1]
+        input = input if input.is_floating_point() else input.float()
         if classes == 1 and self.to_onehot_y:
             ignored("to_onehot_y=True")
         if classes == 1 and not self.include_background:
