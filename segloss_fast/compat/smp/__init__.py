@@ -15,7 +15,6 @@ from segloss_fast.compat.smp._functional import (
     soft_jaccard_score,
     soft_tversky_score,
     softmax_focal_loss_with_logits,
-    to_tensor,
     wing_loss,
 )
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE
@@ -46,7 +45,6 @@ __all__ = [
     "soft_jaccard_score",
     "soft_tversky_score",
     "softmax_focal_loss_with_logits",
-    "to_tensor",
     "wing_loss",
 ]
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segloss_fast._check import widen
 from segloss_fast.compat._volumes import plain
 from segloss_fast.ops._reference.voxels import row_dtype
 
@@ -28,7 +29,7 @@ __all__ = [
 def to_tensor(x: Any, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401
     """Return a tensor of a tensor, an array, a list or a tuple; None of anything else.
 
-    >>> segloss_fast.compat.smp.to_tensor([1, 2])
+    >>> segloss_fast.compat.smp._functional.to_tensor([1, 2])
     tensor([1, 2])
     """
     if isinstance(x, (list, tuple)):
@@ -109,10 +110,10 @@ def focal_loss_with_logits(
         ValueError: If the shapes differ.
     """
     output, target = plain(output), plain(target)
-    loss, term = focal_maps(output, target, gamma, alpha, reduced_threshold)
+    loss, term = focal_maps(widen(output), target, gamma, alpha, reduced_threshold)
     if normalized:
         loss = loss / term.sum().clamp_min(eps)
-    return _reduced(loss, reduction)
+    return _reduced(loss, reduction).to(output.dtype)
 
 
 def softmax_focal_loss_with_logits(
@@ -141,12 +142,12 @@ def softmax_focal_loss_with_logits(
         reduced_threshold: See gamma.
         eps: See gamma.
     """
-    nll = F.cross_entropy(plain(output), plain(target), reduction="none")
+    nll = F.cross_entropy(widen(plain(output)), plain(target), reduction="none")
     term = _focal_term(nll, gamma, reduced_threshold)
     loss = term * nll
     if normalized:
         loss = loss / term.sum().clamp_min(eps)
-    return _reduced(loss, reduction)
+    return _reduced(loss, reduction).to(output.dtype)
 
 
 def soft_jaccard_score(
@@ -276,7 +277,7 @@ def label_smoothed_nll_loss(
             of size 1 for the classes if ``ignore_index`` is given.
         dim: The dimension of the classes.
     """
-    lprobs, target = plain(lprobs), plain(target)
+    dtype, lprobs, target = lprobs.dtype, widen(plain(lprobs)), plain(target)
     if target.dim() == lprobs.dim() - 1:
         target = target.unsqueeze(dim)
     ignored = None if ignore_index is None else target == ignore_index
@@ -288,4 +289,4 @@ def label_smoothed_nll_loss(
         nll, smooth = nll.masked_fill(ignored, 0), smooth.masked_fill(ignored, 0)
     if reduction in ("mean", "sum"):
         nll, smooth = _reduced(nll, reduction), _reduced(smooth, reduction)
-    return (1.0 - epsilon) * nll + epsilon / lprobs.shape[dim] * smooth
+    return ((1.0 - epsilon) * nll + epsilon / lprobs.shape[dim] * smooth).to(dtype)

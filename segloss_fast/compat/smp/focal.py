@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast._check import widen
 from segloss_fast._impl import transforms_active
 from segloss_fast.compat._volumes import comparable, plain, result_dtype
 from segloss_fast.compat.smp._base import (
@@ -101,15 +102,18 @@ class FocalLoss(_Loss):
         y_pred, y_true = tensors(y_pred, plain(y_true).to(y_pred.device))
         self._check_sizes(y_pred, y_true)
         fn = self.focal_loss_fn
-        of_sums = fn.func is focal_loss_with_logits and fn.keywords["reduction"] in ("mean", "sum")
+        own = getattr(fn, "func", None) is focal_loss_with_logits
+        of_sums = own and fn.keywords["reduction"] in ("mean", "sum")
         if of_sums:
             sums = self._by_sums(y_pred, y_true)
             loss, term, number = self._by_maps(y_pred, y_true) if sums is None else sums
             if fn.keywords["normalized"]:
                 loss = loss / term.clamp_min(fn.keywords.get("eps", 1e-6))
-            loss = loss / number if fn.keywords["reduction"] == "mean" else loss
+            if fn.keywords["reduction"] == "mean":
+                # NaN where nothing counts, and without a gradient that is NaN, too.
+                loss = torch.where(number > 0, loss / number.clamp_min(1), torch.nan)
         else:
-            loss = self._class_by_class(y_pred, y_true)
+            loss = self._class_by_class(widen(y_pred) if own else y_pred, y_true)
         if self.mode == BINARY_MODE:
             return (loss[0] if of_sums else loss).to(result_dtype(y_pred))
         if self.class_weights is None:
@@ -200,7 +204,7 @@ class FocalLoss(_Loss):
         if ignored is not None:
             x, t = x.masked_fill(ignored, 0), t.masked_fill(ignored, 0)
         loss, term = focal_maps(
-            x, t, options["gamma"], options["alpha"], options["reduced_threshold"]
+            widen(x), t, options["gamma"], options["alpha"], options["reduced_threshold"]
         )
         number = torch.ones_like(x)
         if ignored is not None:

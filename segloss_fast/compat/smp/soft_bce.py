@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segloss_fast.compat._volumes import comparable, result_dtype
+from segloss_fast._check import widen
+from segloss_fast.compat._volumes import comparable
 from segloss_fast.compat.smp._base import class_sums, tensors
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTILABEL_MODE
 
@@ -62,6 +63,7 @@ class SoftBCEWithLogitsLoss(nn.Module):
         if self.weight is not None or positive is None or self.reduction not in ("mean", "sum"):
             return self._by_maps(y_pred, y_true)
         target, ignored = self._target(y_true), comparable(self.ignore_index, y_true)
+        dtype = target.dtype if target.is_floating_point() else y_pred.dtype  # as torch's
         if target is not y_true and ignored is not None:
             target, ignored = target.masked_fill(y_true == ignored, -1), -1
         mode = BINARY_MODE if positive.numel() == 1 else MULTILABEL_MODE
@@ -69,7 +71,7 @@ class SoftBCEWithLogitsLoss(nn.Module):
         sums = class_sums(y_pred, target, mode, "sigmoid", terms, ignore_index=ignored, unit=True)
         loss = (positive.to(sums) * sums[0] + sums[1]).sum()
         loss = loss / y_true.numel() if self.reduction == "mean" else loss
-        return loss.to(result_dtype(y_pred, target))
+        return loss.to(dtype)
 
     def _positive(self, y_pred: Tensor) -> Tensor | None:
         """Return the weights of the target 1, one or one per class; None if there are more."""
@@ -95,11 +97,16 @@ class SoftBCEWithLogitsLoss(nn.Module):
         """Return the loss by way of the loss of every number."""
         target = self._target(y_true)
         target = target if target.is_floating_point() else target.to(y_pred.dtype)
+        x = widen(y_pred)
         loss = F.binary_cross_entropy_with_logits(
-            y_pred, target, self.weight, pos_weight=self.pos_weight, reduction="none"
+            x,
+            target.to(torch.promote_types(x.dtype, target.dtype)),
+            self.weight,
+            pos_weight=self.pos_weight,
+            reduction="none",
         )
         if self.ignore_index is not None:
             loss = loss * (y_true != self.ignore_index).to(loss)
-        if self.reduction == "mean":
-            return loss.mean()
-        return loss.sum() if self.reduction == "sum" else loss
+        if self.reduction in ("mean", "sum"):
+            loss = loss.mean() if self.reduction == "mean" else loss.sum()
+        return loss.to(target.dtype)

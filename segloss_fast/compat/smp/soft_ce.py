@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segloss_fast._check import widen
 from segloss_fast.compat._volumes import comparable, result_dtype
 from segloss_fast.compat.smp._base import class_sums, tensors
 from segloss_fast.compat.smp._functional import label_smoothed_nll_loss
@@ -55,10 +56,11 @@ class SoftCrossEntropyLoss(nn.Module):
         labels = y_true.movedim(dim, 1) if y_true.dim() == y_pred.dim() else y_true
         single = labels.shape in (voxels, (voxels[0], 1, *voxels[1:]))
         if x.shape[1] == 1 or not single or self.reduction not in ("mean", "sum"):
-            lprobs = torch.log_softmax(y_pred, dim)
-            return label_smoothed_nll_loss(
+            lprobs = torch.log_softmax(widen(y_pred), dim)
+            loss = label_smoothed_nll_loss(
                 lprobs, y_true, share, self.ignore_index, self.reduction, dim
             )
+            return loss.to(y_pred.dtype)
         terms = ("nll", "nll_all") if share else ("nll",)
         ignored = comparable(self.ignore_index, labels)
         sums = class_sums(x, labels, MULTICLASS_MODE, "softmax", terms, ignore_index=ignored)
