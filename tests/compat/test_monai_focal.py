@@ -6,11 +6,17 @@ import random
 from typing import Any
 
 import monai.losses
+import monai.losses.unified_focal_loss as peers
 import pytest
 import torch
 from torch import Tensor
 
 from segloss_fast.compat.monai.focal import FocalLoss
+from segloss_fast.compat.monai.unified_focal import (
+    AsymmetricFocalLoss,
+    AsymmetricFocalTverskyLoss,
+    AsymmetricUnifiedFocalLoss,
+)
 from tests.compat.exact import in_float64
 from tests.compat.grid import Call, Draw, Drop, by_block, check_block
 
@@ -21,10 +27,28 @@ VALUES = (torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64)
 
 
 def with_ignored(draw: Draw, labels: Tensor, ignore_index: int | None) -> Tensor:
-    """Return labels some of which are the one that does not count, if int64 can hold it."""
+    """Return labels some of which are the one that does not count."""
     if ignore_index is None:
         return labels
     return torch.where(draw.soft(*labels.shape) < 0.3, ignore_index, labels)
+
+
+def one_counts(call: Call) -> Call:
+    """Return a call in which a voxel of each item counts, of dtypes that MONAI can negate.
+
+    Where none counts, MONAI's power below one has an infinite derivative, and the gradient is NaN.
+    It computes 1 - y and -y in the dtype of one-hot values, and -1 is 255 there in uint8.
+    """
+    options, target = call.options, call.others[0].clone()
+    if not options.get("to_onehot_y") and target.dtype in (torch.bool, torch.uint8):
+        target = target.to(torch.int64)
+    if "ignore_index" in options:
+        corner = target[(slice(None), slice(None), *[0] * (target.dim() - 2))]
+        corner.zero_()
+        corner[:, -1] = 0 if target.shape[1] == 1 and options["ignore_index"] == 1 else 1
+        if target.shape[1] > 1 and options["ignore_index"] == target.shape[1] - 1:
+            corner[:] = corner.flip(1)
+    return Call(options, call.input, (target,))
 
 
 def target_of(draw: Draw, x: Tensor, options: dict[str, Any]) -> Tensor:
@@ -74,7 +98,51 @@ def focal(generator: random.Random) -> Call:
     return Call(options, x, (target_of(draw, x, options),))
 
 
+def probabilities(draw: Draw, classes: int, rank: int) -> Tensor:
+    """Return values in [0, 1], perhaps some of exactly 0 and 1."""
+    x = draw.normal(draw.of(1, 2, 3), classes, *draw.size(rank), spread=draw.of(0.5, 3.0)).sigmoid()
+    x = torch.where(draw.soft(*x.shape) < draw.of(0.0, 0.2), x.round(), x)
+    return draw.strided(x).to(draw.of(torch.float32, torch.float32, torch.float64, torch.float16))
+
+
+UNIFIED = {"reduction": ("mean", "sum", "none"), "delta": (0.3, 0.7), "gamma": (0.0, 0.5, 0.9)}
+
+
+def part(generator: random.Random) -> Call:
+    """Return a random call of a part of the unified focal loss."""
+    draw = Draw(generator)
+    options = draw.options({**UNIFIED, "epsilon": (1e-5,)})
+    if draw.of(True, False, False):
+        options["ignore_index"] = draw.of(-1, 0, 1, 255)
+    x = probabilities(draw, draw.of(2, 2, 3), draw.of(1, 2, 3))
+    return one_counts(Call(options, x, (target_of(draw, x, options),)))
+
+
+def unified(generator: random.Random) -> Call:
+    """Return a random call of AsymmetricUnifiedFocalLoss."""
+    draw = Draw(generator)
+    options = draw.options({**UNIFIED, "weight": (0.0, 0.3, 1.0)})
+    if draw.of(True, False, False):
+        options["ignore_index"] = draw.of(-1, 0, 1, 255)
+    classes = draw.of(1, 1, 2, 2, 3)
+    if classes == 3:
+        options["num_classes"] = 3
+    x = probabilities(draw, classes, draw.of(2, 3))
+    target = target_of(draw, x, options)
+    call = one_counts(Call(options, x, (target,)))
+    if classes == 1 and draw.of(True, False, False):
+        options["to_onehot_y"] = True
+    return call
+
+
 DROPS = {
+    "AsymmetricFocalTverskyLoss": Drop(
+        AsymmetricFocalTverskyLoss, peers.AsymmetricFocalTverskyLoss, part, 50
+    ),
+    "AsymmetricFocalLoss": Drop(AsymmetricFocalLoss, peers.AsymmetricFocalLoss, part, 50),
+    "AsymmetricUnifiedFocalLoss": Drop(
+        AsymmetricUnifiedFocalLoss, peers.AsymmetricUnifiedFocalLoss, unified, 50
+    ),
     "FocalLoss": Drop(
         FocalLoss, monai.losses.FocalLoss, focal, 200, in_float64(monai.losses.FocalLoss)
     ),

@@ -126,9 +126,9 @@ class FocalLoss(Scriptable, _Loss):
         volumes = self._without_background(volumes)
         if not self._is_over_sums(volumes):
             return None
-        masks = self.ignore_index is not None
-        if masks and volumes.target.dim() == volumes.input.dim() and volumes.input.shape[1] > 1:
-            mask = counted(volumes.input, volumes.target, self.ignore_index)
+        masks, x, t = self.ignore_index is not None, volumes.input, volumes.target
+        if self.ignore_index is not None and t.dim() == x.dim() and x.shape[1] > 1:
+            mask = counted(x, t, self.ignore_index)
             dtype = torch.float64 if mask.dtype == torch.float64 else torch.float32
             volumes = replace(volumes, weight=mask, ignore_index=None, dtype=dtype)
         look = self._look(volumes)
