@@ -1,0 +1,125 @@
+"""MONAI's generalised Wasserstein Dice loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from segloss_fast.compat._volumes import plain
+from segloss_fast.compat.monai._base import check_reduction, reduce
+from segloss_fast.compat.monai._script import Scriptable
+from segloss_fast.ops.confusion_sums import confusion_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTINGS = ("default", "GDL")
+
+
+class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
+    """MONAI's GeneralizedWassersteinDiceLoss, with its arguments.
+
+    >>> distances = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    >>> loss = segloss_fast.compat.monai.GeneralizedWassersteinDiceLoss(distances)
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.5000)
+
+    Per item ``1 - (2 T + smooth_nr) / (2 T + E + smooth_dr)``: the error of a voxel of class l is
+    ``sum_c M[l, c] p_c``, p the softmax of the input and M the matrix divided by its largest
+    element; E sums the errors of all voxels, T sums 1 - error over those of all classes but the
+    first. With ``weighting_mode="GDL"`` every class counts in T, all sums are divided by the
+    class's number of voxels plus 1, and the denominator is ``sum (2 - error)``.
+
+    Args:
+        dist_matrix: ``[C, C]``, from the true class to the predicted one.
+        weighting_mode: ``"default"`` or ``"GDL"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over items.
+        smooth_nr: Added to the numerator.
+        smooth_dr: Added to the denominator.
+
+    Raises:
+        ValueError: If the matrix is not square, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        dist_matrix: NDArray[Any] | Tensor,
+        weighting_mode: str = "default",
+        reduction: Any = "mean",  # noqa: ANN401
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+    ) -> None:
+        super().__init__(reduction=check_reduction(reduction))
+        matrix = torch.as_tensor(dist_matrix)
+        if matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(
+                "dist_matrix must be C x C, a row and a column per class, "
+                f"got {matrix.shape[0]} x {matrix.shape[1]}"
+            )
+        if weighting_mode not in WEIGHTINGS:
+            raise ValueError(
+                f"weighting_mode must be one of {list(WEIGHTINGS)}, got {weighting_mode!r}"
+            )
+        largest = matrix.max()
+        self.m = matrix if largest == 1 else matrix / largest
+        self.alpha_mode = weighting_mode
+        self.num_classes = self.m.size(0)
+        self.smooth_nr = float(smooth_nr)
+        self.smooth_dr = float(smooth_dr)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits ``[B, C, *S]``, S of any rank, against class indices.
+
+        Args:
+            input: Logits.
+            target: ``[B, *S]`` or ``[B, 1, *S]``.
+
+        Raises:
+            RuntimeError: If there are not as many classes as the matrix has, or the target has not
+                a class index per voxel.
+        """
+        x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
+        sums = confusion_sums(x, labels, activation="softmax")
+        confusion, size = sums[..., :-1], sums[..., -1]
+        m = self.m.to(sums, non_blocking=True)
+        error = (m * confusion).sum(2)
+        right = ((1 - m) * confusion).sum(2)  # size - error, but not as a difference
+        if self.alpha_mode == "GDL":
+            true = (right / (size + 1)).sum(1)
+            denominator = ((size + right) / (size + 1)).sum(1)
+        else:
+            true = right[:, 1:].sum(1)
+            denominator = 2 * true + error.sum(1)
+        loss = 1 - (2 * true + self.smooth_nr) / (denominator + self.smooth_dr)
+        dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
+        return reduce(loss, self.reduction).to(dtype)
+
+    def wasserstein_distance_map(self, flat_proba: Tensor, flat_target: Tensor) -> Tensor:
+        """Return the error of each voxel, ``[B, V]``.
+
+        Args:
+            flat_proba: ``[B, C, V]``.
+            flat_target: Class indices ``[B, V]``, int64.
+        """
+        rows = torch.as_tensor(self.m).to(flat_proba.device)[flat_target]
+        return (rows.movedim(-1, 1) * flat_proba).sum(1)
+
+
+def _flat(input: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return ``[B, C, V]`` and ``[B, V]``, without a copy where that is possible, or raise."""
+    if input.shape[1] != classes:
+        raise RuntimeError(
+            f"input must have the {classes} classes of dist_matrix, got shape {list(input.shape)}"
+        )
+    batch, _, *size = input.shape
+    if target.shape[0] != batch or target.numel() * classes != input.numel():
+        raise RuntimeError(
+            f"target must be class indices {[batch, *size]} or {[batch, 1, *size]} for an input "
+            f"{list(input.shape)}, got shape {list(target.shape)}"
+        )
+    if 1 <= len(size) <= 3:  # any strides go into kernels
+        return input, target.reshape(batch, *size)
+    return input.reshape(batch, classes, -1), target.reshape(batch, -1)
