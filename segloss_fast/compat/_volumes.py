@@ -58,6 +58,15 @@ def flat(x: Tensor, first: int) -> Tensor:
     return x if rank <= 3 else x.flatten(first)
 
 
+def _halves(x: Tensor) -> Tensor:
+    """Return ``[B, 1, *S]`` as ``[B, 2, *S]`` with half a side, or twice if all sides are odd."""
+    side = next((i for i in range(2, x.dim()) if x.shape[i] % 2 == 0), None)
+    if side is None:
+        return flat(x.expand(-1, 2, *x.shape[2:]), 2)
+    halves = x.unflatten(side, (2, x.shape[side] // 2))
+    return flat(halves.movedim(side, 1).squeeze(2), 2)
+
+
 @dataclass(frozen=True)
 class Volumes:
     """A prediction that need not be activated yet, and a target that need not be one-hot yet.
@@ -100,6 +109,8 @@ class Volumes:
         """
         if self.of_both:
             found = self._of_both(terms)
+        elif self.input.shape[1] == 1 and self.target.dim() == self.input.dim():
+            found = self._of_values(terms, gamma, ce_activation)
         else:
             weight = None if self.weight is None else flat(self.weight, 2)
             found = region_sums(
@@ -121,6 +132,31 @@ class Volumes:
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Volumes:
         """Return the volumes with a function of the input."""
         return dataclasses.replace(self, input=function(self.input))
+
+    def _of_values(
+        self, terms: Sequence[str], gamma: float | None, ce_activation: str | None
+    ) -> RegionSums:
+        """Return sums of one class, whose target holds any values, as the peers' may.
+
+        Those that region_sums takes of one class are in [0, 1], rounding above 1 excluded. Of two
+        classes it takes any, and each half of the voxels is as good as a class.
+        """
+        weight = self.weight
+        if self.ignore_index is not None:
+            counted = (self.target != self.ignore_index).float()
+            weight = counted if weight is None else counted * weight
+        found = region_sums(
+            _halves(self.input),
+            _halves(self.target),
+            activation=self.activation,
+            terms=terms,
+            gamma=gamma,
+            ce_activation=ce_activation,
+            voxel_weight=None if weight is None else _halves(weight),
+        )
+        rows = found.rows
+        odd = all(side % 2 for side in self.input.shape[2:])
+        return RegionSums(found.terms, rows[:, :, :1] if odd else rows.sum(2, keepdim=True))
 
     def _of_both(self, terms: Sequence[str]) -> RegionSums:
         """Return sums where each of both volumes is multiplied by the weight."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, float16, float32, float64, int16, int64, uint8
 from torch import bool as boolean
@@ -24,6 +26,7 @@ def volumes(
     norms: bool | None = None,
     any_values: bool = False,
     with_gradient: bool = False,
+    ranks: Sequence[int] = (1, 2, 3, 4),
 ) -> tuple[Tensor, Tensor]:
     """Return a prediction and a target that fit each other, and set the options of both.
 
@@ -34,8 +37,9 @@ def volumes(
             by default whether the options have squared_pred or soft_label.
         any_values: Whether a prediction may be of any sign: without an activation, or with another.
         with_gradient: Whether soft targets may require a gradient.
+        ranks: How many spatial dimensions there may be.
     """
-    rank, batch, classes = draw.of(1, 2, 3, 4), draw.of(1, 2, 3), draw.of(1, 2, 3, 5)
+    rank, batch, classes = draw.of(*ranks), draw.of(1, 2, 3), draw.of(1, 2, 3, 5)
     size = draw.size(rank)
     x = draw.strided(draw.normal(batch, classes, *size, spread=draw.of(0.5, 3.0)))
     x = x.to(draw.of(float32, float32, float64, float16))
@@ -45,7 +49,9 @@ def volumes(
     elif activation == "other_act":
         options[activation] = draw.of(torch.tanh, torch.sigmoid, torch.nn.Softmax(1))
         x = x.float() if x.dtype == float16 else x  # the activation would round it
-    elif activation != "any":
+    elif activation == "any":
+        x = x.double()  # sums of both signs may be small
+    else:
         options[activation] = True
     labels = draw.labels(max(classes, 2), batch, 1, *size)
     kind = draw.of("labels", "one-hot", "soft")
@@ -76,3 +82,12 @@ def ignoring(draw: Draw, options: dict[str, object], target: Tensor) -> Tensor:
     if not 0 <= index < classes:
         return target.detach().masked_fill(where, 0)
     return target.float() if target.dtype == boolean else target  # of which torch takes no 1 - y
+
+
+def weigh(draw: Draw, options: dict[str, object], classes: int) -> None:
+    """Give the option ``weight`` at random, as MONAI takes it for so many classes."""
+    classes -= classes > 1 and not options.get("include_background", True)
+    row = [0.5 + c for c in range(classes)]
+    kind = draw.of("none", "number", "list", "tensor")
+    if kind != "none":
+        options["weight"] = {"number": 2.0, "list": row, "tensor": torch.tensor(row)}[kind]

@@ -6,11 +6,10 @@ import random
 
 import monai.losses
 import pytest
-import torch
 
 from segloss_fast.compat import monai as compat
 from tests.compat.grid import Call, Draw, Drop, by_block, check_block
-from tests.compat.monai_calls import HEAD, SMOOTH, ignoring, volumes
+from tests.compat.monai_calls import HEAD, SMOOTH, ignoring, volumes, weigh
 
 pytestmark = pytest.mark.peers
 
@@ -26,15 +25,6 @@ def dice(generator: random.Random) -> Call:
         target = ignoring(draw, options, target)
     weigh(draw, options, x.shape[1])
     return Call(options, x, (target,))
-
-
-def weigh(draw: Draw, options: dict[str, object], classes: int) -> None:
-    """Give the option ``weight`` at random, as MONAI takes it for so many classes."""
-    classes -= classes > 1 and not options.get("include_background", True)
-    row = [0.5 + c for c in range(classes)]
-    kind = draw.of("none", "number", "list", "tensor")
-    if kind != "none":
-        options["weight"] = {"number": 2.0, "list": row, "tensor": torch.tensor(row)}[kind]
 
 
 DROPS = {"DiceLoss": Drop(compat.DiceLoss, monai.losses.DiceLoss, dice, 200)}

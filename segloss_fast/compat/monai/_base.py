@@ -73,7 +73,7 @@ class MonaiLoss(Scriptable, _Loss):
         """Return what the loss compares; give MONAI's warnings and raise its errors."""
         input, target = plain(input), plain(target)
         classes = input.shape[1]
-        input, activation = self._activated(input)
+        input, activation = activation_of(input, self.sigmoid, self.softmax, self.other_act)
         if classes == 1 and self.to_onehot_y:
             ignored("to_onehot_y=True")
         if classes == 1 and not self.include_background:
@@ -89,20 +89,22 @@ class MonaiLoss(Scriptable, _Loss):
         volumes = Volumes(input, activation, target, first, dtype=dtype)
         return volumes if ignore_index is None else _ignoring(volumes, ignore_index)
 
-    def _activated(self, input: Tensor) -> tuple[Tensor, str]:
-        """Return the input, and what region_sums is to activate it with."""
-        if not input.is_floating_point():
-            input = input.to(torch.get_default_dtype())
-        softmax = self.softmax
-        if softmax and input.shape[1] == 1:
-            ignored("softmax=True")
-            softmax = False
-        if self.other_act is None and not (self.sigmoid and softmax):
-            return input, "sigmoid" if self.sigmoid else "softmax" if softmax else "probabilities"
-        # All of them one after the other, if attributes were set so.
-        input = torch.sigmoid(input) if self.sigmoid else input
-        input = torch.softmax(input, 1) if softmax else input
-        return input if self.other_act is None else plain(self.other_act(input)), "probabilities"
+
+def activation_of(
+    input: Tensor, sigmoid: bool, softmax: bool, other_act: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, str]:
+    """Return the input, and what region_sums is to activate it with; warn as MONAI does."""
+    if not input.is_floating_point():
+        input = input.to(torch.get_default_dtype())
+    if softmax and input.shape[1] == 1:
+        ignored("softmax=True")
+        softmax = False
+    if other_act is None and not (sigmoid and softmax):
+        return input, "sigmoid" if sigmoid else "softmax" if softmax else "probabilities"
+    # All of them one after the other, if attributes were set so.
+    input = torch.sigmoid(input) if sigmoid else input
+    input = torch.softmax(input, 1) if softmax else input
+    return input if other_act is None else plain(other_act(input)), "probabilities"
 
 
 def ignored(argument: str) -> None:

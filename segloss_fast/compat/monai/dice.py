@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast.compat._volumes import Volumes
+from segloss_fast.compat._volumes import Volumes, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
+    activate,
+    activation_of,
+    check_activation,
     check_reduction,
+    class_indices,
     overlap,
     overlap_terms,
     reduce,
 )
+from segloss_fast.compat.monai.masked import NO_MASK, MaskedLoss, check_mask
 from segloss_fast.ops.region_sums import RegionSums
 
 
@@ -34,6 +42,7 @@ class DiceLoss(MonaiLoss):
     """
 
     class_weight: Tensor | None
+    _checked: tuple[int, int] | None = None  # the weight on a GPU that has no negative number
 
     def __init__(
         self,
@@ -62,11 +71,12 @@ class DiceLoss(MonaiLoss):
         self.ignore_index = ignore_index
         self.register_buffer("class_weight", None if weight is None else torch.as_tensor(weight))
         self.soft_label = soft_label
-        self._checked: tuple[int, int] | None = None  # the weight found to have no negative number
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``."""
-        volumes = self._volumes(input, target, self.ignore_index)
+        return self._of_volumes(self._volumes(input, target, self.ignore_index))
+
+    def _of_volumes(self, volumes: Volumes) -> Tensor:
         sums = volumes.sums(self._terms(volumes))
         return self._of(sums, volumes).to(volumes.dtype)
 
@@ -99,9 +109,146 @@ class DiceLoss(MonaiLoss):
         return f * self.class_weight.to(f)
 
     def _check_weight(self, weight: Tensor) -> None:
-        """Raise ValueError if a weight is negative: once per tensor, for it waits for a GPU."""
+        """Raise ValueError if a weight is negative; on a GPU, which that waits for, once each."""
         if torch.compiler.is_compiling() or self._checked == (id(weight), weight._version):
             return
         if weight.min() < 0:
             raise ValueError(f"weight must not be negative, got {weight.tolist()}")
-        self._checked = id(weight), weight._version
+        if weight.is_cuda:
+            self._checked = id(weight), weight._version
+
+
+class MaskedDiceLoss(DiceLoss):
+    """MONAI's MaskedDiceLoss, with its arguments: DiceLoss of a masked input and target.
+
+    >>> loss = segloss_fast.compat.monai.MaskedDiceLoss(sigmoid=True)
+    >>> mask = torch.eye(4)[None, None]
+    >>> loss(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4), mask)
+    tensor(0.3333)
+
+    The mask multiplies the activated input, and the target. So with ``to_onehot_y`` the class of
+    what is masked out is 0.
+
+    Raises:
+        TypeError: If ``other_act`` is not callable.
+        ValueError: If more than one activation is given, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
+        squared_pred: bool = False,
+        jaccard: bool = False,
+        reduction: Any = "mean",  # noqa: ANN401
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        batch: bool = False,
+        weight: Sequence[float] | float | Tensor | None = None,
+        soft_label: bool = False,
+    ) -> None:
+        check_activation(sigmoid, softmax, other_act)
+        super().__init__(
+            include_background,
+            to_onehot_y,
+            squared_pred=squared_pred,
+            jaccard=jaccard,
+            reduction=reduction,
+            smooth_nr=smooth_nr,
+            smooth_dr=smooth_dr,
+            batch=batch,
+            weight=weight,
+            soft_label=soft_label,
+        )
+        self.pre_sigmoid = sigmoid
+        self.pre_softmax = softmax
+        self.pre_other_act = other_act
+        self.spatial_weighted = MaskedLoss(functools.partial(DiceLoss.forward, self))
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
+
+        Args:
+            input: ``[B, C, *S]``.
+            target: As for DiceLoss.
+            mask: ``[B, 1, *S]`` or ``[1, 1, *S]``; without one all counts, with a warning.
+
+        Raises:
+            AssertionError: If input and target do not fit each other.
+            ValueError: If the mask has another number of items, or more than one channel.
+        """
+        input, target = plain(input), plain(target)
+        input, activation = activation_of(
+            input, self.pre_sigmoid, self.pre_softmax, self.pre_other_act
+        )
+        if not self._in_one_pass(input, mask):
+            masked: Tensor = self.spatial_weighted(activate(input, activation), target, mask)
+            return masked
+        if mask is None:
+            warnings.warn(NO_MASK, stacklevel=2)
+            volumes = dataclasses.replace(self._volumes(input, target), activation=activation)
+            return self._of_volumes(volumes)
+        check_mask(input, target, mask)
+        mask = plain(mask).expand(input.shape[0], 1, *input.shape[2:])
+        if self.to_onehot_y and input.shape[1] > 1:
+            return self._of_labels(input, activation, target, mask)
+        volumes = self._volumes(input, target)
+        volumes = dataclasses.replace(
+            volumes,
+            activation=activation,
+            weight=mask,
+            dtype=_wider(volumes.dtype, mask),
+            of_both=mask.dtype != torch.bool,
+        )
+        return self._of_volumes(volumes)
+
+    def _in_one_pass(self, input: Tensor, mask: Tensor | None) -> bool:
+        """Whether sums with the mask as a weight say what the loss of masked volumes is."""
+        if self.sigmoid or self.softmax or self.other_act or self.ignore_index is not None:
+            return False  # set on the loss by hand: they follow the mask
+        if mask is None:
+            return True
+        sides = zip(mask.shape[2:], input.shape[2:], strict=False)
+        return mask.dim() == input.dim() and all(side in (1, full) for side, full in sides)
+
+    def _of_labels(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss against class indices, which the mask multiplies as numbers."""
+        class_indices(input, target)
+        labels = target * mask
+        whole = mask.dtype == torch.bool
+        labels = labels if whole else labels.to(torch.int32)
+        if self.soft_label and not self.squared_pred and not whole:
+            # The smaller of a fraction and a label is no multiple of it.
+            return super().forward(activate(input, activation) * mask, labels)
+        volumes = self._volumes(input, labels)
+        volumes = dataclasses.replace(
+            volumes, activation=activation, weight=mask, dtype=_wider(volumes.dtype, mask)
+        )
+        sums = _sums_of_labels(volumes, self._terms(volumes))
+        return self._of(sums, volumes).to(volumes.dtype)
+
+
+def _wider(dtype: torch.dtype, mask: Tensor) -> torch.dtype:
+    return torch.promote_types(dtype, mask.dtype) if mask.is_floating_point() else dtype
+
+
+def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
+    """Return sums where the weight multiplies the activated input only, for labels have it."""
+    assert volumes.weight is not None
+    counts = dataclasses.replace(volumes, input=volumes.input.detach(), weight=None)
+    mask = volumes.weight
+    squares = dataclasses.replace(volumes, weight=mask * mask if "pred_sq" in terms else None)
+    parts = [
+        source.sums(chosen)
+        for source, names in (
+            (volumes, ("tp", "tp_soft", "pred")),
+            (squares, ("pred_sq",)),
+            (counts, ("target", "target_sq")),
+        )
+        if (chosen := [term for term in terms if term in names])
+    ]
+    names = tuple(name for part in parts for name in part.terms)
+    return RegionSums(names, torch.cat([part.rows for part in parts]))

@@ -13,6 +13,8 @@ from torch.nn.modules.loss import _Loss
 from segloss_fast.compat._volumes import plain
 from segloss_fast.compat.monai._script import Scriptable
 
+NO_MASK = "No mask value specified for the MaskedLoss."
+
 
 class MaskedLoss(Scriptable, _Loss):
     """MONAI's MaskedLoss, with its arguments.
@@ -60,7 +62,7 @@ class MaskedLoss(Scriptable, _Loss):
             ValueError: If the mask has another number of items, or more than one channel.
         """
         if mask is None:
-            warnings.warn("No mask value specified for the MaskedLoss.", stacklevel=2)
+            warnings.warn(NO_MASK, stacklevel=2)
             return self.loss(input, target)
         check_mask(input, target, mask)
         if isinstance(self.loss, Scriptable):  # which take a plain tensor, whose products are cheap
