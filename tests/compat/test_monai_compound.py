@@ -33,7 +33,7 @@ def dice_ce(generator: random.Random) -> Call:
             "label_smoothing": (0.0, 0.1, 1.0),
         }
     )
-    x, target = volumes(draw, options)
+    x, target = volumes(draw, options, any_values=True, with_gradient=True)
     if draw.of(True, False):
         options["weight"] = torch.linspace(0.5, 2.0, x.shape[1], dtype=x.dtype)
     return Call(options, x, (target,))
@@ -56,7 +56,7 @@ def dice_focal(generator: random.Random) -> Call:
             "alpha": (0.25, 1),
         }
     )
-    x, target = volumes(draw, options, with_gradient=True)
+    x, target = volumes(draw, options, any_values=True, with_gradient=True)
     if draw.of(True, False):
         options["weight"] = class_weight(draw, options, x.shape[1])
     return Call(options, x, (target,))
@@ -74,7 +74,8 @@ def generalized_dice_focal(generator: random.Random) -> Call:
             "lambda_gdl": (0.0, 0.5),
         }
     )
-    x, target = volumes(draw, options)
+    with_gradient = options.get("w_type") == "uniform"  # MONAI writes into other weights
+    x, target = volumes(draw, options, any_values=True, with_gradient=with_gradient)
     if draw.of(True, False):
         options["weight"] = class_weight(draw, options, x.shape[1])
     return Call(options, x, (target,))

@@ -95,7 +95,10 @@ def focal(generator: random.Random) -> Call:
         options["alpha"] = draw.of(0.25, 1, [a / share for a in rows], torch.tensor(0.75))
     if draw.of(True, False):
         options["weight"] = draw.of(2.0, rows if share > 1 else 3, torch.tensor(0.5))
-    return Call(options, x, (target_of(draw, x, options),))
+    target = target_of(draw, x, options)
+    if target.is_floating_point() and not options.get("to_onehot_y"):
+        target.requires_grad_(draw.of(True, False, False))
+    return Call(options, x, (target,))
 
 
 def probabilities(draw: Draw, classes: int, rank: int) -> Tensor:

@@ -13,7 +13,7 @@ from segloss_fast.compat._volumes import Volumes, comparable, plain, result_dtyp
 from segloss_fast.compat.monai._base import check_channels, check_reduction
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.compat.monai.dice import DiceLoss
-from segloss_fast.compat.monai.generalized_dice import GeneralizedDiceLoss
+from segloss_fast.compat.monai.generalized import GeneralizedDiceLoss
 from segloss_fast.ops.region_sums import RegionSums
 
 NO_INDEX = -100  # of torch's cross-entropy; a label that Dice refuses
@@ -133,32 +133,31 @@ class DiceCELoss(Scriptable, _Loss):
         one = input.shape[1] == 1
         labels = target.shape[1] == 1 and not one
         t = target.squeeze(1) if labels else target
+        if not self._is_over_sums(input, dense=not labels):
+            t = t.long() if labels else t if t.is_floating_point() else t.to(input.dtype)
+            value = self.binary_cross_entropy(input, t) if one else self.cross_entropy(input, t)
+            return value, value.dtype
         dtype = result_dtype(input) if labels else result_dtype(input, target)
         ignored = comparable(self.cross_entropy.ignore_index, t) if labels else None
         activation = "sigmoid" if one else "softmax"
         volumes = Volumes(input, activation, t, ignore_index=ignored, dtype=dtype)
-        if self._is_over_sums(volumes):
-            sums = volumes.sums(self._entropy_terms(volumes), every=True)
-            return self._entropy(sums, volumes), dtype
-        t = t.long() if labels else t if t.is_floating_point() else t.to(input.dtype)
-        value = self.binary_cross_entropy(input, t) if one else self.cross_entropy(input, t)
-        return value, value.dtype
+        sums = volumes.sums(self._entropy_terms(volumes), every=True)
+        return self._entropy(sums, volumes), dtype
 
     def _shares(self, volumes: Volumes) -> bool:
         """Whether the cross-entropy is one of sums that the pass of Dice can give as well."""
         if volumes.activation == "probabilities" or volumes.weight is not None:
             return False
-        if not self._is_own(volumes.input) or not self._is_over_sums(volumes):
+        dense = volumes.target.dim() == volumes.input.dim()
+        if not self._is_own(volumes.input) or not self._is_over_sums(volumes.input, dense=dense):
             return False
         if volumes.input.shape[1] == 1:
             return volumes.ignore_index is None
         ignored = NO_INDEX if self.dice.ignore_index is None else self.dice.ignore_index
-        dense = volumes.target.dim() == volumes.input.dim()
         return dense or self.cross_entropy.ignore_index == ignored
 
-    def _is_over_sums(self, volumes: Volumes) -> bool:
+    def _is_over_sums(self, x: Tensor, *, dense: bool) -> bool:
         """Whether the cross-entropy is torch's, with options that sums over voxels can serve."""
-        x = volumes.input
         if x.shape[1] == 1:
             binary = self.binary_cross_entropy
             if type(binary) is not nn.BCEWithLogitsLoss or binary.weight is not None:
@@ -168,7 +167,7 @@ class DiceCELoss(Scriptable, _Loss):
         loss = self.cross_entropy
         if type(loss) is not nn.CrossEntropyLoss or not x.is_floating_point():
             return False
-        if volumes.target.dim() == x.dim() and loss.ignore_index >= 0:
+        if dense and loss.ignore_index >= 0:
             return False  # which torch refuses
         fits = loss.weight is None or loss.weight.shape == x.shape[1:2]
         return fits and loss.reduction in REDUCED and 0 <= loss.label_smoothing <= 1

@@ -21,7 +21,7 @@ from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.compat.monai.compound import check_lambdas, unrounded
 from segloss_fast.compat.monai.dice import DiceLoss
 from segloss_fast.compat.monai.focal import HARDNESS, FocalLoss, is_hard
-from segloss_fast.compat.monai.generalized_dice import GeneralizedDiceLoss
+from segloss_fast.compat.monai.generalized import GeneralizedDiceLoss
 
 
 class DiceFocalLoss(Scriptable, _Loss):
