@@ -183,9 +183,8 @@ def test_voxels_that_both_parts_ignore() -> None:
 )
 def test_changed_binary_cross_entropy(values: dict[str, Any]) -> None:
     def make(package: Any) -> nn.Module:  # noqa: ANN401
-        loss: nn.Module = changed("DiceCELoss", **values)(package)
-        loss.dice.sigmoid, loss.dice.softmax, loss.dice.to_onehot_y = True, False, False
-        return loss
+        dice = {"dice__sigmoid": True, "dice__softmax": False, "dice__to_onehot_y": False}
+        return changed("DiceCELoss", **dice, **values)(package)
 
     assert_same(make, BINARY, X[:, :1])
     assert_same(make, BINARY.bool(), X[:, :1])
