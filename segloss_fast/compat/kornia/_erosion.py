@@ -25,13 +25,18 @@ def erosions(error: Tensor, alpha: float, iterations: int) -> Tensor:
     """
     if iterations < 1:
         return torch.zeros_like(error)
-    if transforms_active():  # which no function with a derivative of its own serves
-        total, e = torch.zeros_like(error), error.flatten(0, 1)[:, None]
-        for i in range(1, iterations + 1):
-            e = _stretch(_erode(e))
-            total = total + e.view_as(error) * float(i) ** alpha
-        return total
+    if torch.compiler.is_compiling() or transforms_active():
+        return _plain(error, alpha, iterations)  # neither takes a derivative of one's own
     return _Erosions.apply(error, alpha, iterations)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _plain(error: Tensor, alpha: float, iterations: int) -> Tensor:
+    """Return the same, whose derivatives are torch's."""
+    total, e = torch.zeros_like(error), error.flatten(0, 1)[:, None]
+    for i in range(1, iterations + 1):
+        e = _stretch(_erode(e))
+        total = total + e.view_as(error) * float(i) ** alpha
+    return total
 
 
 def share(axes: int) -> float:
@@ -52,10 +57,11 @@ class _Erosions(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("HausdorffERLoss has no second derivative")
         (error,) = ctx.saved_tensors
         alpha, iterations = ctx.options
+        if torch.is_grad_enabled():  # a second derivative may follow
+            total = _plain(error, alpha, iterations)
+            return *torch.autograd.grad(total, error, grads[0], create_graph=True), None, None
         steps = [_eroded(error)]
         for _ in range(1, iterations):
             steps.append(_eroded(steps[-1][0]))
@@ -109,7 +115,7 @@ def _backward_of_eroded(
     of_high = (grad * e).sum(axes, keepdim=True)
     _take(grad, e == 1, of_high.masked_fill(constant, 0), axes)
     uncut = low != 0
-    if e.device.type != "cpu" or torch.compiler.is_compiling() or uncut.any():
+    if e.device.type != "cpu" or uncut.any():
         _take(grad, e == 0, (total - of_high).masked_fill(~uncut, 0), axes)
         cut = (e == 0) & ~uncut
     else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from segloss_fast._check import can_hold, widen
-from segloss_fast.compat._volumes import Volumes, result_dtype
+from segloss_fast.compat._volumes import Volumes, flat, result_dtype
 from segloss_fast.compat.kornia import _checks
 from segloss_fast.compat.kornia._errors import BaseError, ShapeError, error
+from segloss_fast.ops.region_sums import region_sums
 
 
 def binary_focal_loss_with_logits(
@@ -35,7 +38,7 @@ def binary_focal_loss_with_logits(
     the mean, which is over all values.
 
     The reductions ``"mean"`` and ``"sum"`` are one pass over memory for an alpha and a gamma that
-    are numbers.
+    are numbers. Integers other than 0, 1 and ``ignore_index`` make their result NaN on a GPU.
 
     Args:
         pred: Logits ``[B, C, *S]``, S of any rank.
@@ -52,7 +55,7 @@ def binary_focal_loss_with_logits(
 
     Raises:
         TypeError: If pred, target or a weight is no tensor.
-        ValueError: If pred has less than two dimensions, or a value of target is not in [0, 1].
+        ValueError: If pred has less than two dimensions.
         NotImplementedError: If the reduction is unknown.
         Exception: kornia's ``BaseError`` if shapes or devices do not fit each other.
     """
@@ -91,16 +94,34 @@ def _sums(
     pred: Tensor, target: Tensor, gamma: float, ignore_index: int | None
 ) -> tuple[Tensor, Tensor]:
     """Return the sums of what positives and negatives have, float64 ``[B, C]``."""
-    batch, classes = pred.shape[:2]
-    if ignore_index is not None and not can_hold(target.dtype, ignore_index):
-        ignore_index = None
-    if ignore_index is not None:  # which may be in one class and not in another
-        pred = pred.reshape(-1, 1, *pred.shape[2:])
-        target = target.reshape(pred.shape)
-    volumes = Volumes(pred, "sigmoid", target, ignore_index=ignore_index)
     terms = ("focal", "focal_neg") if gamma else ("nll", "nll_neg")
-    positive, negative = volumes.sums(terms, gamma=gamma).rows.view(2, batch, classes)
+    batch, classes = pred.shape[:2]
+    if ignore_index is None or not can_hold(target.dtype, ignore_index):
+        rows = Volumes(pred, "sigmoid", target).sums(terms, gamma=gamma).rows
+    else:  # which may be in one class and not in another: so each is an item of its own
+        pred = pred.reshape(-1, 1, *pred.shape[2:])
+        rows = _rows(pred, target.reshape(pred.shape), terms, gamma, ignore_index)
+    positive, negative = rows.view(2, batch, classes)
     return positive, negative
+
+
+def _rows(
+    pred: Tensor, target: Tensor, terms: tuple[str, ...], gamma: float, ignore_index: int
+) -> Tensor:
+    """Return the sums of one class, ``[2, B, 1]``."""
+    looked_at = pred.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at or not target.is_floating_point():
+        with contextlib.suppress(ValueError):  # of values outside [0, 1], which kornia takes
+            return region_sums(
+                flat(pred, 2),
+                flat(target, 2),
+                activation="sigmoid",
+                terms=terms,
+                gamma=gamma,
+                ignore_index=ignore_index,
+            ).rows
+    volumes = Volumes(pred, "sigmoid", target, ignore_index=ignore_index)
+    return volumes.sums(terms, gamma=gamma).rows
 
 
 def _map(

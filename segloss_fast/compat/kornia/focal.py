@@ -72,7 +72,7 @@ def focal_loss(
             found = found.mean() if reduction == "mean" else found.sum()
         return found.to(dtype)
     term = "focal" if gamma else "nll"
-    (rows,) = class_sums(pred, target, (term,), ignore_index, gamma).rows
+    rows = class_sums(pred, target, (term,), ignore_index, gamma).rows[0]
     factors = _factors(alpha, weight, pred.shape[1], rows)
     total = (rows if factors is None else rows * factors).sum()
     return (total / pred.numel() if reduction == "mean" else total).to(dtype)

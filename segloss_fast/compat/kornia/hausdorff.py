@@ -107,8 +107,8 @@ class HausdorffERLoss(_ErosionLoss):
 
     Per item and class, ``sum_i i^alpha e_i`` over i = 1 to k, where ``e_0 = (p - t)^2`` and e_i
     follows from e_(i-1) by the mean over a pixel and its four neighbours (0 beyond the border),
-    minus one half, cut off at 0, and stretched to [0, 1] where it is not constant. The derivative
-    is one of the first order only.
+    minus one half, cut off at 0, and stretched to [0, 1] where it is not constant. Backward erodes
+    the errors again instead of keeping them.
 
     Args:
         alpha: The exponent of an erosion's number.

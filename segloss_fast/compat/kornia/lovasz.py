@@ -151,6 +151,9 @@ class LovaszHingeLoss(nn.Module):
     tensor(1.)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, 1, *S]`` and labels ``[B, *S]``."""
         return lovasz_hinge_loss(pred, target)
