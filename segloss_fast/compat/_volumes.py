@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segloss_fast._check import widen
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 HALF = (torch.float16, torch.bfloat16)
@@ -131,7 +132,7 @@ class Volumes:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Volumes:
         """Return the volumes with a function of the input."""
-        return dataclasses.replace(self, input=function(self.input))
+        return dataclasses.replace(self, input=function(widen(self.input)))
 
     def _of_values(
         self, terms: Sequence[str], gamma: float | None, ce_activation: str | None
@@ -162,9 +163,12 @@ class Volumes:
         """Return sums where each of both volumes is multiplied by the weight."""
         assert self.weight is not None
         # Norms have the weight's size. Sums without one have it as it is.
+        input = widen(self.input)  # half precision would round the gradient of each part
         once = self.weight.abs() if "tp_soft" in terms else self.weight
         parts = [
-            dataclasses.replace(self, weight=weight, of_both=False).sums(chosen, every=True)
+            dataclasses.replace(self, input=input, weight=weight, of_both=False).sums(
+                chosen, every=True
+            )
             for weight, chosen in (
                 (once, [term for term in terms if term not in PRODUCTS]),
                 (once * once, [term for term in terms if term in PRODUCTS]),

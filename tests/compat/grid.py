@@ -159,14 +159,16 @@ def check(drop: Drop, call: Call) -> None:
     if ours.gradient is not None and true.gradient is not None:
         tolerance = max(drop.looser.get(dtype, TOLERANCE) for dtype in [ours.value.dtype, *dtypes])
         peer = theirs.gradient if full else None
-        _assert_alike(ours.gradient, true.gradient, tolerance, f"{note}: gradient", peer)
+        rounding = 0.0 if scale == 1 else 2.0**-25 / scale  # of the smallest numbers of float16
+        off = rounding * math.sqrt(ours.gradient.numel())
+        _assert_alike(ours.gradient, true.gradient, tolerance, f"{note}: gradient", peer, off)
 
 
 def _scale(gradient: Tensor | None, value: Tensor | None, dtypes: Sequence[torch.dtype]) -> float:
     """Return what the loss is multiplied by, so that its gradient has a size that float16 has."""
     if gradient is None or value is None or torch.float16 not in dtypes or not gradient.numel():
         return 1.0
-    most = 14 if value.dtype == torch.float16 else 60  # the product with the loss has its dtype
+    most = 14 if value.dtype == torch.float16 else 16  # the product with the loss has its dtype
     largest = float(gradient.nan_to_num(0, 0, 0).abs().max())
     return 2.0 ** min(most, math.floor(math.log2(1024 / largest))) if largest > 1e-12 else 1.0
 
@@ -180,7 +182,7 @@ def _judged(judge: Callable[[Call], Tensor], call: Call) -> Callable[..., Any]:
 
 def _assert_close(a: Tensor, b: Tensor, tolerance: float, note: str, peer: Tensor | None) -> None:
     """Assert equal values: relative to each, or to 1e-3 of the largest where one is small."""
-    a, b = a.double(), b.double()
+    a, b = a.double(), b.to(a.dtype).double()  # which may be infinite in half precision
     assert (a.isnan() == b.isnan()).all(), f"{note}: {a.tolist()}, {b.tolist()}"
     off = 0.0 if peer is None else (peer.double() - b).nan_to_num(0, 0, 0).abs()
     a, b = a.nan_to_num(0, 1e300, -1e300), b.nan_to_num(0, 1e300, -1e300)
@@ -190,10 +192,14 @@ def _assert_close(a: Tensor, b: Tensor, tolerance: float, note: str, peer: Tenso
     assert fits.all(), f"{note}: {a.tolist()}, {b.tolist()}"
 
 
-def _assert_alike(a: Tensor, b: Tensor, tolerance: float, note: str, peer: Tensor | None) -> None:
-    """Assert equal gradients, in relative L2."""
+def _assert_alike(
+    a: Tensor, b: Tensor, tolerance: float, note: str, peer: Tensor | None, off: float = 0.0
+) -> None:
+    """Assert equal gradients, in relative L2, or up to ``off`` in L2."""
     assert (a.isnan() == b.isnan()).all(), note
     a, b = a.nan_to_num(), b.nan_to_num()
+    if float((a.double() - b.double()).norm()) <= off:
+        return
     if float(b.double().norm()) < 1e-9:
         assert float(a.double().norm()) < 1e-2 * tolerance, note
         return

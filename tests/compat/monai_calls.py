@@ -42,15 +42,18 @@ def volumes(
     rank, batch, classes = draw.of(*ranks), draw.of(1, 2, 3), draw.of(1, 2, 3, 5)
     size = draw.size(rank)
     x = draw.strided(draw.normal(batch, classes, *size, spread=draw.of(0.5, 3.0)))
-    x = x.to(draw.of(float32, float32, float64, float16))
+    dtype = draw.of(float32, float32, float64, float16)
+    x = x.to(float64 if max(size) == 1 else dtype)  # one voxel may differ from itself by rounding
     activation = draw.of("softmax", "sigmoid", None, *(("other_act", "any") if any_values else ()))
     if activation is None:
         x = x.sigmoid()
     elif activation == "other_act":
         options[activation] = draw.of(torch.tanh, torch.sigmoid, torch.nn.Softmax(1))
         x = x.float() if x.dtype == float16 else x  # the activation would round it
+        if options[activation] is torch.tanh:
+            x = x.double()  # sums of both signs may be small
     elif activation == "any":
-        x = x.double()  # sums of both signs may be small
+        x = x.double()
     else:
         options[activation] = True
     labels = draw.labels(max(classes, 2), batch, 1, *size)

@@ -43,7 +43,7 @@ def mask_of(draw: Draw, x: Tensor) -> Tensor | None:
         return None
     if kind == "fractions":
         return mask
-    ones = mask < draw.of(0.0, 0.5, 1.0)
+    ones: Tensor = mask < draw.of(0.0, 0.5, 1.0)
     if kind == "bool":
         return ones
     return ones.to(torch.float32 if kind == "whole" else draw.of(torch.uint8, torch.int64))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss_fast._check import widen
 from segloss_fast.compat._volumes import Volumes, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
@@ -222,10 +223,13 @@ class MaskedDiceLoss(DiceLoss):
         labels = labels if whole else labels.to(torch.int32)
         if self.soft_label and not self.squared_pred and not whole:
             # The smaller of a fraction and a label is no multiple of it.
-            return super().forward(activate(input, activation) * mask, labels)
+            return super().forward(activate(widen(input), activation) * mask, labels)
         volumes = self._volumes(input, labels)
         volumes = dataclasses.replace(
-            volumes, activation=activation, weight=mask, dtype=_wider(volumes.dtype, mask)
+            volumes,
+            activation=activation,
+            weight=mask,
+            dtype=_wider(volumes.dtype, mask),
         )
         sums = _sums_of_labels(volumes, self._terms(volumes))
         return self._of(sums, volumes).to(volumes.dtype)
@@ -237,10 +241,13 @@ def _wider(dtype: torch.dtype, mask: Tensor) -> torch.dtype:
 
 def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
     """Return sums where the weight multiplies the activated input only, for labels have it."""
-    assert volumes.weight is not None
-    counts = dataclasses.replace(volumes, input=volumes.input.detach(), weight=None)
     mask = volumes.weight
-    squares = dataclasses.replace(volumes, weight=mask * mask if "pred_sq" in terms else None)
+    assert mask is not None
+    counts = dataclasses.replace(volumes, input=volumes.input.detach(), weight=None)
+    squares = volumes
+    if "pred_sq" in terms:  # half precision would round the gradient of each part
+        volumes = dataclasses.replace(volumes, input=widen(volumes.input))
+        squares = dataclasses.replace(volumes, weight=mask * mask)
     parts = [
         source.sums(chosen)
         for source, names in (
