@@ -91,7 +91,7 @@ def of(module: Callable[[], Any], name: str) -> Callable[..., Any]:
     return lambda **options: partial(getattr(module(), name), **options)
 
 
-CALLS = {
+CALLS: dict[str, Callable[[random.Random], Call]] = {
     "focal_loss_with_logits": focal,
     "softmax_focal_loss_with_logits": softmax_focal,
     "soft_jaccard_score": score,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.compat._volumes import Volumes, comparable, plain
+from segloss_fast.compat._volumes import Volumes, comparable, flat, plain
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE
+from segloss_fast.ops.region_sums import region_sums
 
 MODES = (BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE)
 
@@ -66,10 +67,12 @@ def class_sums(
         terms: As for region_sums.
         gamma: As for region_sums.
         ignore_index: In the multi-label mode each class has voxels of its own that do not count.
-        unit: Whether values of several classes must lie in [0, 1], as those of one must.
+        unit: Whether values must lie in [0, 1], as they must with ignore_index, and integers be 0
+            and 1. Else they may be any.
     """
     ignore_index = comparable(ignore_index, y_true)
     batch, classes = (1, 1) if mode == BINARY_MODE else y_pred.shape[:2]
+    one_by_one = unit or ignore_index is not None  # every class as a problem of its own
     if mode == BINARY_MODE:
         x, t = in_line(y_pred, y_true)
     elif mode == MULTICLASS_MODE:
@@ -77,12 +80,17 @@ def class_sums(
         if classes == 1:
             x, t, activation = _only_class(x, t, activation, ignore_index)
             ignore_index = None if ignore_index is None else _IGNORED
+        x, t, one_by_one = flat(x, 2), flat(t, 1), True
     else:
         x, t = y_pred, y_true.reshape(y_pred.shape)
-        if ignore_index is not None or unit:  # every class is a problem of its own
-            x, t = x.flatten(0, 1).unsqueeze(1), t.flatten(0, 1).unsqueeze(1)
-    volumes = Volumes(x, activation, t, ignore_index=ignore_index)
-    rows = volumes.sums(terms, gamma=gamma).rows
+        if one_by_one:
+            x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), batch * classes)
+    if one_by_one:
+        rows = region_sums(
+            x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
+        ).rows
+    else:
+        rows = Volumes(x, activation, t).sums(terms, gamma=gamma).rows
     return rows.view(len(terms), batch, classes).sum(1)
 
 

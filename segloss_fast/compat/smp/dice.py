@@ -100,9 +100,8 @@ class RegionLoss(_Loss):
     def _scores(self, y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ratio of each class, float64 ``[C]``, and whether the target has it."""
         activation = "sigmoid" if self.mode != MULTICLASS_MODE else "softmax"
-        # Of truth values and numbers in [0, 1] the smaller is the product, which takes less time.
-        soft = not self.from_logits
-        soft |= y_true.is_floating_point() and self.mode != MULTICLASS_MODE
+        # Of one-hot values and numbers in [0, 1] the smaller is the product.
+        soft = self.mode != MULTICLASS_MODE or not self.from_logits
         tp, pred, target = class_sums(
             y_pred,
             y_true,

@@ -166,7 +166,7 @@ class FocalLoss(_Loss):
             tuple(terms),
             gamma=gamma,
             ignore_index=self.ignore_index,
-            unit=unsure,
+            unit=True,
         )
         rows = dict(zip(terms, found.unbind(), strict=True))
         if unsure and not torch.equal(rows["target"], rows["target_sq"]):

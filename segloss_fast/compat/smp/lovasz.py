@@ -72,7 +72,8 @@ class LovaszLoss(_Loss):
         if self.mode == MULTICLASS_MODE:
             numbers //= max(y_pred.shape[1], 1)
         if y_true.numel() != numbers or y_true.shape[0] != y_pred.shape[0]:
-            raise RuntimeError(
+            masks = self.ignore_index is not None and y_true.numel() != numbers
+            raise (IndexError if masks else RuntimeError)(
                 f"y_true must hold {numbers} numbers in mode {self.mode!r} for y_pred of shape "
                 f"{list(y_pred.shape)}, got shape {list(y_true.shape)}"
             )

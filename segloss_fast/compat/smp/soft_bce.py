@@ -68,7 +68,7 @@ class SoftBCEWithLogitsLoss(nn.Module):
             target, ignored = target.masked_fill(y_true == ignored, -1), -1
         mode = BINARY_MODE if positive.numel() == 1 else MULTILABEL_MODE
         terms = ("nll", "nll_neg")
-        sums = class_sums(y_pred, target, mode, "sigmoid", terms, ignore_index=ignored, unit=True)
+        sums = class_sums(y_pred, target, mode, "sigmoid", terms, ignore_index=ignored)
         loss = (positive.to(sums) * sums[0] + sums[1]).sum()
         loss = loss / y_true.numel() if self.reduction == "mean" else loss
         return loss.to(dtype)
