@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +67,8 @@ def _halves(x: Tensor) -> Tensor:
     side = next((i for i in range(2, x.dim()) if x.shape[i] % 2 == 0), None)
     if side is None:
         return flat(x.expand(-1, 2, *x.shape[2:]), 2)
+    if x.is_contiguous():
+        return x.view(x.shape[0], 2, math.prod(x.shape[2:]) // 2)
     halves = x.unflatten(side, (2, x.shape[side] // 2))
     return flat(halves.movedim(side, 1).squeeze(2), 2)
 
@@ -108,22 +113,13 @@ class Volumes:
             ce_activation: As for region_sums.
             every: Whether the rows hold the classes that are left out, too.
         """
+        options = {"terms": terms, "gamma": gamma, "ce_activation": ce_activation}
         if self.of_both:
             found = self._of_both(terms)
-        elif self.input.shape[1] == 1 and self.target.dim() == self.input.dim():
-            found = self._of_values(terms, gamma, ce_activation)
+        elif self.input.shape[1] > 1 or self.target.dim() < self.input.dim():
+            found = self._of_classes(options)
         else:
-            weight = None if self.weight is None else flat(self.weight, 2)
-            found = region_sums(
-                flat(self.input, 2),
-                flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
-                activation=self.activation,
-                terms=terms,
-                gamma=gamma,
-                ce_activation=ce_activation,
-                voxel_weight=weight,
-                ignore_index=self.ignore_index,
-            )
+            found = self._of_values(options)
         return found if every else self.share(found)
 
     def share(self, sums: RegionSums) -> RegionSums:
@@ -134,14 +130,25 @@ class Volumes:
         """Return the volumes with a function of the input."""
         return dataclasses.replace(self, input=function(widen(self.input)))
 
-    def _of_values(
-        self, terms: Sequence[str], gamma: float | None, ce_activation: str | None
-    ) -> RegionSums:
+    def _of_classes(self, options: dict[str, Any]) -> RegionSums:
+        return region_sums(
+            flat(self.input, 2),
+            flat(self.target, 2 if self.target.dim() == self.input.dim() else 1),
+            activation=self.activation,
+            voxel_weight=None if self.weight is None else flat(self.weight, 2),
+            ignore_index=self.ignore_index,
+            **options,
+        )
+
+    def _of_values(self, options: dict[str, Any]) -> RegionSums:
         """Return sums of one class, whose target holds any values, as the peers' may.
 
-        Those that region_sums takes of one class are in [0, 1], rounding above 1 excluded. Of two
+        Those that region_sums takes of one class are in [0, 1], where rounding may leave it. Of two
         classes it takes any, and each half of the voxels is as good as a class.
         """
+        if self.input.device.type == "cpu" and not torch.compiler.is_compiling():
+            with contextlib.suppress(ValueError):  # what else is wrong is raised below as well
+                return self._of_classes(options)
         weight = self.weight
         if self.ignore_index is not None:
             counted = (self.target != self.ignore_index).float()
@@ -150,10 +157,8 @@ class Volumes:
             _halves(self.input),
             _halves(self.target),
             activation=self.activation,
-            terms=terms,
-            gamma=gamma,
-            ce_activation=ce_activation,
             voxel_weight=None if weight is None else _halves(weight),
+            **options,
         )
         rows = found.rows
         odd = all(side % 2 for side in self.input.shape[2:])

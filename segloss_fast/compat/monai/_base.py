@@ -242,6 +242,11 @@ def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:
     return rows.sum((-2, -1)) if volumes.input.dim() == 2 else rows
 
 
+def one_minus(factor: float, numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return ``1 - factor numerator / denominator``, in one operation of small tensors."""
+    return torch.addcdiv(numerator.new_ones(()), numerator, denominator, value=-factor)
+
+
 def reduce(rows: Tensor, reduction: str, rank: int = 0) -> Tensor:
     """Return the mean or sum of rows ``[B, C]`` or ``[C]``, or them with ``rank`` sides of 1."""
     if reduction == "mean":

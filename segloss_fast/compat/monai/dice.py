@@ -20,6 +20,7 @@ from segloss_fast.compat.monai._base import (
     check_activation,
     check_reduction,
     class_indices,
+    one_minus,
     overlap,
     overlap_terms,
     reduce,
@@ -91,7 +92,7 @@ class DiceLoss(MonaiLoss):
         tp, pred, target = overlap(sums, volumes, self.batch, **options)
         size = pred + target
         both = 2 * (size - tp) if self.jaccard else size
-        f = 1 - (2 * tp + self.smooth_nr) / (both + self.smooth_dr)
+        f = one_minus(2, tp + self.smooth_nr / 2, both + self.smooth_dr)
         return reduce(self._weighted(f, sums), self.reduction, volumes.input.dim() - 2)
 
     def _weighted(self, f: Tensor, sums: RegionSums) -> Tensor:

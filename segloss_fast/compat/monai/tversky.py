@@ -11,6 +11,7 @@ from segloss_fast.compat._volumes import Volumes
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
     check_reduction,
+    one_minus,
     overlap,
     overlap_terms,
     pooled,
@@ -72,7 +73,8 @@ class TverskyLoss(MonaiLoss):
         """
         volumes = self._volumes(input, target, self.ignore_index)
         tp, fp, fn = self._counts(volumes)
-        score = 1 - (tp + self.smooth_nr) / (tp + self.alpha * fp + self.beta * fn + self.smooth_dr)
+        size = tp + self.alpha * fp + self.beta * fn
+        score = one_minus(1, tp + self.smooth_nr, size + self.smooth_dr)
         return reduce(score, self.reduction).to(volumes.dtype)
 
     def _counts(self, volumes: Volumes) -> tuple[Tensor, Tensor, Tensor]:
