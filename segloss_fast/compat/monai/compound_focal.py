@@ -104,7 +104,7 @@ class GeneralizedDiceFocalLoss(Scriptable, _Loss):
 
     >>> loss = segloss_fast.compat.monai.GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True)
     >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-    tensor(0.6733)
+    tensor(0.6732)
 
     ``lambda_gdl * generalized_dice + lambda_focal * focal``, both from one pass over the volume. As
     in MONAI the focal loss is that of a sigmoid, with ``softmax=True`` too, ``weight`` is that of

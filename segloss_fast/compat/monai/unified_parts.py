@@ -116,7 +116,7 @@ def two_classes(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 class AsymmetricFocalTverskyLoss(_Part):
     """MONAI's AsymmetricFocalTverskyLoss, with its arguments.
 
-    >>> from segloss_fast.compat.monai import AsymmetricFocalTverskyLoss
+    >>> from segloss_fast.compat.monai.unified_focal import AsymmetricFocalTverskyLoss
     >>> loss = AsymmetricFocalTverskyLoss(to_onehot_y=True)
     >>> loss(torch.full((1, 2, 4, 4), 0.5), torch.arange(16).view(1, 1, 4, 4) % 2)
     tensor(0.6704)
@@ -176,7 +176,7 @@ class AsymmetricFocalTverskyLoss(_Part):
 class AsymmetricFocalLoss(_Part):
     """MONAI's AsymmetricFocalLoss, with its arguments.
 
-    >>> from segloss_fast.compat.monai import AsymmetricFocalLoss
+    >>> from segloss_fast.compat.monai.unified_focal import AsymmetricFocalLoss
     >>> loss = AsymmetricFocalLoss(to_onehot_y=True)
     >>> loss(torch.full((1, 2, 4, 4), 0.5), torch.arange(16).view(1, 1, 4, 4) % 2)
     tensor(0.1343)
