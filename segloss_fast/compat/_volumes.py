@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._check import widen
+from segloss_fast._check import as_weight, widen
+from segloss_fast._impl import transforms_active
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 HALF = (torch.float16, torch.bfloat16)
@@ -52,6 +53,11 @@ def comparable(value: int | None, labels: Tensor) -> int | None:
         return value
     info = torch.iinfo(dtype)
     return (value - info.min) % (info.max - info.min + 1) + info.min
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether values can be looked at without waiting for a GPU or breaking a graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_active()
 
 
 def flat(x: Tensor, first: int) -> Tensor:
@@ -126,6 +132,14 @@ class Volumes:
         """Return sums without the classes that the loss leaves out."""
         return RegionSums(sums.terms, sums.rows[:, :, self.first :]) if self.first else sums
 
+    def may_be_negative(self) -> bool:
+        """Whether the activated input can be below 0; looked at where that makes nobody wait."""
+        if self.activation != "probabilities":
+            return False
+        if not can_look(self.input):
+            return True
+        return self.input.numel() > 0 and not bool(self.input.detach().amin() >= 0)
+
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Volumes:
         """Return the volumes with a function of the input."""
         return dataclasses.replace(self, input=function(widen(self.input)))
@@ -146,7 +160,7 @@ class Volumes:
         Those that region_sums takes of one class are in [0, 1], where rounding may leave it. Of two
         classes it takes any, and each half of the voxels is as good as a class.
         """
-        if self.input.device.type == "cpu" and not torch.compiler.is_compiling():
+        if can_look(self.input):
             with contextlib.suppress(ValueError):  # what else is wrong is raised below as well
                 return self._of_classes(options)
         weight = self.weight
@@ -168,15 +182,19 @@ class Volumes:
         """Return sums where each of both volumes is multiplied by the weight."""
         assert self.weight is not None
         # Norms have the weight's size. Sums without one have it as it is.
+        once = as_weight(self.weight)
+        once = once.abs() if "tp_soft" in terms else once
+        twice = once * once
+        if can_look(once) and not once.requires_grad and torch.equal(once, twice):  # a mask
+            return dataclasses.replace(self, weight=once, of_both=False).sums(terms, every=True)
         input = widen(self.input)  # half precision would round the gradient of each part
-        once = self.weight.abs() if "tp_soft" in terms else self.weight
         parts = [
             dataclasses.replace(self, input=input, weight=weight, of_both=False).sums(
                 chosen, every=True
             )
             for weight, chosen in (
                 (once, [term for term in terms if term not in PRODUCTS]),
-                (once * once, [term for term in terms if term in PRODUCTS]),
+                (twice, [term for term in terms if term in PRODUCTS]),
             )
             if chosen
         ]

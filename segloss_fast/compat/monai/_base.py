@@ -193,14 +193,10 @@ def activate(input: Tensor, activation: str) -> Tensor:
     return torch.sigmoid(input) if activation == "sigmoid" else input
 
 
-def overlap_terms(
-    volumes: Volumes, *, squared: bool = False, soft: bool = False
-) -> tuple[str, ...]:
+def overlap_terms(*, squared: bool = False, soft: bool = False) -> tuple[str, ...]:
     """Return the sums that :func:`overlap` needs."""
     if squared:
         return "tp", "pred_sq", "target_sq"
-    if soft and volumes.activation == "probabilities":  # perhaps of any sign
-        return ("target",)
     return "tp_soft" if soft else "tp", "pred", "target"
 
 
@@ -222,13 +218,12 @@ def overlap(
         return rows.tp, rows.pred_sq, rows.target_sq
     if not soft:
         return rows.tp, rows.pred, rows.target
-    if "tp_soft" in rows.terms:
+    if not volumes.may_be_negative():
         return rows.tp_soft, rows.pred, rows.target
-    # What is below 0 has nothing in common with the target. In sums of their own, because in a
-    # difference of sizes the gradient of a class that is absent would be lost.
-    tp = volumes.mapped(torch.relu).sums(("tp_soft",)).tp_soft
-    size = volumes.mapped(torch.abs).sums(("pred",)).pred
-    return pooled(tp, volumes, batch), pooled(size, volumes, batch), rows.target
+    # What is below 0 has nothing in common with the target, and a size.
+    below = volumes.mapped(lambda x: torch.relu(-x)).sums(("pred",)).pred
+    below = pooled(below, volumes, batch)
+    return rows.tp_soft + below, rows.pred + 2 * below, rows.target
 
 
 def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._check import widen
+from segloss_fast._check import as_weight, widen
 from segloss_fast.compat._volumes import Volumes, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
@@ -84,7 +84,7 @@ class DiceLoss(MonaiLoss):
 
     def _terms(self, volumes: Volumes) -> tuple[str, ...]:
         """Return the sums that the loss needs."""
-        return overlap_terms(volumes, squared=self.squared_pred, soft=self.soft_label)
+        return overlap_terms(squared=self.squared_pred, soft=self.soft_label)
 
     def _of(self, sums: RegionSums, volumes: Volumes) -> Tensor:
         """Return the loss, float64, given the sums of the classes that have a share."""
@@ -248,6 +248,7 @@ def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
     squares = volumes
     if "pred_sq" in terms:  # half precision would round the gradient of each part
         volumes = dataclasses.replace(volumes, input=widen(volumes.input))
+        mask = as_weight(mask)
         squares = dataclasses.replace(volumes, weight=mask * mask)
     parts = [
         source.sums(chosen)

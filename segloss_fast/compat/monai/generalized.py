@@ -85,14 +85,14 @@ class GeneralizedDiceLoss(MonaiLoss):
 
     def _terms(self, volumes: Volumes) -> tuple[str, ...]:
         """Return the sums that the loss needs."""
-        return overlap_terms(volumes, soft=self.soft_label)
+        return overlap_terms(soft=self.soft_label)
 
     def _of(self, sums: RegionSums, volumes: Volumes) -> Tensor:
         """Return the loss, float64, given the sums of the classes that have a share."""
-        if sums.terms[:3] == self._terms(volumes):
-            rows = pooled(sums.rows[:3], volumes, self.batch)
-        else:
+        if self.soft_label or sums.terms[:3] != self._terms(volumes):
             rows = torch.stack(overlap(sums, volumes, self.batch, soft=self.soft_label))
+        else:
+            rows = pooled(sums.rows[:3], volumes, self.batch)
         weight = self._weights(rows[2] if volumes.target.requires_grad else rows[2].detach())
         tp, pred, target = (rows * weight).sum(-1, keepdim=True).unbind()
         f = one_minus(2, tp + self.smooth_nr / 2, pred + target + self.smooth_dr)

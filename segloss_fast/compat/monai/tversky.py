@@ -83,6 +83,6 @@ class TverskyLoss(MonaiLoss):
             sums = volumes.sums(("tp", "fp", "fn"))
             rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch))
             return rows.tp, rows.fp, rows.fn
-        sums = volumes.sums(overlap_terms(volumes, soft=self.soft_label))
+        sums = volumes.sums(overlap_terms(soft=self.soft_label))
         tp, pred, target = overlap(sums, volumes, self.batch, soft=self.soft_label)
         return tp, pred - tp, target - tp
