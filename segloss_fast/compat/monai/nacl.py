@@ -12,13 +12,13 @@ from torch.nn.modules.loss import _Loss
 
 from segloss_fast._check import widen
 from segloss_fast.compat._volumes import plain
+from segloss_fast.compat.monai._bands import convolved
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.ops.region_masks import target_masks
 from segloss_fast.ops.region_sums import region_sums
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 DISTANCES = {"l1": "abs_err", "l2": "sq_err"}
-LONG = 512  # voxels of an axis that one matrix multiplies
 
 
 class MeanFilter(nn.Module):
@@ -91,7 +91,8 @@ class GaussianFilter(nn.Module):
         """Return the means of each item and class of ``[B, C, *S]``; of masks float32."""
         x = x.to(torch.float32) if x.dtype == torch.bool else x
         for axis, weights in enumerate(self._weights(), 2):
-            x = _along(x, axis, weights)
+            kernel = torch.tensor(weights, dtype=x.dtype).to(x.device, non_blocking=True)
+            x = convolved(x, axis, kernel)
         return x
 
     def _weights(self) -> list[list[float]]:
@@ -111,28 +112,6 @@ def _gaussian(sigma: float, truncated: float) -> list[float]:
         return 0.5 * math.erf(scale * x)
 
     return [max(below(x + 0.5) - below(x - 0.5), 0.0) for x in range(-tail, tail + 1)]
-
-
-def _along(x: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
-    """Return the means along an axis, weighed by an odd number of weights.
-
-    As products with matrices of a few diagonals, which on a CPU take a fraction of a convolution's
-    time.
-    """
-    length, after = x.shape[axis], x.shape[axis + 1 :].numel()
-    rows = x.reshape(-1, length) if after == 1 else x.reshape(-1, length, after)
-    tail = len(weights) // 2
-    padded = torch.tensor([0.0, *weights, 0.0], dtype=x.dtype).to(x.device, non_blocking=True)
-    parts = []
-    for start in range(0, length, LONG):
-        stop = min(start + LONG, length)
-        low, high = max(start - tail, 0), min(stop + tail, length)
-        to = torch.arange(start, stop, device=x.device)[:, None]
-        offset = torch.arange(low, high, device=x.device) - to
-        matrix = padded[(offset + tail + 1).clamp_(0, 2 * tail + 2)]
-        part = rows[:, low:high]
-        parts.append(part @ matrix.T if after == 1 else torch.matmul(matrix, part))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).reshape(x.shape)
 
 
 class NACLLoss(Scriptable, _Loss):
