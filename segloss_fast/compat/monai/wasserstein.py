@@ -84,23 +84,24 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         """
         x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
         sums = confusion_sums(x, labels, activation="softmax")
-        parts = self._parts(sums, self.m.to(sums, non_blocking=True))
-        loss = 1.0 - (parts[:, 0] + self.smooth_nr) / (parts[:, 1] + self.smooth_dr)
+        numerator, denominator = self._ratio(sums, self.m.to(sums, non_blocking=True))
+        loss = 1.0 - (numerator + self.smooth_nr) / (denominator + self.smooth_dr)
         dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
         return reduce(loss, self.reduction).to(dtype)
 
-    def _parts(self, sums: Tensor, m: Tensor) -> Tensor:
-        """Return numerator and denominator of each item without the smoothing, ``[B, 2]``."""
+    def _ratio(self, sums: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator of each item without the smoothing, ``[B]``."""
         # Multiplied to the sums: what is right, as a difference, would have their rounding.
         right = 2.0 - 2.0 * m
         if self.alpha_mode == "GDL":
             confusion, size = sums[..., :-1], sums[..., -1].detach()
             true = ((right * confusion).sum(2) / (size + 1.0)).sum(1)
-            return torch.stack([true, 0.5 * true + (size / (size + 1.0)).sum(1)], 1)
+            return true, 0.5 * true + (size / (size + 1.0)).sum(1)
         right[0] = 0
         # One product for both, because with small images each call of torch counts.
         factors = functional.pad(torch.stack([right, right + m]), (0, 1)).flatten(1)
-        return sums.flatten(1) @ factors.T
+        numerator, denominator = (sums.flatten(1) @ factors.T).unbind(1)
+        return numerator, denominator
 
     def wasserstein_distance_map(self, flat_proba: Tensor, flat_target: Tensor) -> Tensor:
         """Return the error of each voxel, ``[B, V]``.
