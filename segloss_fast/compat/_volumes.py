@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segloss_fast._check import as_weight, widen
 from segloss_fast._impl import transforms_active
+from segloss_fast.losses._declare import plain as unwrapped
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 HALF = (torch.float16, torch.bfloat16)
@@ -23,13 +24,15 @@ PRODUCTS = ("tp", "pred_sq", "target_sq")  # in which a weight of both volumes s
 def plain(x: Tensor) -> Tensor:
     """Return a tensor without its subclass, such as MONAI's MetaTensor.
 
-    Every operation of a subclass costs. The gradient reaches it all the same.
+    Every operation of a subclass costs. The gradient reaches it all the same. Tensors of torch's
+    own that stand for others, such as those that torch.export traces with, stay what they are.
     """
     if type(x) is Tensor:
         return x
     if not isinstance(x, Tensor):
         raise TypeError(f"input and target must be tensors, got {type(x).__name__}")
-    return x.as_subclass(Tensor)
+    found: Tensor = unwrapped(x)  # type: ignore[assignment]
+    return found
 
 
 def result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:

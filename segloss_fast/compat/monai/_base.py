@@ -220,10 +220,11 @@ def overlap(
         return rows.tp, rows.pred, rows.target
     if not volumes.may_be_negative():
         return rows.tp_soft, rows.pred, rows.target
-    # What is below 0 has nothing in common with the target, and a size.
-    below = volumes.mapped(lambda x: torch.relu(-x)).sums(("pred",)).pred
-    below = pooled(below, volumes, batch)
-    return rows.tp_soft + below, rows.pred + 2 * below, rows.target
+    # What is below 0 has nothing in common with the target. In sums of their own, because in a
+    # difference of sizes the gradient of a class that is absent would be lost.
+    tp = volumes.mapped(torch.relu).sums(("tp_soft",)).tp_soft
+    size = volumes.mapped(torch.abs).sums(("pred",)).pred
+    return pooled(tp, volumes, batch), pooled(size, volumes, batch), rows.target
 
 
 def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:
