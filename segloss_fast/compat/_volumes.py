@@ -71,15 +71,19 @@ def flat(x: Tensor, first: int) -> Tensor:
     return x if rank <= 3 else x.flatten(first)
 
 
-def _halves(x: Tensor) -> Tensor:
-    """Return ``[B, 1, *S]`` as ``[B, 2, *S]`` with half a side, or twice if all sides are odd."""
-    side = next((i for i in range(2, x.dim()) if x.shape[i] % 2 == 0), None)
+def _halves(*tensors: Tensor) -> list[Tensor]:
+    """Return ``[B, 1, *S]``, all alike, as ``[B, 2, *S]`` with half of a side.
+
+    Without a side that has a half they are ``[B, 2, *S]`` with all voxels twice.
+    """
+    shape = tensors[0].shape
+    side = next((i for i in range(2, len(shape)) if shape[i] % 2 == 0), None)
     if side is None:
-        return flat(x.expand(-1, 2, *x.shape[2:]), 2)
-    if x.is_contiguous():
-        return x.view(x.shape[0], 2, math.prod(x.shape[2:]) // 2)
-    halves = x.unflatten(side, (2, x.shape[side] // 2))
-    return flat(halves.movedim(side, 1).squeeze(2), 2)
+        return [flat(x.expand(-1, 2, *x.shape[2:]), 2) for x in tensors]
+    if all(x.is_contiguous() for x in tensors):  # a cheaper view
+        return [x.view(shape[0], 2, math.prod(shape[2:]) // 2) for x in tensors]
+    split = [x.unflatten(side, (2, shape[side] // 2)).movedim(side, 1) for x in tensors]
+    return [flat(x.squeeze(2), 2) for x in split]
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,13 @@ class Volumes:
         if self.ignore_index is not None:
             counted = (self.target != self.ignore_index).float()
             weight = counted if weight is None else counted * weight
+        tensors = [self.input, self.target, *(() if weight is None else (weight,))]
+        input, target, *weights = _halves(*tensors)
         found = region_sums(
-            _halves(self.input),
-            _halves(self.target),
+            input,
+            target,
             activation=self.activation,
-            voxel_weight=None if weight is None else _halves(weight),
+            voxel_weight=weights[0] if weights else None,
             **options,
         )
         rows = found.rows
