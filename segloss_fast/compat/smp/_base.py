@@ -46,7 +46,13 @@ def in_line(y_pred: Tensor, y_true: Tensor, items: int = 1) -> tuple[Tensor, Ten
     return y_pred.reshape(items, 1, -1), y_true.reshape(items, 1, -1)
 
 
-def class_sums(
+def class_sums(y_pred: Tensor, y_true: Tensor, *how: Any, **options: Any) -> Tensor:  # noqa: ANN401
+    """Return what item_sums does, summed over the items, ``[K, C]``."""
+    rows = item_sums(y_pred, y_true, *how, **options)
+    return rows.squeeze(1) if rows.shape[1] == 1 else rows.sum(1)
+
+
+def item_sums(
     y_pred: Tensor,
     y_true: Tensor,
     mode: str,
@@ -57,7 +63,7 @@ def class_sums(
     ignore_index: int | None = None,
     unit: bool = False,
 ) -> Tensor:
-    """Return sums over the batch, float64 ``[K, C]``; C = 1 in the binary mode.
+    """Return sums over the voxels, float64 ``[K, I, C]``: C = 1 in the binary mode, I items.
 
     Args:
         y_pred: ``[B, C, *S]``; of any shape in the binary mode.
@@ -71,27 +77,48 @@ def class_sums(
             and 1. Else they may be any.
     """
     ignore_index = comparable(ignore_index, y_true)
-    batch, classes = (1, 1) if mode == BINARY_MODE else y_pred.shape[:2]
     one_by_one = unit or ignore_index is not None  # every class as a problem of its own
     if mode == BINARY_MODE:
-        x, t = in_line(y_pred, y_true)
+        x, t = _binary(y_pred, y_true)
+        shape: tuple[int, ...] = (x.shape[0], 1)
     elif mode == MULTICLASS_MODE:
-        x, t = y_pred, y_true.reshape(batch, *y_pred.shape[2:])
-        if classes == 1:
+        shape = (*y_pred.shape[:2],)
+        x, t = y_pred, y_true.reshape(shape[0], *y_pred.shape[2:])
+        if shape[1] == 1:
             x, t, activation = _only_class(x, t, activation, ignore_index)
             ignore_index = None if ignore_index is None else _IGNORED
         x, t, one_by_one = flat(x, 2), flat(t, 1), True
     else:
+        shape = (*y_pred.shape[:2],)
         x, t = y_pred, y_true.reshape(y_pred.shape)
         if one_by_one:
-            x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), batch * classes)
-    if one_by_one:
-        rows = region_sums(
-            x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
-        ).rows
-    else:
-        rows = Volumes(x, activation, t).sums(terms, gamma=gamma).rows
-    return rows.view(len(terms), batch, classes).sum(1)
+            x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), shape[0] * shape[1])
+    if not one_by_one:
+        return Volumes(x, activation, t).sums(terms, gamma=gamma).rows
+    rows = region_sums(
+        x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
+    ).rows
+    return rows if rows.shape[1:] == shape else rows.view(-1, *shape)
+
+
+def _binary(y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as ``[I, 1, *S]``, as they are if they are: a view has a gradient of its own."""
+    whole = y_pred.is_contiguous() and y_true.is_contiguous()
+    if not whole or y_pred.dim() not in (3, 4, 5) or y_pred.shape[1] != 1:
+        return in_line(y_pred, y_true)
+    if y_true.shape != y_pred.shape:
+        y_true = y_true.reshape(y_pred.shape)
+    return y_pred, y_true
+
+
+def weighed(rows: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the sum of rows ``[K, I, C]``, the first each times a number, the rest left out.
+
+    Of few operations, which is what small images take time for.
+    """
+    numbers = [*weights, *[0.0] * (rows.shape[0] - len(weights))]
+    column = torch.tensor([[[n]] for n in numbers], dtype=rows.dtype)
+    return (rows * column.to(rows.device, non_blocking=True)).sum()
 
 
 _IGNORED = 3
