@@ -20,6 +20,7 @@ import segloss_fast
 from segloss_fast.compat import monai as compat
 from segloss_fast.compat.monai._names import ALIASES, MODULE_OF, original_module
 from tests.compat.monai_classes import LOSSES, THEIRS, arguments, build
+from tests.suite.tiers import few
 
 pytestmark = pytest.mark.peers
 
@@ -231,3 +232,11 @@ def test_help_begins_with_an_example_that_runs(name: str) -> None:
     assert test.examples
     out: list[str] = []
     assert doctest.DocTestRunner().run(test, out=out.append).failed == 0, "".join(out)
+
+
+@pytest.mark.torch_compile
+@pytest.mark.parametrize("name", few(list(LOSSES), quick=0, test=2))
+def test_exports(name: str) -> None:
+    loss, given = build(name, ours=True), [x.detach() for x in arguments(name)]
+    exported = torch.export.export(loss, tuple(given), strict=False).module()
+    torch.testing.assert_close(exported(*given), loss(*given))
