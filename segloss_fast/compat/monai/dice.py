@@ -250,14 +250,14 @@ def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
         volumes = dataclasses.replace(volumes, input=widen(volumes.input))
         mask = as_weight(mask)
         squares = dataclasses.replace(volumes, weight=mask * mask)
-    parts = [
-        source.sums(chosen)
-        for source, names in (
-            (volumes, ("tp", "tp_soft", "pred")),
-            (squares, ("pred_sq",)),
-            (counts, ("target", "target_sq")),
-        )
-        if (chosen := [term for term in terms if term in names])
-    ]
-    names = tuple(name for part in parts for name in part.terms)
-    return RegionSums(names, torch.cat([part.rows for part in parts]))
+    parts = []
+    for source, names in (
+        (volumes, ("tp", "tp_soft", "pred")),
+        (squares, ("pred_sq",)),
+        (counts, ("target", "target_sq")),
+    ):
+        chosen = tuple(term for term in terms if term in names)
+        if chosen:
+            parts.append(source.sums(chosen))
+    found = tuple(name for part in parts for name in part.terms)
+    return RegionSums(found, torch.cat([part.rows for part in parts]))
