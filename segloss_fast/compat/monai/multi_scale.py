@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast.compat._volumes import plain
+from segloss_fast.compat.monai._bands import convolved
 from segloss_fast.compat.monai._base import check_reduction, reduce
 from segloss_fast.compat.monai._names import original_module
 from segloss_fast.compat.monai._script import Scriptable
@@ -103,21 +104,8 @@ class MultiScaleLoss(Scriptable, _Loss):
 
 
 def _smooth(x: Tensor, kernel: Tensor) -> Tensor:
-    """Return a convolution along each side, with zeros around; integers get integer kernels.
-
-    By products with banded matrices, which is several times faster than a convolution per channel.
-    """
+    """Return a convolution along each side, with zeros around; integers get integer kernels."""
     kernel = kernel.to(x)
     for axis in range(2, x.dim()):
-        band, last = _band(kernel, x.shape[axis]), axis == x.dim() - 1
-        flat = x.reshape(-1, x.shape[axis]) if last else x.flatten(axis + 1).flatten(0, axis - 1)
-        x = (flat @ band if last else band @ flat).view(x.shape)
+        x = convolved(x, axis, kernel)
     return x
-
-
-def _band(kernel: Tensor, side: int) -> Tensor:
-    """Return the symmetric matrix that convolves lines of so many voxels."""
-    tail = len(kernel) // 2
-    places = torch.arange(side, device=kernel.device)
-    offset = places[:, None] - places + tail
-    return kernel[offset.clamp(0, 2 * tail)] * ((offset >= 0) & (offset <= 2 * tail))
