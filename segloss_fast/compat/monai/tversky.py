@@ -25,7 +25,7 @@ class TverskyLoss(MonaiLoss):
 
     >>> loss = segloss_fast.compat.monai.TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3)
     >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-    tensor(0.7083)
+    tensor(0.6667)
 
     Per item and class ``1 - (tp + smooth_nr) / (tp + alpha fp + beta fn + smooth_dr)``, with
     ``tp = sum p t``, ``fp = sum p (1 - t)`` and ``fn = sum (1 - p) t``. With ``soft_label`` tp is
