@@ -258,3 +258,37 @@ def test_smooths_four_sides() -> None:
     theirs = monai.losses.MultiScaleLoss(torch.nn.MSELoss(), scales=[1])
     centre = 1 / math.sqrt(2 * math.pi)  # all that a side of one voxel leaves of the kernel
     torch.testing.assert_close(ours(x[..., None], y[..., None]), centre**2 * theirs(x, y))
+
+
+def test_published_values() -> None:
+    """Those that MONAI's own tests expect."""
+    row = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    target = row[None, None]
+    first = torch.stack([torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), row])[None]
+    second = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]])
+    levels = [first, second, torch.tensor([1.0, 0.0, 1.0, 0.0]).view(1, 2, 2, 1)]
+    ce, focal, dice = compat.DiceCELoss, compat.DiceFocalLoss, compat.DiceLoss
+    rows: list[tuple[Any, dict[str, Any], Any, float]] = [
+        (ce, {}, first, 0.606557),
+        (ce, {}, levels, 1.78144),
+        (ce, {"weight_mode": "same"}, levels, 3.5529),
+        (ce, {"weight_mode": "two"}, levels, 2.07973),
+        (ce, {"weights": [0.1, 0.2, 0.3]}, levels, 0.76924),
+        (dice, {}, first, 0.166666),
+        (dice, {}, levels, 0.666665),
+        (focal, {}, first, 0.32124),
+        (focal, {}, levels, 1.06452),
+    ]
+    for inner, options, given, expected in rows:
+        loss = compat.DeepSupervisionLoss(inner(to_onehot_y=True), **options)
+        assert float(loss(given, target)) == pytest.approx(expected, rel=1e-4)
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    y = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    for scales, kernel, dims, expected in (
+        (None, "gaussian", 2, 0.307576),
+        ([0, 1], "gaussian", 2, 0.463116),
+        ([0, 1, 2], "cauchy", 3, 0.715228),
+    ):
+        shape = (1,) * dims + (2, 2)
+        scaled = compat.MultiScaleLoss(dice(sigmoid=True), scales, kernel)
+        assert float(scaled(y.view(shape), x.view(shape))) == pytest.approx(expected, rel=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class MultiScaleLoss(Scriptable, _Loss):
     def __init__(
         self,
         loss: Callable[[Tensor, Tensor], Tensor],
-        scales: list[float] | None = None,
+        scales: Sequence[float] | None = None,
         kernel: str = "gaussian",
         reduction: Any = "mean",  # noqa: ANN401
     ) -> None:
