@@ -70,6 +70,20 @@ def test_the_softmax_of_focal_does_not_see_the_background() -> None:
     torch.testing.assert_close(loss(X, LABELS.to(torch.uint8)), -foreground)
 
 
+@pytest.mark.parametrize("ignored", [None, 1])
+@pytest.mark.parametrize("items", [0, 2])
+def test_focal_of_nothing(ignored: int | None, items: int) -> None:
+    x, labels = torch.zeros(items, 3, 4), torch.ones(items, 1, 4)
+    for reduction in ("mean", "sum"):
+        options: dict[str, Any] = {
+            "to_onehot_y": True,
+            "ignore_index": ignored,
+            "reduction": reduction,
+        }
+        expected = monai.losses.FocalLoss(**options)(x, labels)
+        torch.testing.assert_close(FocalLoss(**options)(x, labels), expected, equal_nan=True)
+
+
 def test_unified_focal_by_hand() -> None:
     p, t = P.double(), torch.cat([LABELS != 1, LABELS == 1], 1).double()
     entropy = -t * p.log()
