@@ -63,6 +63,13 @@ def can_look(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_active()
 
 
+def is_mask(weight: Tensor, square: Tensor | None = None) -> bool:
+    """Whether weights are seen to be 0 and 1, which are their own squares."""
+    if not can_look(weight) or weight.requires_grad or not weight.is_floating_point():
+        return False
+    return torch.equal(weight, weight * weight if square is None else square)
+
+
 def flat(x: Tensor, first: int) -> Tensor:
     """Return the tensor with one to three dimensions from ``first`` on."""
     rank = x.dim() - first
@@ -194,7 +201,7 @@ class Volumes:
         once = as_weight(self.weight)
         once = once.abs() if "tp_soft" in terms else once
         twice = once * once
-        if can_look(once) and not once.requires_grad and torch.equal(once, twice):  # a mask
+        if is_mask(once, twice):
             return dataclasses.replace(self, weight=once, of_both=False).sums(terms, every=True)
         input = widen(self.input)  # half precision would round the gradient of each part
         parts = [

@@ -179,6 +179,20 @@ def test_without_looking_at_values(
     compare("DiceLoss", {"soft_label": soft, "softmax": True, "ignore_index": 1}, X, HOT)
 
 
+@pytest.mark.parametrize("looking", [True, False])
+@pytest.mark.parametrize("options", [{}, {"squared_pred": True}, {"soft_label": True}], ids=str)
+@pytest.mark.parametrize("mask", [MASK, MASK.float(), MASK.byte()], ids=["bool", "float", "uint8"])
+def test_labels_that_are_masked_out_may_be_anything(
+    mask: Tensor, options: dict[str, Any], looking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not looking:
+        monkeypatch.setattr("segloss_fast.compat._volumes.can_look", lambda _: False)
+        monkeypatch.setattr("segloss_fast.compat.monai.dice.can_look", lambda _: False)
+    target = torch.where(MASK, T, 255)
+    compare("MaskedDiceLoss", {**LABELS, **options}, X, target, mask)
+    compare("MaskedDiceLoss", {**LABELS, **options}, X, T, mask[:1])
+
+
 def test_minus_one_is_255_among_bytes() -> None:
     target = T.to(torch.uint8)
     target[0, 0, :2] = 255

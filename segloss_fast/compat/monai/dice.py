@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import as_weight, widen
-from segloss_fast.compat._volumes import Volumes, plain
+from segloss_fast.compat._volumes import Volumes, can_look, is_mask, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
     activate,
@@ -219,21 +221,30 @@ class MaskedDiceLoss(DiceLoss):
     def _of_labels(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
         """Return the loss against class indices, which the mask multiplies as numbers."""
         class_indices(input, target)
-        labels = target * mask
-        whole = mask.dtype == torch.bool
-        labels = labels if whole else labels.to(torch.int32)
-        if self.soft_label and not self.squared_pred and not whole:
+        if mask.dtype == torch.bool or is_mask(mask):
+            return self._of_chosen(input, activation, target, mask)
+        labels = (target * mask).to(torch.int32)
+        if self.soft_label and not self.squared_pred:
             # The smaller of a fraction and a label is no multiple of it.
             return super().forward(activate(widen(input), activation) * mask, labels)
         volumes = self._volumes(input, labels)
-        volumes = dataclasses.replace(
-            volumes,
-            activation=activation,
-            weight=mask,
-            dtype=_wider(volumes.dtype, mask),
-        )
+        dtype = _wider(volumes.dtype, mask)
+        volumes = dataclasses.replace(volumes, activation=activation, weight=mask, dtype=dtype)
         sums = _sums_of_labels(volumes, self._terms(volumes))
-        return self._of(sums, volumes).to(volumes.dtype)
+        return self._of(sums, volumes).to(dtype)
+
+    def _of_chosen(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss against class indices where a mask of 0 and 1 is 1, and 0 elsewhere."""
+        volumes = self._volumes(input, target)
+        dtype = _wider(volumes.dtype, mask)
+        weight = mask if mask.is_floating_point() else mask.half()
+        volumes = dataclasses.replace(volumes, activation=activation, weight=weight, dtype=dtype)
+        terms = self._terms(volumes)
+        if can_look(input):
+            with contextlib.suppress(ValueError):  # of labels that may be masked out
+                return self._of(_sums_of_chosen(volumes, terms), volumes).to(dtype)
+        volumes = dataclasses.replace(volumes, target=class_indices(input, target * mask))
+        return self._of(_sums_of_chosen(volumes, terms), volumes).to(dtype)
 
 
 def _wider(dtype: torch.dtype, mask: Tensor) -> torch.dtype:
@@ -261,3 +272,13 @@ def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
             parts.append(source.sums(chosen))
     found = tuple(name for part in parts for name in part.terms)
     return RegionSums(found, torch.cat([part.rows for part in parts]))
+
+
+def _sums_of_chosen(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
+    """Return sums where the weight is 0 or 1, and labels are 0 where it is 0."""
+    found = volumes.sums((*terms, "weight"), every=True)
+    rows = dict(zip(found.terms, found.rows.unbind(), strict=True))
+    size = "target_sq" if "target_sq" in rows else "target"
+    rest = math.prod(volumes.input.shape[2:]) - rows["weight"][:, :1]
+    rows[size] = torch.cat([rows[size][:, :1] + rest, rows[size][:, 1:]], 1)
+    return volumes.share(RegionSums(tuple(terms), torch.stack([rows[term] for term in terms])))
