@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.compat._volumes import Volumes, comparable, flat, plain
+from segloss_fast.compat._volumes import Volumes, can_look, comparable, flat, plain
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE
 from segloss_fast.ops.region_sums import region_sums
 
@@ -73,8 +73,8 @@ def item_sums(
         terms: As for region_sums.
         gamma: As for region_sums.
         ignore_index: In the multi-label mode each class has voxels of its own that do not count.
-        unit: Whether values must lie in [0, 1], as they must with ignore_index, and integers be 0
-            and 1. Else they may be any.
+        unit: Whether values must lie in [0, 1], and integers be 0 and 1. Else they may be any; but
+            with ignore_index on a GPU, where nobody looks at them, others make the sums NaN.
     """
     ignore_index = comparable(ignore_index, y_true)
     one_by_one = unit or ignore_index is not None  # every class as a problem of its own
@@ -87,17 +87,19 @@ def item_sums(
         if shape[1] == 1:
             x, t, activation = _only_class(x, t, activation, ignore_index)
             ignore_index = None if ignore_index is None else _IGNORED
-        x, t, one_by_one = flat(x, 2), flat(t, 1), True
+        x, t = flat(x, 2), flat(t, 1)
     else:
         shape = (*y_pred.shape[:2],)
         x, t = y_pred, y_true.reshape(y_pred.shape)
         if one_by_one:
             x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), shape[0] * shape[1])
-    if not one_by_one:
-        return Volumes(x, activation, t).sums(terms, gamma=gamma).rows
-    rows = region_sums(
-        x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
-    ).rows
+    if not unit and mode != MULTICLASS_MODE and (can_look(t) or not one_by_one):
+        volumes = Volumes(x, activation, t, ignore_index=ignore_index)
+        rows = volumes.sums(terms, gamma=gamma).rows
+    else:
+        rows = region_sums(
+            x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
+        ).rows
     return rows if rows.shape[1:] == shape else rows.view(-1, *shape)
 
 

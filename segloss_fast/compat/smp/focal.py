@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast._check import widen
-from segloss_fast._impl import transforms_active
-from segloss_fast.compat._volumes import comparable, plain, result_dtype
+from segloss_fast.compat._volumes import can_look, comparable, plain, result_dtype
 from segloss_fast.compat.smp._base import (
     check_class_weights,
     check_mode,
@@ -166,7 +165,7 @@ class FocalLoss(_Loss):
         # Numbers between 0 and 1 have another loss than is summed. There are none if the squares
         # add up to the same, which only the host can look at.
         unsure = y_true.is_floating_point() and self.mode != MULTICLASS_MODE
-        if unsure and not _can_look_at(y_true):
+        if unsure and (y_true.requires_grad or not can_look(y_true)):
             return None
         terms = [*_LINEAR]
         if self.ignore_index is not None or (normalized and term == "weight"):
@@ -174,16 +173,14 @@ class FocalLoss(_Loss):
         if normalized and term not in terms:
             terms.append(term)
         x, activation = self._activation(y_pred)
-        rows = item_sums(
-            x,
-            y_true,
-            self.mode,
-            activation,
-            [*terms, "target", "target_sq"] if unsure else terms,
-            gamma=gamma,
-            ignore_index=self.ignore_index,
-            unit=True,
-        )
+        all_terms = [*terms, "target", "target_sq"] if unsure else terms
+        how = {"gamma": gamma, "ignore_index": self.ignore_index, "unit": True}
+        try:
+            rows = item_sums(x, y_true, self.mode, activation, all_terms, **how)
+        except ValueError:  # labels of no class, numbers outside [0, 1]: the peer takes any
+            if not can_look(y_true):
+                raise
+            return None
         if not unsure:
             return terms, rows
         found = rows.detach()
@@ -266,10 +263,3 @@ class FocalLoss(_Loss):
             kept = labels != self.ignore_index
             x, t = x[kept], t[kept]
         return self.focal_loss_fn(x, t)
-
-
-def _can_look_at(tensor: Tensor) -> bool:
-    """Whether the host may look at the sums of a tensor, and nobody needs its gradient."""
-    if tensor.device.type != "cpu" or tensor.requires_grad:
-        return False
-    return not torch.compiler.is_compiling() and not transforms_active()
