@@ -32,7 +32,7 @@ def sum_in_pieces(
     target: Tensor,
     weight: Tensor | None,
     axis: int,
-    whole: int = WHOLE,
+    whole: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what the definition returns, computed in pieces where that pays.
 
@@ -46,8 +46,9 @@ def sum_in_pieces(
         target: ``[B, *S]`` or ``[B, C, *S]``.
         weight: ``[B, 1, *S]`` or ``[B, C, *S]``, or None.
         axis: That of the items in the sums.
-        whole: Values of an input up to which all is computed at once.
+        whole: Values of an input up to which all is computed at once, those of WHOLE if None.
     """
+    whole = WHOLE if whole is None else whole
     if not is_plain(input, target, weight) or input.numel() <= whole:
         return definition(input, target, weight)
     found: tuple[Tensor, Tensor] = _InPieces.apply(definition, axis, input, target, weight)  # type: ignore[no-untyped-call]
