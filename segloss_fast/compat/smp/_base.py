@@ -77,29 +77,31 @@ def item_sums(
             with ignore_index on a GPU, where nobody looks at them, others make the sums NaN.
     """
     ignore_index = comparable(ignore_index, y_true)
-    one_by_one = unit or ignore_index is not None  # every class as a problem of its own
+    shape: tuple[int, ...] = (*y_pred.shape[:2],)
     if mode == BINARY_MODE:
         x, t = _binary(y_pred, y_true)
-        shape: tuple[int, ...] = (x.shape[0], 1)
+        shape = (x.shape[0], 1)
     elif mode == MULTICLASS_MODE:
-        shape = (*y_pred.shape[:2],)
-        x, t = y_pred, y_true.reshape(shape[0], *y_pred.shape[2:])
+        x, t = flat(y_pred, 2), flat(y_true.reshape(shape[0], *y_pred.shape[2:]), 1)
         if shape[1] == 1:
             x, t, activation = _only_class(x, t, activation, ignore_index)
             ignore_index = None if ignore_index is None else _IGNORED
-        x, t = flat(x, 2), flat(t, 1)
     else:
-        shape = (*y_pred.shape[:2],)
-        x, t = y_pred, y_true.reshape(y_pred.shape)
-        if one_by_one:
+        x, t = flat(y_pred, 2), flat(y_true.reshape(y_pred.shape), 2)
+        if unit or ignore_index is not None:  # every class is a problem of its own
             x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), shape[0] * shape[1])
-    if not unit and mode != MULTICLASS_MODE and (can_look(t) or not one_by_one):
-        volumes = Volumes(x, activation, t, ignore_index=ignore_index)
-        rows = volumes.sums(terms, gamma=gamma).rows
-    else:
+    one_by_one = x.shape[1] == 1 and mode != MULTICLASS_MODE
+    # Volumes take any values, and more time where they need not.
+    if one_by_one and not unit and ignore_index is None and not can_look(t):
+        return Volumes(x, activation, t).sums(terms).rows.view(-1, *shape)
+    try:
         rows = region_sums(
             x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
         ).rows
+    except ValueError:
+        if unit or not one_by_one or not can_look(t):
+            raise
+        rows = Volumes(x, activation, t, ignore_index=ignore_index).sums(terms).rows
     return rows if rows.shape[1:] == shape else rows.view(-1, *shape)
 
 
@@ -118,9 +120,11 @@ def weighed(rows: Tensor, weights: Sequence[float]) -> Tensor:
 
     Of few operations, which is what small images take time for.
     """
+    if rows.device.type != "cpu":  # whose graphs record no copy of numbers from the host
+        parts = [row.sum() * number for row, number in zip(rows, weights, strict=False)]
+        return sum(parts[1:], parts[0])
     numbers = [*weights, *[0.0] * (rows.shape[0] - len(weights))]
-    column = torch.tensor([[[n]] for n in numbers], dtype=rows.dtype)
-    return (rows * column.to(rows.device, non_blocking=True)).sum()
+    return (rows * torch.tensor([[[n]] for n in numbers], dtype=rows.dtype)).sum()
 
 
 _IGNORED = 3
