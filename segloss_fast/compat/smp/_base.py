@@ -122,7 +122,7 @@ def weighed(rows: Tensor, weights: Sequence[float]) -> Tensor:
     """
     if rows.device.type != "cpu":  # whose graphs record no copy of numbers from the host
         parts = [row.sum() * number for row, number in zip(rows, weights, strict=False)]
-        return sum(parts[1:], parts[0])
+        return torch.stack(parts).sum()
     numbers = [*weights, *[0.0] * (rows.shape[0] - len(weights))]
     return (rows * torch.tensor([[[n]] for n in numbers], dtype=rows.dtype)).sum()
 
