@@ -220,9 +220,9 @@ class MaskedDiceLoss(DiceLoss):
 
     def _of_labels(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
         """Return the loss against class indices, which the mask multiplies as numbers."""
-        class_indices(input, target)
         if mask.dtype == torch.bool or is_mask(mask):
             return self._of_chosen(input, activation, target, mask)
+        class_indices(input, target)
         labels = (target * mask).to(torch.int32)
         if self.soft_label and not self.squared_pred:
             # The smaller of a fraction and a label is no multiple of it.
@@ -274,11 +274,11 @@ def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
     return RegionSums(found, torch.cat([part.rows for part in parts]))
 
 
-def _sums_of_chosen(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
+def _sums_of_chosen(volumes: Volumes, terms: tuple[str, ...]) -> RegionSums:
     """Return sums where the weight is 0 or 1, and labels are 0 where it is 0."""
     found = volumes.sums((*terms, "weight"), every=True)
-    rows = dict(zip(found.terms, found.rows.unbind(), strict=True))
-    size = "target_sq" if "target_sq" in rows else "target"
-    rest = math.prod(volumes.input.shape[2:]) - rows["weight"][:, :1]
-    rows[size] = torch.cat([rows[size][:, :1] + rest, rows[size][:, 1:]], 1)
-    return volumes.share(RegionSums(tuple(terms), torch.stack([rows[term] for term in terms])))
+    counts = found.rows.detach()
+    rest = torch.zeros_like(counts[:-1])
+    size = terms.index("target_sq" if "target_sq" in terms else "target")
+    rest[size, :, 0] = math.prod(volumes.input.shape[2:]) - counts[-1, :, 0]
+    return volumes.share(RegionSums(terms, found.rows[:-1] + rest))
