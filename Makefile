@@ -29,7 +29,7 @@ quick: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(PYTEST) --tier=quick $(ARGS)
 
 # All that a change must pass: natively, under Triton's interpreter, and without native kernels.
-test-all: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+test-all: $(VENV)/.test $(VENV)/.recipes $(VENV)/.built-$(SEGLOSS_BUILD)
 	BIN=$(abspath $(BIN)) WORKERS=$(WORKERS) scripts/test_all.sh
 
 # Where the time of the last make test-all went.
@@ -91,7 +91,7 @@ $(VENV)/.built-$(SEGLOSS_BUILD): $(VENV)/.base $(NATIVE)
 	touch $@
 
 # The models of segmentation-models-pytorch need torchvision and timm; its losses, peers, torch only.
-$(VENV)/.test $(VENV)/.check $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.base pyproject.toml
+$(VENV)/.test $(VENV)/.recipes $(VENV)/.check $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.base pyproject.toml
 	$(PIP) $$($(BIN)/python scripts/extra.py $*)
 	$(if $(filter test bench,$*),$(PIP) --no-deps segmentation-models-pytorch==0.6.0)
 	touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks import distance_tables, tables
+from benchmarks import compat_tables, distance_tables, tables
 from benchmarks.results import Case, Result
 
 
@@ -54,21 +54,31 @@ def block(results: Sequence[Result]) -> str:
     """Return the table and the sentences below it, of one machine's results.
 
     Those of plain PyTorch, which installs without kernels fall back to, are for the page of all
-    tables alone.
+    tables alone; those of the drop-ins have one of their own, and a sentence here.
 
     Raises:
         ValueError: If a headline's case was not measured.
     """
-    results = [result for result in results if result.benchmark != "reference"]
+    dropins = [result for result in results if result.benchmark == compat_tables.BENCHMARK]
+    results = own(results)
     return "\n\n".join(
         [
             "Forward and backward on the CPU, two threads, C classes; memory beside inputs and "
             f"gradient. Berman et al. is their published code, {tables.DEFINITION} the loss's "
             "definition in tensor operations.",
             tables.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
-            "\n".join([*_means(results), _losses(results)]),
+            "\n".join([*_means(results), *_dropins(dropins), _losses(results)]),
         ]
     )
+
+
+def own(results: Sequence[Result]) -> list[Result]:
+    """Return the results of our losses by their own names and with their kernels."""
+    return [r for r in results if r.benchmark not in ("reference", compat_tables.BENCHMARK)]
+
+
+def _dropins(results: Sequence[Result]) -> list[str]:
+    return [f"Drop-ins, one volume: {compat_tables.volumes(result)}" for result in results[:1]]
 
 
 def name(case: Case) -> str:

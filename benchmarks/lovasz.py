@@ -150,7 +150,7 @@ def _kornia(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, t: loss(x.flatten(2)[:, :, None], t.flatten(1)[:, None])
 
 
-def _smp_losses() -> ModuleType:
+def smp_losses() -> ModuleType:
     """Return SMP's losses alone: its models import packages that these do not need."""
     name = PACKAGES["smp"]
     spec = find_spec(name)
@@ -165,7 +165,7 @@ def _smp_losses() -> ModuleType:
 
 
 def _smp(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
-    losses = _smp_losses()
+    losses = smp_losses()
     mode = "binary" if case.loss == "LovaszHinge" else "multiclass"
     loss = losses.LovaszLoss(mode=mode)
     return lambda x, t: loss(x, t[:, 0])

@@ -1,8 +1,9 @@
 """Makes tables and plots of the committed results: ``python -m benchmarks.report``.
 
-``--publish`` writes docs/benchmarks.md, the README's short table between two markers, and its
-picture, docs/speed.png; ``--plot-lovasz FILE`` draws a Lovász loss's error and time by the number
-of voxels; ``--results`` and ``--machine`` choose other results than all that are committed.
+``--publish`` writes docs/benchmarks.md, between two markers the README's short table and that of
+docs/compat.md, and the README's picture, docs/speed.png; ``--plot-lovasz FILE`` draws a Lovász
+loss's error and time by the number of voxels; ``--results`` and ``--machine`` choose other results
+than all that are committed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import distance_tables, headlines, lovasz_tables, picture, tables
+from benchmarks import (
+    compat_tables,
+    distance_tables,
+    headlines,
+    lovasz_tables,
+    picture,
+    tables,
+)
 from benchmarks.results import RESULTS, Result, load
 
 ROOT = Path(__file__).resolve().parent.parent
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-PICTURE = ROOT / "docs" / "speed.png"
+COMPAT, PICTURE = ROOT / "docs" / "compat.md", ROOT / "docs" / "speed.png"
 PREFACE = """# Benchmarks
 
 All cases of all benchmarks, on the machines of `benchmarks/results/`; written by
@@ -54,7 +62,8 @@ def _peers(p: dict[str, str]) -> str:
 
 def _own_block(result: Result) -> list[str] | None:
     """Return the paragraphs of a benchmark with tables of its own, None of another."""
-    return distance_tables.block(result) or lovasz_tables.block(result)
+    tried = (module.block(result) for module in (distance_tables, lovasz_tables, compat_tables))
+    return next((paragraphs for paragraphs in tried if paragraphs is not None), None)
 
 
 def full(results: Sequence[Result]) -> str:
@@ -103,13 +112,14 @@ def page(results: Sequence[Result]) -> str:
 
 
 def publish(results: Sequence[Result]) -> None:
-    """Write the page of all tables, and the README's short one and its picture."""
+    """Write the page of all tables, those within other pages, and the README's picture."""
     PAGE.write_text(page(results), encoding="utf-8")
-    update_readme(README, headlines.block(results))
+    update(README, headlines.block(results))
+    update(COMPAT, compat_tables.page(results))
     picture.draw(results, PICTURE)
 
 
-def update_readme(path: Path, block: str) -> None:
+def update(path: Path, block: str) -> None:
     """Replace what is between the markers.
 
     Raises:

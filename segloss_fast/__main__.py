@@ -1,7 +1,8 @@
 """``python -m segloss_fast``: what runs here, and why the rest does not.
 
 The first lines are the verdict; ``-v`` adds how the native libraries were built, and a line for
-each implementation of each operator.
+each implementation of each operator. ``--compat`` prints instead which packages have drop-in
+modules, and which versions of them are matched and installed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from segloss_fast import __version__, backends
 from segloss_fast._install import details, why_pure
 from segloss_fast._native import _C, CUDA_MISSING, TRITON_MISSING
+from segloss_fast.compat._peers import report
 
 NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline instructions"}
 
@@ -57,16 +59,20 @@ def rows() -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the verdict, and with ``-v`` the rows."""
+    """Print the verdict, with ``-v`` the rows too; or what ``--compat`` asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m segloss_fast", description="What of segloss_fast runs here, and why."
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="a line for each implementation too"
     )
+    parser.add_argument(
+        "--compat", action="store_true", help="the packages that have drop-in modules, instead"
+    )
     options = parser.parse_args()
+    said = report() if options.compat else (*verdict(), *(rows() if options.verbose else ()))
     try:
-        for line in (*verdict(), *(rows() if options.verbose else ())):
+        for line in said:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:  # of a reader that has seen enough, such as head

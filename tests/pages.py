@@ -42,6 +42,12 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+def heading(page: Path, line: int) -> str:
+    """Return the last heading above a line, but for the page's title."""
+    above = page.read_text(encoding="utf-8").splitlines()[: line - 1]
+    return next((text.lstrip("# ") for text in reversed(above) if re.match("##+ ", text)), "")
+
+
 def prose(page: Path) -> str:
     """Return a page without its blocks of code."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))

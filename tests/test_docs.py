@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import segloss_fast
-from benchmarks import headlines, report
+from benchmarks import compat_tables, headlines, report
 from benchmarks.results import RESULTS, load
 from tests import pages
 from tests.conftest import ROOT, run_python
@@ -23,7 +23,7 @@ by_page = pytest.mark.parametrize(
 )
 # The others are generated, or an index.
 WITH_CODE = ["README", "distances", "distributed", "implementations", "losses", "lovasz"]
-WITH_CODE.append("migration")
+WITH_CODE += ["compat", "migration", "recipes"]
 # Words of those who made the package, which say nothing to those who use it.
 WORDS = re.compile(r"\b(survey|aim|aims|aimed|issue|issues|targets? of \d|target \d+x)\b", re.I)
 PRIMITIVES = ("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform")
@@ -39,7 +39,8 @@ def test_the_pages_that_have_code() -> None:
 @pytest.mark.peers  # MONAI is imported by some
 @by_page
 def test_code_of_a_page_runs_from_top_to_bottom(page: Path) -> None:
-    pages.run(page, pages.tensors())
+    if page.stem != "recipes":  # whose programs stand alone: tests/compat/test_recipes.py
+        pages.run(page, pages.tensors())
 
 
 @by_page
@@ -67,7 +68,7 @@ def commands() -> list[str]:
 def test_package_as_a_program(command: str) -> None:
     done = run_python(*shlex.split(command)[1:], folder=ROOT)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith("CPU: ")
+    assert done.stdout.startswith("segloss_fast.compat." if "--compat" in command else "CPU: ")
 
 
 @by_page
@@ -107,6 +108,7 @@ def test_published_tables_are_those_of_the_committed_results() -> None:
     results = load(RESULTS)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(results)
     assert headlines.block(results) in report.README.read_text(encoding="utf-8")
+    assert compat_tables.page(results) in report.COMPAT.read_text(encoding="utf-8")
 
 
 def test_every_loss_has_a_row_of_its_own() -> None:

@@ -1,0 +1,131 @@
+"""MONAI's generalised Wasserstein Dice loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.modules.loss import _Loss
+
+from segloss_fast.compat._volumes import plain
+from segloss_fast.compat.monai._base import check_reduction, reduce
+from segloss_fast.compat.monai._script import Scriptable
+from segloss_fast.ops.confusion_sums import confusion_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTINGS = ("default", "GDL")
+
+
+class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
+    """MONAI's GeneralizedWassersteinDiceLoss, with its arguments.
+
+    >>> distances = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    >>> loss = segloss_fast.compat.monai.GeneralizedWassersteinDiceLoss(distances)
+    >>> loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+    tensor(0.5000)
+
+    Per item ``1 - (2 T + smooth_nr) / (2 T + E + smooth_dr)``: the error of a voxel of class l is
+    ``sum_c M[l, c] p_c``, p the softmax of the input and M the matrix divided by its largest
+    element; E sums the errors of all voxels, T sums 1 - error over those of all classes but the
+    first. With ``weighting_mode="GDL"`` every class counts in T, all sums are divided by the
+    class's number of voxels plus 1, and the denominator is ``sum (2 - error)``.
+
+    Args:
+        dist_matrix: ``[C, C]``, from the true class to the predicted one.
+        weighting_mode: ``"default"`` or ``"GDL"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, over items.
+        smooth_nr: Added to the numerator.
+        smooth_dr: Added to the denominator.
+
+    Raises:
+        ValueError: If the matrix is not square, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        dist_matrix: NDArray[Any] | Tensor,
+        weighting_mode: str = "default",
+        reduction: Any = "mean",  # noqa: ANN401
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+    ) -> None:
+        super().__init__(reduction=check_reduction(reduction))
+        matrix = torch.as_tensor(dist_matrix)
+        if matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(
+                "dist_matrix must be C x C, a row and a column per class, "
+                f"got {matrix.shape[0]} x {matrix.shape[1]}"
+            )
+        if weighting_mode not in WEIGHTINGS:
+            raise ValueError(
+                f"weighting_mode must be one of {list(WEIGHTINGS)}, got {weighting_mode!r}"
+            )
+        largest = matrix.max()
+        self.m = matrix if largest == 1 else matrix / largest
+        self.alpha_mode = weighting_mode
+        self.num_classes = self.m.size(0)
+        self.smooth_nr = float(smooth_nr)
+        self.smooth_dr = float(smooth_dr)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits ``[B, C, *S]``, S of any rank, against class indices.
+
+        Args:
+            input: Logits.
+            target: ``[B, *S]`` or ``[B, 1, *S]``.
+
+        Raises:
+            RuntimeError: If there are not as many classes as the matrix has, or the target has not
+                a class index per voxel.
+        """
+        x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
+        sums = confusion_sums(x, labels, activation="softmax")
+        numerator, denominator = self._ratio(sums, self.m.to(sums, non_blocking=True))
+        loss = 1.0 - (numerator + self.smooth_nr) / (denominator + self.smooth_dr)
+        dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
+        return reduce(loss, self.reduction).to(dtype)
+
+    def _ratio(self, sums: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator of each item without the smoothing, ``[B]``."""
+        # Multiplied to the sums: what is right, as a difference, would have their rounding.
+        right = 2.0 - 2.0 * m
+        if self.alpha_mode == "GDL":
+            confusion, size = sums[..., :-1], sums[..., -1].detach()
+            true = ((right * confusion).sum(2) / (size + 1.0)).sum(1)
+            return true, 0.5 * true + (size / (size + 1.0)).sum(1)
+        right[0] = 0
+        # One product for both, because with small images each call of torch counts.
+        factors = functional.pad(torch.stack([right, right + m]), (0, 1)).flatten(1)
+        numerator, denominator = (sums.flatten(1) @ factors.T).unbind(1)
+        return numerator, denominator
+
+    def wasserstein_distance_map(self, flat_proba: Tensor, flat_target: Tensor) -> Tensor:
+        """Return the error of each voxel, ``[B, V]``.
+
+        Args:
+            flat_proba: ``[B, C, V]``.
+            flat_target: Class indices ``[B, V]``, int64.
+        """
+        rows = torch.as_tensor(self.m).to(flat_proba.device)[flat_target]
+        return (rows.movedim(-1, 1) * flat_proba).sum(1)
+
+
+def _flat(input: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return ``[B, C, V]`` and ``[B, V]``, without a copy where that is possible, or raise."""
+    if input.shape[1] != classes:
+        raise RuntimeError(
+            f"input must have the {classes} classes of dist_matrix, got shape {list(input.shape)}"
+        )
+    batch, _, *size = input.shape
+    if target.shape[0] != batch or target.numel() * classes != input.numel():
+        raise RuntimeError(
+            f"target must be class indices {[batch, *size]} or {[batch, 1, *size]} for an input "
+            f"{list(input.shape)}, got shape {list(target.shape)}"
+        )
+    if 1 <= len(size) <= 3:  # any strides go into kernels
+        return input, target.reshape(batch, *size)
+    return input.reshape(batch, classes, -1), target.reshape(batch, -1)
