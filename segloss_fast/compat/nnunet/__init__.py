@@ -1,0 +1,29 @@
+"""nnU-Net's losses by their names and arguments, with its numbers, and trainers for nnU-Net.
+
+>>> from segloss_fast.compat.nnunet import DC_and_CE_loss
+>>> loss = DC_and_CE_loss({"batch_dice": False, "do_bg": False, "smooth": 1e-5, "ddp": False}, {})
+>>> loss(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.int16))
+tensor(0.6931)
+
+They give the numbers of nnU-Net 2.8.1, and need no nnU-Net. Dice is negative, as nnU-Net's.
+"""
+
+from __future__ import annotations
+
+from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
+from segloss_fast.compat.nnunet.compound import DC_and_BCE_loss, DC_and_CE_loss, DC_and_topk_loss
+from segloss_fast.compat.nnunet.cross_entropy import RobustCrossEntropyLoss, TopKLoss
+from segloss_fast.compat.nnunet.deep_supervision import DeepSupervisionWrapper
+from segloss_fast.compat.nnunet.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
+
+__all__ = [
+    "DC_and_BCE_loss",
+    "DC_and_CE_loss",
+    "DC_and_topk_loss",
+    "DeepSupervisionWrapper",
+    "MemoryEfficientSoftDiceLoss",
+    "RobustCrossEntropyLoss",
+    "SoftDiceLoss",
+    "TopKLoss",
+    "softmax_helper_dim1",
+]
