@@ -117,7 +117,7 @@ def dice(clip: bool) -> Callable[[random.Random], Call]:
 def weight(draw: Draw, classes: int, x: Tensor) -> Tensor | None:
     """Return weights of classes in the dtype that torch asks for, or None."""
     drawn = 0.5 + draw.soft(classes)
-    return draw.of(None, drawn.to(x.dtype))
+    return drawn.to(x.dtype) if draw.of(False, True) else None
 
 
 def entropy(generator: random.Random) -> Call:
@@ -135,7 +135,7 @@ def entropy(generator: random.Random) -> Call:
 
 
 def topk(generator: random.Random) -> Call:
-    """Return a random call of TopKLoss; equal voxels are nowhere, half precision would have some."""
+    """Return a random call of TopKLoss, without equal voxels, which half precision would have."""
     draw = Draw(generator)
     size = shape(draw)
     x = draw.normal(*size).to(draw.of(torch.float32, torch.float64))
@@ -149,10 +149,14 @@ def topk(generator: random.Random) -> Call:
 
 def weights(draw: Draw) -> dict[str, Any]:
     """Return factors of the parts of a compound loss, not both 0."""
-    return draw.of({}, {}, {"weight_ce": 0.7}, {"weight_dice": 1.5, "weight_ce": 2}, *ONE_OF_BOTH)
-
-
-ONE_OF_BOTH: tuple[dict[str, Any], ...] = ({"weight_ce": 0}, {"weight_dice": 0})
+    both: tuple[dict[str, Any], ...] = (
+        {},
+        {},
+        {"weight_ce": 0.7},
+        {"weight_dice": 1.5, "weight_ce": 2},
+    )
+    one: tuple[dict[str, Any], ...] = ({"weight_ce": 0}, {"weight_dice": 0})
+    return dict(draw.of(*both, *one))
 
 
 def dice_and_ce(generator: random.Random) -> Call:

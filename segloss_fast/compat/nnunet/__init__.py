@@ -11,10 +11,11 @@ They give the numbers of nnU-Net 2.8.1, and need no nnU-Net. Dice is negative, a
 from __future__ import annotations
 
 from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
-from segloss_fast.compat.nnunet.compound import DC_and_BCE_loss, DC_and_CE_loss, DC_and_topk_loss
+from segloss_fast.compat.nnunet.compound import DC_and_CE_loss, DC_and_topk_loss
 from segloss_fast.compat.nnunet.cross_entropy import RobustCrossEntropyLoss, TopKLoss
 from segloss_fast.compat.nnunet.deep_supervision import DeepSupervisionWrapper
 from segloss_fast.compat.nnunet.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
+from segloss_fast.compat.nnunet.regions import DC_and_BCE_loss
 
 __all__ = [
     "DC_and_BCE_loss",

@@ -33,7 +33,8 @@ def entropy_of(
         ce: With its weights, reduction (not "none") and smoothing.
         sums: Of the voxels that count.
         left_out: A class whose voxels do not count (without smoothing).
-        nothing: What the mean over no voxel is, 0 or NaN; its gradient is 0. None if there are some.
+        nothing: What the mean over no voxel is, 0 or NaN, with the gradient 0; None if there are
+            some.
     """
     nll, count = sums.nll.sum(0), sums.target.sum(0)
     everywhere = sums.nll_all.sum(0) if ce.label_smoothing else None
