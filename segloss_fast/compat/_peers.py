@@ -80,6 +80,12 @@ PEERS = {
         "0.9.0",
         (_PLAIN, _LABELS),
     ),
+    "nnunet": Peer(
+        "segloss_fast.compat.nnunet",
+        ("nnunetv2",),
+        "2.8.1",
+        (_PLAIN, _LABELS),
+    ),
 }
 
 

@@ -10,7 +10,18 @@ They give the numbers of nnU-Net 2.8.1, and need no nnU-Net. Dice is negative, a
 
 from __future__ import annotations
 
+from segloss_fast.compat._peers import PEERS
 from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
+from segloss_fast.compat.nnunet._trainers import (
+    BoundaryMixin,
+    ClDiceMixin,
+    FocalMixin,
+    HausdorffMixin,
+    LovaszMixin,
+    SegLossFastMixin,
+    TopKMixin,
+    TverskyMixin,
+)
 from segloss_fast.compat.nnunet.compound import DC_and_CE_loss, DC_and_topk_loss
 from segloss_fast.compat.nnunet.cross_entropy import RobustCrossEntropyLoss, TopKLoss
 from segloss_fast.compat.nnunet.deep_supervision import DeepSupervisionWrapper
@@ -18,13 +29,23 @@ from segloss_fast.compat.nnunet.dice import MemoryEfficientSoftDiceLoss, SoftDic
 from segloss_fast.compat.nnunet.regions import DC_and_BCE_loss
 
 __all__ = [
+    "BoundaryMixin",
+    "ClDiceMixin",
     "DC_and_BCE_loss",
     "DC_and_CE_loss",
     "DC_and_topk_loss",
     "DeepSupervisionWrapper",
+    "FocalMixin",
+    "HausdorffMixin",
+    "LovaszMixin",
     "MemoryEfficientSoftDiceLoss",
     "RobustCrossEntropyLoss",
+    "SegLossFastMixin",
     "SoftDiceLoss",
     "TopKLoss",
+    "TopKMixin",
+    "TverskyMixin",
     "softmax_helper_dim1",
 ]
+
+PEERS["nnunet"].warn_unless_matched()
