@@ -5,7 +5,8 @@
 >>> loss(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.int16))
 tensor(0.6931)
 
-They give the numbers of nnU-Net 2.8.1, and need no nnU-Net. Dice is negative, as nnU-Net's.
+They give the numbers of nnU-Net 2.8.1, and need no nnU-Net. Dice is negative, as nnU-Net's. The
+mixins make trainers; those in the folder TRAINERS nnU-Net finds by their names.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from segloss_fast.compat.nnunet._trainers import (
     TopKMixin,
     TverskyMixin,
 )
+from segloss_fast.compat.nnunet._version import TRAINERS, too_old
 from segloss_fast.compat.nnunet.compound import DC_and_CE_loss, DC_and_topk_loss
 from segloss_fast.compat.nnunet.cross_entropy import RobustCrossEntropyLoss, TopKLoss
 from segloss_fast.compat.nnunet.deep_supervision import DeepSupervisionWrapper
@@ -29,6 +31,7 @@ from segloss_fast.compat.nnunet.dice import MemoryEfficientSoftDiceLoss, SoftDic
 from segloss_fast.compat.nnunet.regions import DC_and_BCE_loss
 
 __all__ = [
+    "TRAINERS",
     "BoundaryMixin",
     "ClDiceMixin",
     "DC_and_BCE_loss",
@@ -46,6 +49,7 @@ __all__ = [
     "TopKMixin",
     "TverskyMixin",
     "softmax_helper_dim1",
+    "too_old",
 ]
 
 PEERS["nnunet"].warn_unless_matched()

@@ -40,6 +40,12 @@ class OwnLoss(nn.Module):
         super().__init__()
         self.levels = DeepSupervisionLoss(loss, [1.0] if level_weights is None else level_weights)
         self.mask_channel = mask_channel
+        parts = [part for _, part in parts_of(loss)]
+        # A loss that orders voxels has no weight for each of them.
+        self.per_region = mask_channel and any(isinstance(p, LovaszSigmoidLoss) for p in parts)
+        if self.per_region:
+            for part in parts:
+                part.ignore_index = IGNORED
 
     def forward(self, output: Levels, target: Levels) -> Tensor:
         """Return the loss."""
@@ -51,8 +57,7 @@ class OwnLoss(nn.Module):
             return found
         regions = [t[:, :-1] for t in targets]
         ignored = [t[:, -1:].bool() for t in targets]
-        orders = [isinstance(part, LovaszSigmoidLoss) for _, part in parts_of(self.levels.loss)]
-        if any(orders):
+        if self.per_region:
             return self._per_region(outputs, regions, ignored)
         found = self.levels(outputs, regions, [(~mask).float() for mask in ignored])
         return found
@@ -60,10 +65,7 @@ class OwnLoss(nn.Module):
     def _per_region(
         self, outputs: Sequence[Tensor], regions: Sequence[Tensor], ignored: Sequence[Tensor]
     ) -> Tensor:
-        """Return the mean over regions of losses of labels, some of them IGNORED.
-
-        Which is the mean over classes of losses that have no weight per voxel.
-        """
+        """Return the mean over regions of the losses of labels, some of them IGNORED."""
         labels = [
             t.to(torch.uint8).masked_fill(mask, IGNORED)
             for t, mask in zip(regions, ignored, strict=True)

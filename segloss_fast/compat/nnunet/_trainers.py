@@ -29,8 +29,10 @@ from segloss_fast.losses.topk import DiceTopKLoss
 from segloss_fast.losses.tversky import TverskyLoss
 from segloss_fast.losses.weighted_sum import WeightedSum
 
-NEEDED = ("label_manager", "configuration_manager", "is_ddp", "enable_deep_supervision")
-NEEDED += ("_get_deep_supervision_scales", "_do_i_compile")
+NEEDED = (
+    *("label_manager", "configuration_manager", "is_ddp", "enable_deep_supervision"),
+    *("_get_deep_supervision_scales", "_do_i_compile"),
+)
 
 
 class SegLossFastMixin:

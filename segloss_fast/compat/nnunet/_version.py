@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from segloss_fast.compat._peers import PEERS
 
 MINIMUM = (2, 8)  # the first that looks for trainers in nnUNet_extTrainer
+TRAINERS = Path(__file__).with_name("trainers")  # the folder that nnUNet_extTrainer must name
 UPGRADE = "pip install --upgrade 'nnunetv2>=2.8.1'"
 
 
