@@ -166,7 +166,7 @@ class SegLossFastMixin:
 class HausdorffMixin(SegLossFastMixin):
     """nnU-Net's own loss plus ``map_weight`` times the Hausdorff loss in millimetres."""
 
-    map_weight: ClassVar[float] = 1e-3
+    map_weight: ClassVar[float] = 5e-4
     alpha: ClassVar[float] = 2.0
 
     def _build_loss(self) -> nn.Module:
