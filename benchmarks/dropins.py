@@ -169,7 +169,7 @@ MONAI = [
     ),
     _plain("monai", "MaskedDiceLoss", call=on_masked, **SOFTMAX),
     _plain("monai", "FocalLoss", to_onehot_y=True),
-    _plain("monai", "AsymmetricUnifiedFocalLoss", to_onehot_y=True, classes=2),
+    _plain("monai", "AsymmetricUnifiedFocalLoss", to_onehot_y=True, classes=2, probabilities=True),
     *(_plain("monai", name, to_onehot_y=True, classes=2, probabilities=True) for name in PARTS),
     DropIn(
         "monai",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,12 @@ def drops() -> Iterator[tuple[str, str, Drop]]:
 
 def calls() -> dict[tuple[str, str], int]:
     """Return the number of calls by peer and name."""
-    counted = {(peer, name): drop.cases for peer, name, drop in drops()}
+    counted: Counter[tuple[str, str]] = Counter()
+    seen = set()  # tables that several modules import count once
+    for peer, name, drop in drops():
+        if id(drop) not in seen:
+            counted[peer, name] += drop.cases
+            seen.add(id(drop))
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -1,4 +1,4 @@
-"""docs/compat.md, and the benchmark whose results it shows: nothing that exists is missing there."""
+"""docs/compat.md, and the benchmark whose results it shows: nothing that exists is missing."""
 
 from __future__ import annotations
 

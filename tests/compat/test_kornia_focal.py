@@ -160,3 +160,15 @@ def test_options_that_are_changed_later_count() -> None:
                 setattr(theirs, attribute, value)
                 expected = theirs(x, labels)
                 torch.testing.assert_close(ours(x, labels), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.torch_compile
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_compiles_with_targets_of_any_dtype(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, target = torch.randn(2, 3, 4, 5), torch.randint(0, 2, (2, 3, 4, 5)).to(dtype)
+    loss = compat.BinaryFocalLossWithLogits(0.25, reduction="mean")
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found = gradient(lambda x: compiled(x, target), x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, gradient(lambda x: loss(x, target), x))

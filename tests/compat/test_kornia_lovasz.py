@@ -115,10 +115,12 @@ def test_hinge_of_integer_predictions(dtype: torch.dtype) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_large_images_are_close_to_the_definition_by_kornia_in_float64() -> None:
+def test_large_images_are_closer_to_float64_than_kornias_float32() -> None:
     torch.manual_seed(0)
     x, target = torch.randn(1, 2, 512, 513), torch.randint(0, 2, (1, 512, 513))
-    value, grad = gradient(lambda x: compat.lovasz_softmax_loss(x, target), x)
-    true, true_grad = gradient(lambda x: kornia.losses.lovasz_softmax_loss(x, target), x.double())
+    peer = partial(kornia.losses.lovasz_softmax_loss, target=target)
+    value, grad = gradient(partial(compat.lovasz_softmax_loss, target=target), x)
+    true, true_grad = gradient(peer, x.double())
+    _, rounded = gradient(peer, x)
     torch.testing.assert_close(value.double(), true, rtol=1e-5, atol=0)
-    assert relative_l2(grad, true_grad) < 1e-2
+    assert relative_l2(grad, true_grad) < min(1e-3, relative_l2(rounded, true_grad))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import inspect
 import pickle
 from typing import Any
 
 import kornia.losses
+import monai.losses
 import pytest
 import torch
 from torch import Tensor, nn
 
+import segloss_fast
 from segloss_fast.compat import kornia as compat
 from tests.helpers import gradient
 
@@ -149,3 +152,29 @@ def test_compiles_whole(name: str) -> None:
     found = gradient(lambda x: compiled(x, target), x)
     torch._dynamo.reset()
     torch.testing.assert_close(found, gradient(lambda x: loss(x, target), x))
+
+
+@pytest.mark.parametrize("name", compat.__all__)
+def test_help_begins_with_an_example_that_runs(name: str) -> None:
+    text = inspect.getdoc(getattr(compat, name)) or ""
+    names = {"torch": torch, "segloss_fast": segloss_fast}
+    test = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
+    assert test.examples
+    out: list[str] = []
+    assert doctest.DocTestRunner().run(test, out=out.append).failed == 0, "".join(out)
+
+
+def test_equals_monais_losses() -> None:
+    torch.manual_seed(0)
+    x, target = torch.randn(2, 3, 6, 7), torch.randint(0, 3, (2, 6, 7))
+    head: dict[str, Any] = {"to_onehot_y": True}
+    tversky = {"softmax": True, "smooth_nr": 0, "smooth_dr": 1e-8, "alpha": 0.3, "beta": 0.7}
+    focal = {"use_softmax": True, "gamma": 2.0, "alpha": 0.25}
+    for ours, theirs in (
+        (
+            compat.TverskyLoss(0.3, 0.7),
+            monai.losses.TverskyLoss(**head, **tversky),
+        ),
+        (compat.FocalLoss(0.25, reduction="mean"), monai.losses.FocalLoss(**head, **focal)),
+    ):
+        torch.testing.assert_close(ours(x, target), theirs(x, target[:, None]), rtol=1e-5, atol=0)

@@ -17,6 +17,7 @@ from segloss_fast import region_sums
 from segloss_fast.compat import _volumes
 from segloss_fast.compat.monai.compound import DiceCELoss
 from segloss_fast.compat.monai.compound_focal import DiceFocalLoss, GeneralizedDiceFocalLoss
+from segloss_fast.compat.monai.dice import DiceLoss
 from segloss_fast.compat.monai.focal import FocalLoss
 from segloss_fast.compat.monai.unified_focal import (
     AsymmetricFocalLoss,
@@ -68,6 +69,35 @@ def test_the_softmax_of_focal_does_not_see_the_background() -> None:
     foreground = (X[:, 1:].log_softmax(1) * HOT[:, 1:]).mean()
     torch.testing.assert_close(loss(X, LABELS), -foreground)
     torch.testing.assert_close(loss(X, LABELS.to(torch.uint8)), -foreground)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_compound_losses_are_the_sums_of_their_parts(seed: int, activation: str | None) -> None:
+    x = torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(seed))
+    head: dict[str, Any] = {"include_background": False, "to_onehot_y": True}
+    options: dict[str, Any] = {activation: True} if activation else {}
+    dice, focal = DiceLoss(**head, **options)(x, LABELS), FocalLoss(**head)(x, LABELS)
+    exact: dict[str, Any] = {"rtol": 1e-7, "atol": 0}
+    loss = DiceFocalLoss(**head, **options, lambda_focal=0.5)(x, LABELS)
+    torch.testing.assert_close(loss, dice + 0.5 * focal, **exact)
+    loss = GeneralizedDiceFocalLoss(**head, **options, lambda_gdl=2.0)
+    torch.testing.assert_close(
+        loss(x, LABELS), 2.0 * loss.generalized_dice(x, LABELS) + focal, **exact
+    )
+    loss = DiceCELoss(**head, **options, lambda_ce=3.0)
+    torch.testing.assert_close(loss(x, LABELS), dice + 3.0 * loss.ce(x, LABELS), **exact)
+
+
+@pytest.mark.parametrize("ignored", [None, 1])
+@pytest.mark.parametrize("items", [0, 2])
+def test_focal_of_nothing(ignored: int | None, items: int) -> None:
+    x, labels = torch.zeros(items, 3, 4), torch.ones(items, 1, 4)
+    for reduction in ("mean", "sum"):
+        options: dict[str, Any] = {"ignore_index": ignored, "reduction": reduction}
+        options["to_onehot_y"] = True
+        expected = monai.losses.FocalLoss(**options)(x, labels)
+        torch.testing.assert_close(FocalLoss(**options)(x, labels), expected, equal_nan=True)
 
 
 def test_unified_focal_by_hand() -> None:

@@ -131,6 +131,18 @@ def test_integer_targets_truncate_distances() -> None:
         torch.testing.assert_close(ours(x, target), theirs(x, target))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_negative_exponents(first: bool) -> None:
+    x, t = pair(2, 3, 6, 5)
+    x = (20 * (x - 0.5)).requires_grad_()  # so that each class is predicted somewhere
+    values = [
+        loss(x, t) for loss in both("HausdorffDTLoss", -1.0, include_background=first, softmax=True)
+    ]
+    assert values[1].isfinite()
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value, x) for value in values))
+
+
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_items(name: str, batch: bool) -> None:

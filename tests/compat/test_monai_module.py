@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import doctest
 import inspect
 import pickle
 from typing import Any
@@ -15,9 +16,11 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
+import segloss_fast
 from segloss_fast.compat import monai as compat
 from segloss_fast.compat.monai._names import ALIASES, MODULE_OF, original_module
 from tests.compat.monai_classes import LOSSES, THEIRS, arguments, build
+from tests.suite.tiers import few
 
 pytestmark = pytest.mark.peers
 
@@ -219,3 +222,21 @@ def test_a_subclass_with_its_own_forward_is_scripted_as_it_is() -> None:
             return (input - target).sum()
 
     assert torch.jit.script(Own())(torch.ones(2), torch.zeros(2)) == 2
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "patch"])
+def test_help_begins_with_an_example_that_runs(name: str) -> None:
+    text = inspect.getdoc(getattr(compat, name)) or ""
+    names = {"torch": torch, "segloss_fast": segloss_fast}
+    test = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
+    assert test.examples
+    out: list[str] = []
+    assert doctest.DocTestRunner().run(test, out=out.append).failed == 0, "".join(out)
+
+
+@pytest.mark.torch_compile
+@pytest.mark.parametrize("name", few(list(LOSSES), quick=0, test=2))
+def test_exports(name: str) -> None:
+    loss, given = build(name, ours=True), [x.detach() for x in arguments(name)]
+    exported = torch.export.export(loss, tuple(given), strict=False).module()
+    torch.testing.assert_close(exported(*given), loss(*given))

@@ -30,6 +30,8 @@ def masked_dice(generator: random.Random) -> Call:
         options["other_act"] = torch.tanh  # MONAI sets it before a module may have modules
     weigh(draw, options, x.shape[1])
     mask = mask_of(draw, x)
+    if mask is not None and mask.dtype == torch.uint8 and "to_onehot_y" not in options:
+        mask = mask * 20  # whose squares are no uint8; labels would be none
     return Call(options, x, (target, mask), "" if mask is None else (mask.shape, mask.dtype))
 
 

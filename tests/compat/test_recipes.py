@@ -72,9 +72,11 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         package.__spec__ = spec
         package.__path__ = list(spec.submodule_search_locations or [])
         monkeypatch.setitem(sys.modules, SMP, package)
+    before = {name for name in sys.modules if name.startswith(f"{SMP}.")}
     yield
     for name in [name for name in sys.modules if name.startswith(f"{SMP}.")]:
-        del sys.modules[name]
+        if name not in before:
+            del sys.modules[name]
     importlib.import_module("segloss_fast.compat.monai").unpatch()
 
 

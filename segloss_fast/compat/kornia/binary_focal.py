@@ -135,17 +135,15 @@ def _map(
     """Return the loss ``[B, C, *S]`` without the classes' weights, float32 for half precision."""
     x = widen(pred)
     t = target.to(torch.promote_types(x.dtype, target.dtype))
-    other = 1 - t
-    if ignore_index is not None:
-        ignored = target == ignore_index
-        t, other = t.masked_fill(ignored, 0), other.masked_fill(ignored, 0)
-    log_p, log_q = logsigmoid(x), logsigmoid(-x)
-    positive, negative = (gamma * log_q).exp() * t * log_p, (gamma * log_p).exp() * other * log_q
+    # The factors go to the target, which has no backward pass as a rule.
+    positive, negative = -t, t - 1
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     if pos_weight is not None:
         positive = positive * _along(pos_weight, positive)
-    return -(positive + negative)
+    log_p, log_q = logsigmoid(x), logsigmoid(-x)
+    found = (gamma * log_q).exp() * log_p * positive + (gamma * log_p).exp() * log_q * negative
+    return found if ignore_index is None else found.masked_fill(target == ignore_index, 0)
 
 
 def _along(weight: Tensor, values: Tensor) -> Tensor:

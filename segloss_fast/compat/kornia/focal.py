@@ -64,10 +64,9 @@ def focal_loss(
     dtype = result_dtype(pred, weight)
     fused = isinstance(gamma, (int, float)) and 0 <= gamma < float("inf")
     if reduction == "none" or not fused or pred.shape[1] == 1:
-        found = _map(pred, target, gamma, ignore_index)
-        factors = _factors(alpha, weight, pred.shape[1], found)
-        if factors is not None:
-            found = found * factors.view(-1, *[1] * (pred.dim() - 2))
+        x = widen(pred)
+        factors = _factors(alpha, weight, pred.shape[1], x)
+        found = _map(x, target, gamma, factors, ignore_index)
         if reduction != "none":
             found = found.mean() if reduction == "mean" else found.sum()
         return found.to(dtype)
@@ -90,24 +89,27 @@ def _factors(
     return alphas if factors is None else alphas * factors
 
 
-def _map(pred: Tensor, target: Tensor, gamma: float, ignore_index: int | None) -> Tensor:
-    """Return the loss ``[B, C, *S]`` without factors, float32 for half precision."""
+def _map(
+    x: Tensor, target: Tensor, gamma: float, factors: Tensor | None, ignore_index: int | None
+) -> Tensor:
+    """Return the loss of ``[B, C, *S]``, of the same shape."""
     if isinstance(gamma, Tensor) and gamma.dim():
         raise TypeError(f"gamma must be a number, got a tensor of shape {list(gamma.shape)}")
-    x = widen(pred)
     index = target[:, None]
     if ignore_index is not None:
         counted = index != ignore_index
         x = x.masked_fill(~counted, 0)  # so that a NaN there has no gradient
         index = index.where(counted, index.new_zeros(()))
-    _check_range(index, pred.shape[1])
+    _check_range(index, x.shape[1])
     ignored = _NO_LABEL if ignore_index is None else ignore_index
     nll = F.cross_entropy(x, target, reduction="none", ignore_index=ignored)
     # The derivative of the power may be infinite at 0, where the logarithm is 0.
     miss = -torch.expm1(-nll)
     hit = miss == 0
     power = torch.where(hit, miss.detach().pow(gamma), miss.masked_fill(hit, 1).pow(gamma))
-    return torch.zeros_like(x).scatter(1, index, (power * nll)[:, None])
+    found = (power * nll)[:, None]
+    found = found if factors is None else found * factors[index]
+    return torch.zeros_like(x).scatter(1, index, found)
 
 
 def _check_range(index: Tensor, classes: int) -> None:

@@ -88,7 +88,7 @@ def lovasz_hinge_loss(pred: Tensor, target: Tensor) -> Tensor:
     ``max(0, 1 - x (2 t - 1))``, averaged over the batch. Below 2^18 pixels an image it is exact,
     above it is that of :func:`segloss_fast.lovasz` by bins. Targets that hold other numbers than 0
     and 1 get kornia's sum over the sorted errors in plain PyTorch; on a GPU and in a compiled graph
-    nobody may look at them, and such integers make the loss NaN.
+    nobody may look at them, and they make the loss NaN.
 
     Args:
         pred: Logits ``[B, 1, H, W]`` or ``[B, 1, D, H, W]``.

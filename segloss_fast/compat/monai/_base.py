@@ -193,14 +193,10 @@ def activate(input: Tensor, activation: str) -> Tensor:
     return torch.sigmoid(input) if activation == "sigmoid" else input
 
 
-def overlap_terms(
-    volumes: Volumes, *, squared: bool = False, soft: bool = False
-) -> tuple[str, ...]:
+def overlap_terms(*, squared: bool = False, soft: bool = False) -> tuple[str, ...]:
     """Return the sums that :func:`overlap` needs."""
     if squared:
         return "tp", "pred_sq", "target_sq"
-    if soft and volumes.activation == "probabilities":  # perhaps of any sign
-        return ("target",)
     return "tp_soft" if soft else "tp", "pred", "target"
 
 
@@ -222,7 +218,7 @@ def overlap(
         return rows.tp, rows.pred_sq, rows.target_sq
     if not soft:
         return rows.tp, rows.pred, rows.target
-    if "tp_soft" in rows.terms:
+    if not volumes.may_be_negative():
         return rows.tp_soft, rows.pred, rows.target
     # What is below 0 has nothing in common with the target. In sums of their own, because in a
     # difference of sizes the gradient of a class that is absent would be lost.
@@ -240,6 +236,11 @@ def pooled(rows: Tensor, volumes: Volumes, batch: bool) -> Tensor:
     if batch:
         return rows.sum(-2)
     return rows.sum((-2, -1)) if volumes.input.dim() == 2 else rows
+
+
+def one_minus(factor: float, numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return ``1 - factor numerator / denominator``, in one operation of small tensors."""
+    return torch.addcdiv(numerator.new_ones(()), numerator, denominator, value=-factor)
 
 
 def reduce(rows: Tensor, reduction: str, rank: int = 0) -> Tensor:

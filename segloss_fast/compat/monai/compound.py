@@ -94,8 +94,8 @@ class DiceCELoss(Scriptable, _Loss):
             return self._of_one_pass(volumes)
         dice, dtype = unrounded(self.dice, input, target, volumes)
         entropy, other = self._entropy_of(input, target)
-        total = self.lambda_dice * dice + self.lambda_ce * entropy
-        return total.to(torch.promote_types(dtype, other))
+        dtype = torch.promote_types(dtype, other)
+        return weighted_sum((self.lambda_dice, self.lambda_ce), dice, entropy, dtype)
 
     def _of_one_pass(self, volumes: Volumes) -> Tensor:
         """Return the loss, both parts from the same sums."""
@@ -103,8 +103,8 @@ class DiceCELoss(Scriptable, _Loss):
         activation = "sigmoid" if volumes.input.shape[1] == 1 else "softmax"
         sums = volumes.sums(tuple(dict.fromkeys(terms)), ce_activation=activation, every=True)
         dice = self.dice._of(volumes.share(sums), volumes)
-        total = self.lambda_dice * dice + self.lambda_ce * self._entropy(sums, volumes)
-        return total.to(volumes.dtype)
+        entropy = self._entropy(sums, volumes)
+        return weighted_sum((self.lambda_dice, self.lambda_ce), dice, entropy, volumes.dtype)
 
     def ce(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of logits ``[B, C, *S]``."""
@@ -222,6 +222,19 @@ def unrounded(
         value: Tensor = region(input, target)
         return value, value.dtype
     return region._of(volumes.sums(region._terms(volumes)), volumes), volumes.dtype
+
+
+def weighted_sum(
+    factors: tuple[float, float], first: Tensor, second: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return the sum of two losses as it is of the modules of both, rounded to float32 first."""
+    wide = torch.promote_types(dtype, torch.float32)
+    total: Tensor = _times(factors[0], first.to(wide)) + _times(factors[1], second.to(wide))
+    return total.to(dtype)
+
+
+def _times(factor: float, value: Tensor) -> Tensor:
+    return value if type(factor) is float and factor == 1 else factor * value
 
 
 def check_lambdas(**factors: float) -> None:

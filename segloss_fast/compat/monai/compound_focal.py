@@ -18,7 +18,7 @@ from segloss_fast.compat.monai._base import (
 )
 from segloss_fast.compat.monai._labels import one_hot
 from segloss_fast.compat.monai._script import Scriptable
-from segloss_fast.compat.monai.compound import check_lambdas, unrounded
+from segloss_fast.compat.monai.compound import check_lambdas, unrounded, weighted_sum
 from segloss_fast.compat.monai.dice import DiceLoss
 from segloss_fast.compat.monai.focal import HARDNESS, FocalLoss, is_hard
 from segloss_fast.compat.monai.generalized import GeneralizedDiceLoss
@@ -104,7 +104,7 @@ class GeneralizedDiceFocalLoss(Scriptable, _Loss):
 
     >>> loss = segloss_fast.compat.monai.GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True)
     >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-    tensor(0.6733)
+    tensor(0.6732)
 
     ``lambda_gdl * generalized_dice + lambda_focal * focal``, both from one pass over the volume. As
     in MONAI the focal loss is that of a sigmoid, with ``softmax=True`` too, ``weight`` is that of
@@ -171,8 +171,7 @@ def _sum_of_parts(
     """Return the weighted sum of both losses, each on its own."""
     first, dtype = unrounded(region, input, target)
     second = focal(input, target)
-    total: Tensor = factors[0] * first + factors[1] * second
-    return total.to(torch.promote_types(dtype, second.dtype))
+    return weighted_sum(factors, first, second, torch.promote_types(dtype, second.dtype))
 
 
 def in_one_pass(
@@ -210,8 +209,8 @@ def in_one_pass(
     first = region._of(volumes.share(sums), volumes)
     hard = not look or is_hard(sums)
     second = focal._of(sums, both[1]) if hard else focal._from_map(both[1])
-    found = factors[0] * first + factors[1] * second
-    return found.to(torch.promote_types(volumes.dtype, torch.float32))
+    dtype = torch.promote_types(volumes.dtype, torch.float32)
+    return weighted_sum(factors, first, second, dtype)
 
 
 def _volumes(

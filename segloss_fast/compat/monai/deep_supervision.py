@@ -21,7 +21,7 @@ class DeepSupervisionLoss(Scriptable, _Loss):
     >>> from segloss_fast.compat.monai import DeepSupervisionLoss, DiceLoss
     >>> loss = DeepSupervisionLoss(DiceLoss(to_onehot_y=True, softmax=True))
     >>> loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], torch.zeros(1, 1, 4, 4))
-    tensor(1.)
+    tensor(1.0000)
 
     The sum over levels l of ``w[l] * loss(input[l], target)``, each level in float32, with the
     nearest voxels of the target where the level is of another size. The weights are not normalised.

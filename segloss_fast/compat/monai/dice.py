@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._check import widen
-from segloss_fast.compat._volumes import Volumes, plain
+from segloss_fast._check import as_weight, widen
+from segloss_fast.compat._volumes import Volumes, can_look, is_mask, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
     activate,
@@ -20,6 +22,7 @@ from segloss_fast.compat.monai._base import (
     check_activation,
     check_reduction,
     class_indices,
+    one_minus,
     overlap,
     overlap_terms,
     reduce,
@@ -83,7 +86,7 @@ class DiceLoss(MonaiLoss):
 
     def _terms(self, volumes: Volumes) -> tuple[str, ...]:
         """Return the sums that the loss needs."""
-        return overlap_terms(volumes, squared=self.squared_pred, soft=self.soft_label)
+        return overlap_terms(squared=self.squared_pred, soft=self.soft_label)
 
     def _of(self, sums: RegionSums, volumes: Volumes) -> Tensor:
         """Return the loss, float64, given the sums of the classes that have a share."""
@@ -91,7 +94,7 @@ class DiceLoss(MonaiLoss):
         tp, pred, target = overlap(sums, volumes, self.batch, **options)
         size = pred + target
         both = 2 * (size - tp) if self.jaccard else size
-        f = 1 - (2 * tp + self.smooth_nr) / (both + self.smooth_dr)
+        f = one_minus(2, tp + self.smooth_nr / 2, both + self.smooth_dr)
         return reduce(self._weighted(f, sums), self.reduction, volumes.input.dim() - 2)
 
     def _weighted(self, f: Tensor, sums: RegionSums) -> Tensor:
@@ -217,22 +220,31 @@ class MaskedDiceLoss(DiceLoss):
 
     def _of_labels(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
         """Return the loss against class indices, which the mask multiplies as numbers."""
+        if mask.dtype == torch.bool or is_mask(mask):
+            return self._of_chosen(input, activation, target, mask)
         class_indices(input, target)
-        labels = target * mask
-        whole = mask.dtype == torch.bool
-        labels = labels if whole else labels.to(torch.int32)
-        if self.soft_label and not self.squared_pred and not whole:
+        labels = (target * mask).to(torch.int32)
+        if self.soft_label and not self.squared_pred:
             # The smaller of a fraction and a label is no multiple of it.
             return super().forward(activate(widen(input), activation) * mask, labels)
         volumes = self._volumes(input, labels)
-        volumes = dataclasses.replace(
-            volumes,
-            activation=activation,
-            weight=mask,
-            dtype=_wider(volumes.dtype, mask),
-        )
+        dtype = _wider(volumes.dtype, mask)
+        volumes = dataclasses.replace(volumes, activation=activation, weight=mask, dtype=dtype)
         sums = _sums_of_labels(volumes, self._terms(volumes))
-        return self._of(sums, volumes).to(volumes.dtype)
+        return self._of(sums, volumes).to(dtype)
+
+    def _of_chosen(self, input: Tensor, activation: str, target: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss against class indices where a mask of 0 and 1 is 1, and 0 elsewhere."""
+        volumes = self._volumes(input, target)
+        dtype = _wider(volumes.dtype, mask)
+        weight = mask if mask.is_floating_point() else mask.half()
+        volumes = dataclasses.replace(volumes, activation=activation, weight=weight, dtype=dtype)
+        terms = self._terms(volumes)
+        if can_look(input):
+            with contextlib.suppress(ValueError):  # of labels that may be masked out
+                return self._of(_sums_of_chosen(volumes, terms), volumes).to(dtype)
+        volumes = dataclasses.replace(volumes, target=class_indices(input, target * mask))
+        return self._of(_sums_of_chosen(volumes, terms), volumes).to(dtype)
 
 
 def _wider(dtype: torch.dtype, mask: Tensor) -> torch.dtype:
@@ -247,15 +259,26 @@ def _sums_of_labels(volumes: Volumes, terms: Sequence[str]) -> RegionSums:
     squares = volumes
     if "pred_sq" in terms:  # half precision would round the gradient of each part
         volumes = dataclasses.replace(volumes, input=widen(volumes.input))
+        mask = as_weight(mask)
         squares = dataclasses.replace(volumes, weight=mask * mask)
-    parts = [
-        source.sums(chosen)
-        for source, names in (
-            (volumes, ("tp", "tp_soft", "pred")),
-            (squares, ("pred_sq",)),
-            (counts, ("target", "target_sq")),
-        )
-        if (chosen := [term for term in terms if term in names])
-    ]
-    names = tuple(name for part in parts for name in part.terms)
-    return RegionSums(names, torch.cat([part.rows for part in parts]))
+    parts = []
+    for source, names in (
+        (volumes, ("tp", "tp_soft", "pred")),
+        (squares, ("pred_sq",)),
+        (counts, ("target", "target_sq")),
+    ):
+        chosen = tuple(term for term in terms if term in names)
+        if chosen:
+            parts.append(source.sums(chosen))
+    found = tuple(name for part in parts for name in part.terms)
+    return RegionSums(found, torch.cat([part.rows for part in parts]))
+
+
+def _sums_of_chosen(volumes: Volumes, terms: tuple[str, ...]) -> RegionSums:
+    """Return sums where the weight is 0 or 1, and labels are 0 where it is 0."""
+    found = volumes.sums((*terms, "weight"), every=True)
+    counts = found.rows.detach()
+    rest = torch.zeros_like(counts[:-1])
+    size = terms.index("target_sq" if "target_sq" in terms else "target")
+    rest[size, :, 0] = math.prod(volumes.input.shape[2:]) - counts[-1, :, 0]
+    return volumes.share(RegionSums(terms, found.rows[:-1] + rest))

@@ -224,14 +224,12 @@ class FocalLoss(Scriptable, _Loss):
 
     def _reduced(self, rows: Tensor, volumes: Volumes, count: Tensor | None) -> Tensor:
         """Return the mean or sum of what each class of each item ``[B, C]`` sums up to."""
-        space = volumes.input.shape[2:]
-        if count is not None:
-            count = count.clamp_min(torch.finfo(torch.float32).eps)
+        space, least = volumes.input.shape[2:], torch.finfo(torch.float32).eps
         if self.reduction == "sum" and space:
-            return (rows / (space.numel() if count is None else count)).sum()
+            return (rows / (space.numel() if count is None else count.clamp_min(least))).sum()
         if self.reduction in ("mean", "sum"):
-            number = rows.numel() * space.numel() if count is None else count.sum()
-            return rows.sum() / number
+            voxels = rows.numel() * space.numel() if count is None else count.sum().clamp_min(least)
+            return rows.sum() / voxels
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {self.reduction!r}")
 
     def _from_map(self, volumes: Volumes) -> Tensor:

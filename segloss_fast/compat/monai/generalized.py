@@ -12,8 +12,10 @@ from segloss_fast.compat._volumes import Volumes
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
     check_reduction,
+    one_minus,
     overlap,
     overlap_terms,
+    pooled,
     reduce,
 )
 from segloss_fast.ops.region_sums import RegionSums
@@ -83,22 +85,30 @@ class GeneralizedDiceLoss(MonaiLoss):
 
     def _terms(self, volumes: Volumes) -> tuple[str, ...]:
         """Return the sums that the loss needs."""
-        return overlap_terms(volumes, soft=self.soft_label)
+        return overlap_terms(soft=self.soft_label)
 
     def _of(self, sums: RegionSums, volumes: Volumes) -> Tensor:
         """Return the loss, float64, given the sums of the classes that have a share."""
-        tp, pred, target = overlap(sums, volumes, self.batch, soft=self.soft_label)
-        # In float32, where MONAI has them: there the square of a size is 0 below 1e-23.
-        size = target.float()
+        if self.soft_label or sums.terms[:3] != self._terms(volumes):
+            rows = torch.stack(overlap(sums, volumes, self.batch, soft=self.soft_label))
+        else:
+            rows = pooled(sums.rows[:3], volumes, self.batch)
+        weight = self._weights(rows[2] if volumes.target.requires_grad else rows[2].detach())
+        tp, pred, target = (rows * weight).sum(-1, keepdim=True).unbind()
+        f = one_minus(2, tp + self.smooth_nr / 2, pred + target + self.smooth_dr)
+        return reduce(f, self.reduction, volumes.input.dim() - 2)
+
+    def _weights(self, size: Tensor) -> Tensor:
+        """Return the weights of classes of these sizes, ``[..., C']``."""
+        size = size.float()  # as MONAI's are: their square is 0 below 1e-23
         weight = self.w_func(size)
-        if self.w_type in ("simple", "square"):
-            absent = weight.isinf()
-            # Of sizes that are not 0, so that these have no infinite derivative.
-            weight = self.w_func(size.masked_fill(absent, 1)).masked_fill(absent, 0)
-            weight = torch.where(absent, weight.amax(-1, keepdim=True), weight)
-        numerator = 2 * (tp * weight).sum(-1, keepdim=True) + self.smooth_nr
-        denominator = ((pred + target) * weight).sum(-1, keepdim=True) + self.smooth_dr
-        return reduce(1 - numerator / denominator, self.reduction, volumes.input.dim() - 2)
+        if self.w_type not in ("simple", "square"):
+            return weight
+        absent = weight.isinf()
+        if weight.requires_grad:  # of sizes that are not 0, which have a finite derivative
+            weight = self.w_func(size.masked_fill(absent, 1))
+        weight = weight.masked_fill(absent, 0)
+        return torch.where(absent, weight.amax(-1, keepdim=True), weight)
 
 
 def _check_weight_type(w_type: Any) -> str:  # noqa: ANN401

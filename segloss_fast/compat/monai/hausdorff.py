@@ -94,7 +94,10 @@ class HausdorffDTLoss(MonaiLoss):
         known = distances(masks_of(volumes), None, "both", "auto", squared=True)
         if is_dense(volumes) and not t.is_floating_point() and t.dtype != torch.bool:
             known = known.sqrt_().floor_().square_()
-        return field.add_(self._power(known))
+        field.add_(self._power(known))
+        if first and self.alpha < 0:  # what is left out has no boundary, so no finite power
+            field[:, :first] = 0
+        return field
 
     def _power(self, squared: Tensor) -> Tensor:
         return squared if self.alpha == 2 else squared.pow(self.alpha / 2)

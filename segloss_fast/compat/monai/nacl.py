@@ -12,13 +12,13 @@ from torch.nn.modules.loss import _Loss
 
 from segloss_fast._check import widen
 from segloss_fast.compat._volumes import plain
+from segloss_fast.compat.monai._bands import convolved
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.ops.region_masks import target_masks
 from segloss_fast.ops.region_sums import region_sums
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 DISTANCES = {"l1": "abs_err", "l2": "sq_err"}
-LONG = 512  # voxels of an axis that one matrix multiplies
 
 
 class MeanFilter(nn.Module):
@@ -28,15 +28,38 @@ class MeanFilter(nn.Module):
         filter: The weights, one per voxel of the cube.
     """
 
+    _made: Tensor | None = None
+
     def __init__(self, spatial_dims: int, size: int) -> None:
         super().__init__()
         self.filter = torch.ones([size] * spatial_dims) / size**spatial_dims
+        self._made = self.filter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the means of each item and class of ``[B, C, *S]``."""
+        """Return the means of each item and class of ``[B, C, *S]``; of masks float32."""
+        made = self._made
+        if x.dtype == torch.bool and made is not None and made is self.filter:
+            return _counts(x, made.shape[0]) * (1.0 / made.numel())
+        x = x.to(torch.float32) if x.dtype == torch.bool else x
         classes = x.shape[1]
         kernel = self.filter.to(x).expand(classes, 1, *self.filter.shape)
         return CONVOLUTIONS[x.dim() - 3](x, kernel, padding="same", groups=classes)
+
+
+def _counts(mask: Tensor, size: int) -> Tensor:
+    """Return how many voxels of a mask are in the cube around each voxel: bytes, if that fits."""
+    before = (size - 1) // 2
+    x = mask.view(torch.uint8)
+    x = x if size ** (x.dim() - 2) < 256 else x.to(torch.int32)
+    for axis in range(2, x.dim()):
+        length, total = x.shape[axis], x.clone()
+        for offset in range(-before, size - before):
+            kept = length - abs(offset)
+            if offset and kept > 0:
+                into = total.narrow(axis, max(-offset, 0), kept)
+                into.add_(x.narrow(axis, max(offset, 0), kept))
+        x = total
+    return x
 
 
 class GaussianFilter(nn.Module):
@@ -65,9 +88,11 @@ class GaussianFilter(nn.Module):
             self.register_parameter(f"kernel_sigma_{axis}", parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the means of each item and class of ``[B, C, *S]``."""
+        """Return the means of each item and class of ``[B, C, *S]``; of masks float32."""
+        x = x.to(torch.float32) if x.dtype == torch.bool else x
         for axis, weights in enumerate(self._weights(), 2):
-            x = _along(x, axis, weights)
+            kernel = torch.tensor(weights, dtype=x.dtype).to(x.device, non_blocking=True)
+            x = convolved(x, axis, kernel)
         return x
 
     def _weights(self) -> list[list[float]]:
@@ -87,28 +112,6 @@ def _gaussian(sigma: float, truncated: float) -> list[float]:
         return 0.5 * math.erf(scale * x)
 
     return [max(below(x + 0.5) - below(x - 0.5), 0.0) for x in range(-tail, tail + 1)]
-
-
-def _along(x: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
-    """Return the means along an axis, weighed by an odd number of weights.
-
-    As products with matrices of a few diagonals, which on a CPU take a fraction of a convolution's
-    time.
-    """
-    length, after = x.shape[axis], x.shape[axis + 1 :].numel()
-    rows = x.reshape(-1, length) if after == 1 else x.reshape(-1, length, after)
-    tail = len(weights) // 2
-    padded = torch.tensor([0.0, *weights, 0.0], dtype=x.dtype).to(x.device, non_blocking=True)
-    parts = []
-    for start in range(0, length, LONG):
-        stop = min(start + LONG, length)
-        low, high = max(start - tail, 0), min(stop + tail, length)
-        to = torch.arange(start, stop, device=x.device)[:, None]
-        offset = torch.arange(low, high, device=x.device) - to
-        matrix = padded[(offset + tail + 1).clamp_(0, 2 * tail + 2)]
-        part = rows[:, low:high]
-        parts.append(part @ matrix.T if after == 1 else torch.matmul(matrix, part))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).reshape(x.shape)
 
 
 class NACLLoss(Scriptable, _Loss):
@@ -171,7 +174,9 @@ class NACLLoss(Scriptable, _Loss):
             mask: Class indices ``[B, *S]``.
         """
         hot = (mask == 0)[:, None] if self.nc == 1 else target_masks(mask, self.nc, dense=False)
-        shares: Tensor = self.svls_layer(hot.to(torch.float32))
+        layer = self.svls_layer
+        ours = isinstance(layer, (MeanFilter, GaussianFilter))
+        shares: Tensor = layer(hot if ours else hot.to(torch.float32))
         return shares
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -184,9 +189,8 @@ class NACLLoss(Scriptable, _Loss):
         """
         inputs, targets = plain(inputs), plain(targets)
         _check_shapes(inputs, targets, self.nc, self.dim)
-        cross_entropy = self._cross_entropy(inputs, targets)
-        penalty = self._penalty(inputs, self.get_constr_target(targets))
-        loss = cross_entropy + self.alpha * penalty
+        loss = self._cross_entropy(inputs, targets)
+        loss = loss + self.alpha * self._penalty(inputs, self.get_constr_target(targets))
         return loss.to(torch.promote_types(inputs.dtype, torch.float32))
 
     def _cross_entropy(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -194,7 +198,7 @@ class NACLLoss(Scriptable, _Loss):
         own = self.cross_entropy
         mine = type(own) is nn.CrossEntropyLoss and own.weight is None
         if mine and own.reduction == "mean" and not own.label_smoothing and self.nc > 1:
-            return region_sums(inputs, targets, terms=("nll",)).nll.sum() / targets.numel()
+            return region_sums(inputs, targets, terms=("nll",)).rows.sum() / float(targets.numel())
         found: Tensor = own(widen(inputs) if mine else inputs, targets)
         return found
 
@@ -205,7 +209,7 @@ class NACLLoss(Scriptable, _Loss):
             return (difference.abs() if self.distance_type == "l1" else difference**2).mean()
         term = DISTANCES[self.distance_type]
         sums = region_sums(inputs, shares, activation="probabilities", terms=(term,))
-        return sums.rows.sum() / inputs.numel()
+        return sums.rows.sum() / float(inputs.numel())
 
 
 def _check_shapes(inputs: Tensor, targets: Tensor, classes: int, axes: int) -> None:

@@ -11,6 +11,7 @@ from segloss_fast.compat._volumes import Volumes
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
     check_reduction,
+    one_minus,
     overlap,
     overlap_terms,
     pooled,
@@ -24,7 +25,7 @@ class TverskyLoss(MonaiLoss):
 
     >>> loss = segloss_fast.compat.monai.TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3)
     >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
-    tensor(0.7083)
+    tensor(0.6667)
 
     Per item and class ``1 - (tp + smooth_nr) / (tp + alpha fp + beta fn + smooth_dr)``, with
     ``tp = sum p t``, ``fp = sum p (1 - t)`` and ``fn = sum (1 - p) t``. With ``soft_label`` tp is
@@ -72,7 +73,8 @@ class TverskyLoss(MonaiLoss):
         """
         volumes = self._volumes(input, target, self.ignore_index)
         tp, fp, fn = self._counts(volumes)
-        score = 1 - (tp + self.smooth_nr) / (tp + self.alpha * fp + self.beta * fn + self.smooth_dr)
+        size = tp + self.alpha * fp + self.beta * fn
+        score = one_minus(1, tp + self.smooth_nr, size + self.smooth_dr)
         return reduce(score, self.reduction).to(volumes.dtype)
 
     def _counts(self, volumes: Volumes) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +83,6 @@ class TverskyLoss(MonaiLoss):
             sums = volumes.sums(("tp", "fp", "fn"))
             rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch))
             return rows.tp, rows.fp, rows.fn
-        sums = volumes.sums(overlap_terms(volumes, soft=self.soft_label))
+        sums = volumes.sums(overlap_terms(soft=self.soft_label))
         tp, pred, target = overlap(sums, volumes, self.batch, soft=self.soft_label)
         return tp, pred - tp, target - tp

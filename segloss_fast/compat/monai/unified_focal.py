@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from segloss_fast.compat._volumes import HALF, Volumes, comparable, plain, result_dtype
+from segloss_fast.compat._volumes import Volumes, comparable, plain, result_dtype
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.compat.monai.unified_parts import (
     AsymmetricFocalLoss,
     AsymmetricFocalTverskyLoss,
-    clamped,
-    masked,
+    sums_of_clamped,
+    two_classes,
 )
 from segloss_fast.ops._reference.pieces import is_plain
 
@@ -29,7 +29,7 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
 
     >>> loss = segloss_fast.compat.monai.AsymmetricUnifiedFocalLoss(to_onehot_y=True)
     >>> loss(torch.full((1, 2, 4, 4), 0.5), torch.arange(16).view(1, 1, 4, 4) % 2)
-    tensor(0.3936)
+    tensor(0.3808)
 
     ``weight * asy_focal_loss + (1 - weight) * asy_focal_tversky_loss``, both from one pass over the
     volume, of probabilities of two classes, or of one class, which gets a background. As in MONAI
@@ -77,9 +77,8 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
         ):
             first, second = _of_one_pass(focal, tversky, volumes)
             return (self.weight * first + (1 - self.weight) * second).to(volumes.dtype)
-        volumes = masked(self._dense(volumes))
-        first = focal(volumes.input, volumes.target)
-        second = tversky(volumes.input, volumes.target)
+        x, t = self._dense(volumes)
+        first, second = focal(x, t), tversky(x, t)
         total: Tensor = self.weight * first + (1 - self.weight) * second
         return total
 
@@ -111,10 +110,8 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
             weight = counted(y_pred, y_true, self.ignore_index)
         if self.ignore_index is not None:
             dtype = torch.promote_types(dtype, torch.float32 if weight is None else weight.dtype)
-        if one:
-            y_pred = y_pred.float() if y_pred.dtype in HALF else y_pred
-            y_pred = torch.cat([1 - y_pred, y_pred], 1)
-            y_true = y_true.squeeze(1) if labels else torch.cat([1 - y_true, y_true], 1)
+        if one and labels:
+            y_true = y_true.squeeze(1)
         ignore_index = comparable(self.ignore_index, y_true) if labels else None
         return Volumes(y_pred, "probabilities", y_true, 0, weight, ignore_index, dtype)
 
@@ -131,17 +128,16 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
                 f"got {largest}"
             )
 
-    def _dense(self, volumes: Volumes) -> Volumes:
-        """Return volumes whose target holds values."""
-        x, t = volumes.input, volumes.target
-        if t.dim() == x.dim():
-            return volumes
-        weight = None
-        if self.ignore_index is not None:
-            weight = counted(x, t, self.ignore_index)
-            t = torch.where(weight[:, 0] == 0, torch.zeros_like(t), t)
-        hot = one_hot(t, x.shape[1], torch.float32)
-        return Volumes(x, "probabilities", hot, weight=weight, dtype=volumes.dtype)
+    def _dense(self, volumes: Volumes) -> tuple[Tensor, Tensor]:
+        """Return values of two classes, where neither is what does not count."""
+        x, t = two_classes(volumes.input, volumes.target)
+        mask = volumes.weight
+        if t.dim() < x.dim():
+            if self.ignore_index is not None:
+                mask = counted(x, t, self.ignore_index)
+                t = torch.where(mask[:, 0] == 0, torch.zeros_like(t), t)
+            t = one_hot(t, x.shape[1], torch.float32)
+        return (x, t) if mask is None else (x * mask, t * mask)
 
 
 def _is_usual(part: Any, kind: Any) -> bool:  # noqa: ANN401
@@ -154,10 +150,9 @@ def _of_one_pass(
     focal: AsymmetricFocalLoss, tversky: AsymmetricFocalTverskyLoss, volumes: Volumes
 ) -> tuple[Tensor, Tensor]:
     """Return both parts, float64."""
-    volumes = clamped(masked(volumes), focal.epsilon)
     ignores = volumes.ignore_index is not None
     terms = ("tp", "fp", "fn", "focal", "nll", *(("weight",) if ignores else ()))
-    sums = volumes.sums(terms, gamma=focal.gamma)
+    sums = sums_of_clamped(volumes, focal.epsilon, terms, gamma=focal.gamma, mask="before")
     apart: Tensor | float = 0.0
     if ignores:  # MONAI sets what is ignored to 0 and then clamps it
         voxels = volumes.input[0, 0].numel() if volumes.input.shape[0] else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,10 @@ from segloss_fast.compat._volumes import HALF, Volumes, comparable, plain, resul
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
 from segloss_fast.compat.monai._script import Scriptable
-from segloss_fast.ops._reference.maps import power
+from segloss_fast.ops._reference.pieces import PIECE, is_plain, sum_in_pieces
 from segloss_fast.ops.region_sums import RegionSums
+
+TINY = 1e-300  # a power of it is 0, to all digits of a float32
 
 
 class _Part(Scriptable, _Loss):
@@ -35,7 +38,7 @@ class _Part(Scriptable, _Loss):
         self.ignore_index = ignore_index
 
     def _volumes(self, y_pred: Tensor, y_true: Tensor) -> Volumes:
-        """Return what the loss compares, clamped; give MONAI's warnings and raise its errors."""
+        """Return what the loss compares; give MONAI's warnings and raise its errors."""
         y_pred, y_true = plain(y_pred), plain(y_true)
         classes = y_pred.shape[1]
         if classes == 1 and self.to_onehot_y:
@@ -62,27 +65,69 @@ class _Part(Scriptable, _Loss):
             mask = counted(y_pred, y_true, self.ignore_index)
             dtype = torch.promote_types(dtype, mask.dtype)
             volumes = Volumes(y_pred, "probabilities", y_true, weight=mask, dtype=dtype)
-        return clamped(volumes, self.epsilon)
-
-
-def clamped(volumes: Volumes, epsilon: float) -> Volumes:
-    """Return volumes whose input lies in [epsilon, 1 - epsilon], in a dtype that can hold both."""
-    x = volumes.input.float() if volumes.input.dtype in HALF else volumes.input
-    return replace(volumes, input=x.clamp(epsilon, 1 - epsilon))
-
-
-def masked(volumes: Volumes) -> Volumes:
-    """Return volumes without a weight, which is multiplied to both of them; it may be soft."""
-    x, t, mask = volumes.input, volumes.target, volumes.weight
-    if mask is None:
         return volumes
-    return replace(volumes, input=x * mask, target=t * mask, weight=None)
+
+
+def sums_of_clamped(
+    volumes: Volumes,
+    epsilon: float,
+    terms: Sequence[str],
+    *,
+    gamma: float | None = None,
+    mask: str = "neither",
+) -> RegionSums:
+    """Return the sums of two classes or more over probabilities in [epsilon, 1 - epsilon].
+
+    The clamped ones are made a piece at a time where they are many.
+
+    Args:
+        volumes: What is compared, perhaps of one class.
+        epsilon: The least probability.
+        terms: As for region_sums.
+        gamma: As for region_sums.
+        mask: Whether the weight multiplies input and target, "before" the first is clamped or
+            "after" it, or "neither", and is that of region_sums.
+    """
+    plain_sums = volumes.input.shape[1] > 1 and volumes.weight is None
+    if plain_sums and _is_within(volumes.input, epsilon):
+        return volumes.sums(terms, gamma=gamma)
+
+    def definition(x: Tensor, t: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, t = two_classes(x, t)
+        if w is not None and mask == "before":
+            x, t, w = x * w, t * w, None
+        x = x.clamp(epsilon, 1 - epsilon)
+        if w is not None and mask == "after":
+            x, t, w = x * w, t * w, None
+        rows = replace(volumes, input=x, target=t, weight=w).sums(terms, gamma=gamma).rows
+        return rows, rows.new_zeros(2)
+
+    rows, _ = sum_in_pieces(
+        definition, volumes.input, volumes.target, volumes.weight, axis=1, whole=PIECE
+    )
+    return RegionSums(tuple(terms), rows)
+
+
+def _is_within(x: Tensor, epsilon: float) -> bool:
+    """Whether values are seen to lie in [epsilon, 1 - epsilon], which a GPU would wait for."""
+    if not is_plain(x) or x.dtype in HALF or x.numel() == 0:
+        return False
+    least, most = x.detach().aminmax()
+    return float(least) >= epsilon and float(most) <= 1 - epsilon
+
+
+def two_classes(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return probabilities in a dtype that can hold 1 - epsilon; one class gets a background."""
+    x = x.float() if x.dtype in HALF else x
+    if x.shape[1] > 1:
+        return x, t
+    return torch.cat([1 - x, x], 1), t if t.dim() < x.dim() else torch.cat([1 - t, t], 1)
 
 
 class AsymmetricFocalTverskyLoss(_Part):
     """MONAI's AsymmetricFocalTverskyLoss, with its arguments.
 
-    >>> from segloss_fast.compat.monai import AsymmetricFocalTverskyLoss
+    >>> from segloss_fast.compat.monai.unified_focal import AsymmetricFocalTverskyLoss
     >>> loss = AsymmetricFocalTverskyLoss(to_onehot_y=True)
     >>> loss(torch.full((1, 2, 4, 4), 0.5), torch.arange(16).view(1, 1, 4, 4) % 2)
     tensor(0.6704)
@@ -116,7 +161,8 @@ class AsymmetricFocalTverskyLoss(_Part):
             ValueError: If the shapes do not fit each other, or labels are no class.
         """
         volumes = self._volumes(y_pred, y_true)
-        return self._of(masked(volumes).sums(("tp", "fp", "fn"))).to(volumes.dtype)
+        sums = sums_of_clamped(volumes, self.epsilon, ("tp", "fp", "fn"), mask="after")
+        return self._of(sums).to(volumes.dtype)
 
     def _of(self, sums: RegionSums, apart: Tensor | float = 0.0) -> Tensor:
         """Return the loss, float64.
@@ -125,19 +171,23 @@ class AsymmetricFocalTverskyLoss(_Part):
             sums: With tp, fp and fn.
             apart: What false positives have besides, ``[B, 2]``.
         """
-        tp, fn, fp = sums.tp[:, :2], sums.fn[:, :2], sums.fp[:, :2] + apart
-        total = tp + self.delta * fn + (1 - self.delta) * fp
-        error = 1 - (tp + self.epsilon) / (total + self.epsilon)
-        values = torch.stack([error[:, 0], power(error[:, 1], 1 - self.gamma)], 1)
-        if self.reduction == "mean":
-            return values.mean()
-        return values.sum() if self.reduction == "sum" else values
+        if sums.rows.shape[2] > 2:
+            sums = RegionSums(sums.terms, sums.rows[:, :, :2])
+        hit = sums.tp + self.epsilon
+        miss = self.delta * sums.fn + (1 - self.delta) * (sums.fp + apart)
+        background, foreground = (miss / (hit + miss)).unbind(1)
+        # At 0, where nothing counts, a power below one has an infinite derivative; here it has 0.
+        foreground = foreground.clamp_min(TINY).pow(1 - self.gamma)
+        if self.reduction == "none":
+            return torch.stack([background, foreground], 1)
+        total = background.sum() + foreground.sum()
+        return total if self.reduction == "sum" else total / (2 * len(background))
 
 
 class AsymmetricFocalLoss(_Part):
     """MONAI's AsymmetricFocalLoss, with its arguments.
 
-    >>> from segloss_fast.compat.monai import AsymmetricFocalLoss
+    >>> from segloss_fast.compat.monai.unified_focal import AsymmetricFocalLoss
     >>> loss = AsymmetricFocalLoss(to_onehot_y=True)
     >>> loss(torch.full((1, 2, 4, 4), 0.5), torch.arange(16).view(1, 1, 4, 4) % 2)
     tensor(0.1343)
@@ -181,7 +231,7 @@ class AsymmetricFocalLoss(_Part):
                 volumes = replace(volumes, weight=mask * mask)
         elif volumes.ignore_index is not None:
             terms = ("focal", "nll", "weight")
-        sums = volumes.sums(terms, gamma=self.gamma)
+        sums = sums_of_clamped(volumes, self.epsilon, terms, gamma=self.gamma)
         if "weight" in terms:
             count = sums.weight[:, 0].sum()
         return self._of(sums, volumes, count).to(volumes.dtype)
@@ -203,7 +253,8 @@ class AsymmetricFocalLoss(_Part):
 
     def _map(self, volumes: Volumes) -> Tensor:
         """Return the loss of each voxel in both classes."""
-        x, t, mask = volumes.input, volumes.target, volumes.weight
+        x, t = two_classes(volumes.input, volumes.target)
+        x, mask = x.clamp(self.epsilon, 1 - self.epsilon), volumes.weight
         if t.dim() < x.dim():
             if self.ignore_index is not None:
                 mask = counted(x, t, self.ignore_index)
@@ -211,5 +262,5 @@ class AsymmetricFocalLoss(_Part):
             t = one_hot(t, x.shape[1], torch.float32)
         log = t[:, :2] * -x[:, :2].log()
         log = log if mask is None else log * mask
-        background = (1 - self.delta) * power(1 - x[:, 0], self.gamma) * log[:, 0]
+        background = (1 - self.delta) * (1 - x[:, 0]).pow(self.gamma) * log[:, 0]
         return torch.stack([background, self.delta * log[:, 1]], 1)

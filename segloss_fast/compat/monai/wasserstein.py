@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast.compat._volumes import plain
@@ -83,19 +84,24 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         """
         x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
         sums = confusion_sums(x, labels, activation="softmax")
-        confusion, size = sums[..., :-1], sums[..., -1]
-        m = self.m.to(sums, non_blocking=True)
-        error = (m * confusion).sum(2)
-        right = ((1 - m) * confusion).sum(2)  # size - error, but not as a difference
-        if self.alpha_mode == "GDL":
-            true = (right / (size + 1)).sum(1)
-            denominator = ((size + right) / (size + 1)).sum(1)
-        else:
-            true = right[:, 1:].sum(1)
-            denominator = 2 * true + error.sum(1)
-        loss = 1 - (2 * true + self.smooth_nr) / (denominator + self.smooth_dr)
+        numerator, denominator = self._ratio(sums, self.m.to(sums, non_blocking=True))
+        loss = 1.0 - (numerator + self.smooth_nr) / (denominator + self.smooth_dr)
         dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
         return reduce(loss, self.reduction).to(dtype)
+
+    def _ratio(self, sums: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator of each item without the smoothing, ``[B]``."""
+        # Multiplied to the sums: what is right, as a difference, would have their rounding.
+        right = 2.0 - 2.0 * m
+        if self.alpha_mode == "GDL":
+            confusion, size = sums[..., :-1], sums[..., -1].detach()
+            true = ((right * confusion).sum(2) / (size + 1.0)).sum(1)
+            return true, 0.5 * true + (size / (size + 1.0)).sum(1)
+        right[0] = 0
+        # One product for both, because with small images each call of torch counts.
+        factors = functional.pad(torch.stack([right, right + m]), (0, 1)).flatten(1)
+        numerator, denominator = (sums.flatten(1) @ factors.T).unbind(1)
+        return numerator, denominator
 
     def wasserstein_distance_map(self, flat_proba: Tensor, flat_target: Tensor) -> Tensor:
         """Return the error of each voxel, ``[B, V]``.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.compat._volumes import Volumes, comparable, flat, plain
+from segloss_fast.compat._volumes import Volumes, can_look, comparable, flat, plain
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE, MULTILABEL_MODE
 from segloss_fast.ops.region_sums import region_sums
 
@@ -46,7 +46,13 @@ def in_line(y_pred: Tensor, y_true: Tensor, items: int = 1) -> tuple[Tensor, Ten
     return y_pred.reshape(items, 1, -1), y_true.reshape(items, 1, -1)
 
 
-def class_sums(
+def class_sums(y_pred: Tensor, y_true: Tensor, *how: Any, **options: Any) -> Tensor:  # noqa: ANN401
+    """Return what item_sums does, summed over the items, ``[K, C]``."""
+    rows = item_sums(y_pred, y_true, *how, **options)
+    return rows.squeeze(1) if rows.shape[1] == 1 else rows.sum(1)
+
+
+def item_sums(
     y_pred: Tensor,
     y_true: Tensor,
     mode: str,
@@ -57,7 +63,7 @@ def class_sums(
     ignore_index: int | None = None,
     unit: bool = False,
 ) -> Tensor:
-    """Return sums over the batch, float64 ``[K, C]``; C = 1 in the binary mode.
+    """Return sums over the voxels, float64 ``[K, I, C]``: C = 1 in the binary mode, I items.
 
     Args:
         y_pred: ``[B, C, *S]``; of any shape in the binary mode.
@@ -67,31 +73,58 @@ def class_sums(
         terms: As for region_sums.
         gamma: As for region_sums.
         ignore_index: In the multi-label mode each class has voxels of its own that do not count.
-        unit: Whether values must lie in [0, 1], as they must with ignore_index, and integers be 0
-            and 1. Else they may be any.
+        unit: Whether values must lie in [0, 1], and integers be 0 and 1. Else they may be any; but
+            with ignore_index on a GPU, where nobody looks at them, others make the sums NaN.
     """
     ignore_index = comparable(ignore_index, y_true)
-    batch, classes = (1, 1) if mode == BINARY_MODE else y_pred.shape[:2]
-    one_by_one = unit or ignore_index is not None  # every class as a problem of its own
+    shape: tuple[int, ...] = (*y_pred.shape[:2],)
     if mode == BINARY_MODE:
-        x, t = in_line(y_pred, y_true)
+        x, t = _binary(y_pred, y_true)
+        shape = (x.shape[0], 1)
     elif mode == MULTICLASS_MODE:
-        x, t = y_pred, y_true.reshape(batch, *y_pred.shape[2:])
-        if classes == 1:
+        x, t = flat(y_pred, 2), flat(y_true.reshape(shape[0], *y_pred.shape[2:]), 1)
+        if shape[1] == 1:
             x, t, activation = _only_class(x, t, activation, ignore_index)
             ignore_index = None if ignore_index is None else _IGNORED
-        x, t, one_by_one = flat(x, 2), flat(t, 1), True
     else:
-        x, t = y_pred, y_true.reshape(y_pred.shape)
-        if one_by_one:
-            x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), batch * classes)
-    if one_by_one:
+        x, t = flat(y_pred, 2), flat(y_true.reshape(y_pred.shape), 2)
+        if unit or ignore_index is not None:  # every class is a problem of its own
+            x, t = in_line(x.flatten(0, 1), t.flatten(0, 1), shape[0] * shape[1])
+    one_by_one = x.shape[1] == 1 and mode != MULTICLASS_MODE
+    # Volumes take any values, and more time where they need not.
+    if one_by_one and not unit and ignore_index is None and not can_look(t):
+        return Volumes(x, activation, t).sums(terms).rows.view(-1, *shape)
+    try:
         rows = region_sums(
             x, t, activation=activation, terms=terms, gamma=gamma, ignore_index=ignore_index
         ).rows
-    else:
-        rows = Volumes(x, activation, t).sums(terms, gamma=gamma).rows
-    return rows.view(len(terms), batch, classes).sum(1)
+    except ValueError:
+        if unit or not one_by_one or not can_look(t):
+            raise
+        rows = Volumes(x, activation, t, ignore_index=ignore_index).sums(terms).rows
+    return rows if rows.shape[1:] == shape else rows.view(-1, *shape)
+
+
+def _binary(y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as ``[I, 1, *S]``, as they are if they are: a view has a gradient of its own."""
+    whole = y_pred.is_contiguous() and y_true.is_contiguous()
+    if not whole or y_pred.dim() not in (3, 4, 5) or y_pred.shape[1] != 1:
+        return in_line(y_pred, y_true)
+    if y_true.shape != y_pred.shape:
+        y_true = y_true.reshape(y_pred.shape)
+    return y_pred, y_true
+
+
+def weighed(rows: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the sum of rows ``[K, I, C]``, the first each times a number, the rest left out.
+
+    Of few operations, which is what small images take time for.
+    """
+    if rows.device.type != "cpu":  # whose graphs record no copy of numbers from the host
+        parts = [row.sum() * number for row, number in zip(rows, weights, strict=False)]
+        return torch.stack(parts).sum()
+    numbers = [*weights, *[0.0] * (rows.shape[0] - len(weights))]
+    return (rows * torch.tensor([[[n]] for n in numbers], dtype=rows.dtype)).sum()
 
 
 _IGNORED = 3

@@ -111,7 +111,7 @@ class RegionLoss(_Loss):
             ignore_index=self.ignore_index,
         ).unbind()
         alpha, beta = self._rates()
-        size = alpha * pred + beta * target
+        size = torch.add(alpha * pred, target, alpha=beta)
         if alpha + beta != 1:
             size = size + (1 - alpha - beta) * tp
         if self.smooth:

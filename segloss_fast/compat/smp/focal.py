@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,14 +11,14 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast._check import widen
-from segloss_fast._impl import transforms_active
-from segloss_fast.compat._volumes import comparable, plain, result_dtype
+from segloss_fast.compat._volumes import can_look, comparable, plain, result_dtype
 from segloss_fast.compat.smp._base import (
     check_class_weights,
     check_mode,
-    class_sums,
     in_line,
+    item_sums,
     tensors,
+    weighed,
 )
 from segloss_fast.compat.smp._functional import focal_loss_with_logits, focal_maps, to_tensor
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE
@@ -25,6 +26,7 @@ from segloss_fast.ops._reference.voxels import row_dtype
 
 __all__ = ["FocalLoss"]
 
+_LINEAR = ["focal", "focal_neg"]
 # The rows of sums that are those of (1 - q)^gamma, of a target of 0 and 1.
 _TERM_SUMS = {0: "weight", 1: "abs_err", 2: "sq_err"}
 
@@ -103,24 +105,35 @@ class FocalLoss(_Loss):
         self._check_sizes(y_pred, y_true)
         fn = self.focal_loss_fn
         own = getattr(fn, "func", None) is focal_loss_with_logits
-        of_sums = own and fn.keywords["reduction"] in ("mean", "sum")
-        if of_sums:
-            sums = self._by_sums(y_pred, y_true)
-            loss, term, number = self._by_maps(y_pred, y_true) if sums is None else sums
-            if fn.keywords["normalized"]:
-                loss = loss / term.clamp_min(fn.keywords.get("eps", 1e-6))
-            if fn.keywords["reduction"] == "mean":
-                # NaN where nothing counts, and without a gradient that is NaN, too.
-                loss = torch.where(number > 0, loss / number.clamp_min(1), torch.nan)
+        dtype = result_dtype(y_pred, self.class_weights)
+        if own and fn.keywords["reduction"] in ("mean", "sum"):
+            found = self._by_sums(y_pred, y_true)
+            if found is not None and self.class_weights is None and found[0] == _LINEAR:
+                return weighed(found[1], self._weights(y_pred)).to(dtype)
+            sums = self._by_maps(y_pred, y_true) if found is None else self._parts(*found, y_pred)
+            loss = self._of_sums(*sums)
+            loss = loss.squeeze(0) if self.mode == BINARY_MODE else loss
         else:
             loss = self._class_by_class(widen(y_pred) if own else y_pred, y_true)
         if self.mode == BINARY_MODE:
-            return (loss[0] if of_sums else loss).to(result_dtype(y_pred))
+            return loss.to(dtype)
         if self.class_weights is None:
-            return loss.mean().to(result_dtype(y_pred))
+            return loss.mean().to(dtype)
         weights = self.class_weights.to(loss.device, non_blocking=True)
         mean: Tensor = (loss * weights).sum() / weights.sum()
-        return mean.to(result_dtype(y_pred, self.class_weights))
+        return mean.to(dtype)
+
+    def _of_sums(self, loss: Tensor, term: Tensor, number: Tensor | int) -> Tensor:
+        """Return the loss of each class, given what _by_maps or _parts returns."""
+        options = self.focal_loss_fn.keywords
+        if options["normalized"]:
+            loss = loss / term.clamp_min(options.get("eps", 1e-6))
+        if options["reduction"] != "mean":
+            return loss
+        if isinstance(number, int):
+            return loss / number
+        # NaN where nothing counts, and without a gradient that is NaN, too.
+        return torch.where(number > 0, loss / number.clamp_min(1), torch.nan)
 
     def _check_sizes(self, y_pred: Tensor, y_true: Tensor) -> None:
         if self.mode == BINARY_MODE:
@@ -140,10 +153,10 @@ class FocalLoss(_Loss):
             f"shape {list(y_true.shape)}"
         )
 
-    def _by_sums(self, y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return what _by_maps does, of one pass over the volume, or None where it cannot be."""
+    def _by_sums(self, y_pred: Tensor, y_true: Tensor) -> tuple[list[str], Tensor] | None:
+        """Return names of sums, and rows ``[K, I, C]`` of them and perhaps others; or None."""
         options = self.focal_loss_fn.keywords
-        gamma, alpha, normalized = options["gamma"], options["alpha"], options["normalized"]
+        gamma, normalized = options["gamma"], options["normalized"]
         if gamma is None:
             raise TypeError("gamma must be a number, got None")
         term = _TERM_SUMS.get(gamma, "")
@@ -152,29 +165,49 @@ class FocalLoss(_Loss):
         # Numbers between 0 and 1 have another loss than is summed. There are none if the squares
         # add up to the same, which only the host can look at.
         unsure = y_true.is_floating_point() and self.mode != MULTICLASS_MODE
-        if unsure and not _can_look_at(y_true):
+        if unsure and (y_true.requires_grad or not can_look(y_true)):
             return None
-        terms = dict.fromkeys(("focal", "focal_neg", "weight"))
-        terms |= dict.fromkeys([term] if normalized else [])
-        terms |= dict.fromkeys(["target", "target_sq"] if unsure else [])
+        terms = [*_LINEAR]
+        if self.ignore_index is not None or (normalized and term == "weight"):
+            terms.append("weight")
+        if normalized and term not in terms:
+            terms.append(term)
         x, activation = self._activation(y_pred)
-        found = class_sums(
-            x,
-            y_true,
-            self.mode,
-            activation,
-            tuple(terms),
-            gamma=gamma,
-            ignore_index=self.ignore_index,
-            unit=True,
-        )
-        rows = dict(zip(terms, found.unbind(), strict=True))
-        if unsure and not torch.equal(rows["target"], rows["target_sq"]):
+        all_terms = [*terms, "target", "target_sq"] if unsure else terms
+        how = {"gamma": gamma, "ignore_index": self.ignore_index, "unit": True}
+        try:
+            rows = item_sums(x, y_true, self.mode, activation, all_terms, **how)
+        except ValueError:  # labels of no class, numbers outside [0, 1]: the peer takes any
+            if not can_look(y_true):
+                raise
             return None
-        loss = rows["focal"] + rows["focal_neg"]
+        if not unsure:
+            return terms, rows
+        found = rows.detach()
+        return (terms, rows) if torch.equal(found[-1], found[-2]) else None
+
+    def _weights(self, y_pred: Tensor) -> tuple[float, float]:
+        """Return what focal and focal_neg are multiplied by, where all voxels count."""
+        options = self.focal_loss_fn.keywords
+        alpha, classes = options["alpha"], 1 if self.mode == BINARY_MODE else y_pred.shape[1]
+        number = y_pred.numel() if options["reduction"] == "mean" else classes
+        positive, negative = (1, 1) if alpha is None else (alpha, 1 - alpha)
+        factor = 1 / number if number else math.nan
+        return positive * factor, negative * factor
+
+    def _parts(
+        self, terms: list[str], rows: Tensor, y_pred: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | int]:
+        """Return what _by_maps does, given what _by_sums returns."""
+        options, found = self.focal_loss_fn.keywords, dict(zip(terms, rows.sum(1), strict=False))
+        alpha = options["alpha"]
+        loss = found["focal"] + found["focal_neg"]
         if alpha is not None:
-            loss = alpha * rows["focal"] + (1 - alpha) * rows["focal_neg"]
-        return loss, rows.get(term, loss), rows["weight"]
+            loss = alpha * found["focal"] + (1 - alpha) * found["focal_neg"]
+        term = found.get(_TERM_SUMS.get(options["gamma"], ""), loss)
+        if self.ignore_index is not None:
+            return loss, term, found["weight"].detach()
+        return loss, term, y_pred.numel() // (1 if self.mode == BINARY_MODE else y_pred.shape[1])
 
     def _activation(self, y_pred: Tensor) -> tuple[Tensor, str]:
         """Return what region_sums activates, and how."""
@@ -230,10 +263,3 @@ class FocalLoss(_Loss):
             kept = labels != self.ignore_index
             x, t = x[kept], t[kept]
         return self.focal_loss_fn(x, t)
-
-
-def _can_look_at(tensor: Tensor) -> bool:
-    """Whether the host may look at the sums of a tensor, and nobody needs its gradient."""
-    if tensor.device.type != "cpu" or tensor.requires_grad:
-        return False
-    return not torch.compiler.is_compiling() and not transforms_active()

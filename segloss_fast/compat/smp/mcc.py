@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
@@ -42,9 +43,13 @@ class MCCLoss(_Loss):
         terms = ("tp", "fp", "fn", "target", "weight")
         sums = class_sums(y_pred, y_true, BINARY_MODE, "probabilities", terms)
         tp, fp, fn, target, weight = sums.unbind()
-        rest = weight - target
-        tn = rest - fp
-        tp, fp, fn, tn = (count + self.eps for count in (tp, fp, fn, tn))
-        square = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        loss = 1.0 - (tp * tn - fp * fn) / square.sqrt()
-        return loss[0].to(result_dtype(y_pred, y_true))
+        # With tp + fn = T and fp + tn = R, tp tn - fp fn is tp R - fp T; each of the four counts
+        # has eps added, T and R have it twice.
+        eps = self.eps
+        if not y_true.requires_grad:
+            target = target.detach()
+        t, r = target + 2 * eps, weight.detach() - target + 2 * eps
+        numerator = torch.addcmul(eps * (r - t), tp, r).addcmul(fp, t, value=-1)
+        square = (tp + fp + 2 * eps) * (r - fp + fn) * (r * t)
+        loss = torch.addcmul(torch.ones_like(t), numerator, square.rsqrt(), value=-1)
+        return loss.sum(dtype=result_dtype(y_pred, y_true))

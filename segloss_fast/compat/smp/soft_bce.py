@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segloss_fast._check import widen
 from segloss_fast.compat._volumes import comparable
-from segloss_fast.compat.smp._base import class_sums, tensors
+from segloss_fast.compat.smp._base import item_sums, tensors
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTILABEL_MODE
 
 __all__ = ["SoftBCEWithLogitsLoss"]
@@ -59,25 +59,26 @@ class SoftBCEWithLogitsLoss(nn.Module):
                 f"y_true must have the shape of y_pred, {list(y_pred.shape)}, got "
                 f"{list(y_true.shape)}"
             )
-        positive = self._positive(y_pred)
-        if self.weight is not None or positive is None or self.reduction not in ("mean", "sum"):
+        positive = None if self.pos_weight is None else self._positive(self.pos_weight, y_pred)
+        elsewhere = self.weight is not None or (positive is None and self.pos_weight is not None)
+        if elsewhere or self.reduction not in ("mean", "sum"):
             return self._by_maps(y_pred, y_true)
         target, ignored = self._target(y_true), comparable(self.ignore_index, y_true)
         dtype = target.dtype if target.is_floating_point() else y_pred.dtype  # as torch's
         if target is not y_true and ignored is not None:
             target, ignored = target.masked_fill(y_true == ignored, -1), -1
-        mode = BINARY_MODE if positive.numel() == 1 else MULTILABEL_MODE
+        mode = BINARY_MODE if positive is None or positive.numel() == 1 else MULTILABEL_MODE
         terms = ("nll", "nll_neg")
-        sums = class_sums(y_pred, target, mode, "sigmoid", terms, ignore_index=ignored)
-        loss = (positive.to(sums) * sums[0] + sums[1]).sum()
+        sums = item_sums(y_pred, target, mode, "sigmoid", terms, ignore_index=ignored)
+        if positive is not None:
+            sums = torch.addcmul(sums[1], positive.to(sums), sums[0])
+        loss = sums.sum()
         loss = loss / y_true.numel() if self.reduction == "mean" else loss
         return loss.to(dtype)
 
-    def _positive(self, y_pred: Tensor) -> Tensor | None:
+    def _positive(self, weight: Tensor, y_pred: Tensor) -> Tensor | None:
         """Return the weights of the target 1, one or one per class; None if there are more."""
-        weight, axis = self.pos_weight, y_pred.dim() - 1
-        if weight is None:
-            return y_pred.new_ones(1)
+        axis = y_pred.dim() - 1
         if weight.dim() > y_pred.dim():
             return None
         if weight.numel() == 1:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import widen
 from segloss_fast.compat._volumes import comparable, result_dtype
-from segloss_fast.compat.smp._base import class_sums, tensors
+from segloss_fast.compat.smp._base import item_sums, tensors, weighed
 from segloss_fast.compat.smp._functional import label_smoothed_nll_loss
 from segloss_fast.compat.smp.constants import MULTICLASS_MODE
 
@@ -63,8 +65,9 @@ class SoftCrossEntropyLoss(nn.Module):
             return loss.to(y_pred.dtype)
         terms = ("nll", "nll_all") if share else ("nll",)
         ignored = comparable(self.ignore_index, labels)
-        sums = class_sums(x, labels, MULTICLASS_MODE, "softmax", terms, ignore_index=ignored)
-        rows = sums.sum(1)
-        loss = (1 - share) * rows[0] + share / x.shape[1] * rows[1] if share else rows[0]
-        loss = loss / labels.numel() if self.reduction == "mean" else loss
+        sums = item_sums(x, labels, MULTICLASS_MODE, "softmax", terms, ignore_index=ignored)
+        factor = 1.0
+        if self.reduction == "mean":
+            factor = 1 / labels.numel() if labels.numel() else math.nan
+        loss = weighed(sums, [(1 - share) * factor, share / x.shape[1] * factor][: len(terms)])
         return loss.to(result_dtype(y_pred))

@@ -27,7 +27,12 @@ Part = tuple[int, int, int, int]  # the first item, how many; the first voxel, h
 
 
 def sum_in_pieces(
-    definition: Definition, input: Tensor, target: Tensor, weight: Tensor | None, axis: int
+    definition: Definition,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    axis: int,
+    whole: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what the definition returns, computed in pieces where that pays.
 
@@ -41,8 +46,10 @@ def sum_in_pieces(
         target: ``[B, *S]`` or ``[B, C, *S]``.
         weight: ``[B, 1, *S]`` or ``[B, C, *S]``, or None.
         axis: That of the items in the sums.
+        whole: Values of an input up to which all is computed at once, those of WHOLE if None.
     """
-    if not is_plain(input, target, weight) or input.numel() <= WHOLE:
+    whole = WHOLE if whole is None else whole
+    if not is_plain(input, target, weight) or input.numel() <= whole:
         return definition(input, target, weight)
     found: tuple[Tensor, Tensor] = _InPieces.apply(definition, axis, input, target, weight)  # type: ignore[no-untyped-call]
     return found
