@@ -66,6 +66,8 @@ def prepare(folder: Path, kind: str) -> None:
     sides = [32 if side >= 32 else side for side in full["patch_size"]]
     network = full["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [4 * 2**i for i in range(network["n_stages"])]
+    network["n_conv_per_stage"] = [1] * network["n_stages"]
+    network["n_conv_per_stage_decoder"] = [1] * (network["n_stages"] - 1)
     full["patch_size"] = sides
     path.write_text(json.dumps(plans))
     api.preprocess([1], configurations=["3d_fullres"], num_processes=[1])

@@ -138,7 +138,7 @@ def others(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     batch: Any = None
     for name in OTHERS:
-        trainer = trainer_of(NAME + name, iterations=8)
+        trainer = trainer_of(NAME + name, iterations=5)
         if batch is None:
             trainer.on_train_start()
             batch = next(trainer.dataloader_train)
@@ -259,7 +259,7 @@ def main() -> None:
     folder, kind, tasks = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(folder / name)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # several run side by side
     times = {}
     for task in ("prepare", *tasks):
         begin = time.perf_counter()

@@ -56,7 +56,7 @@ def check_others(found: dict[str, Any]) -> None:
     assert set(found) == ALL - {""}
     for name, one in found.items():
         before, after = one["values"]
-        assert after < before - 0.05, name
+        assert after < before - 0.02, name
     for name in ("Hausdorff", "Boundary"):
         start = found[name]["start"]
         assert 0.005 < start["share"] / start["stock"] < 0.3, name
