@@ -2,10 +2,11 @@
 
     python -m pytest benchmarks/bench_nnunet.py --benchmark-only -o addopts=
 
-Two patches of 96^3, three classes, int16 labels, five levels of deep supervision with nnU-Net's
-weights. ``SegLossFast`` is nnU-Net's own loss, by its classes and by ours; ``Hausdorff`` and
-``ClDice`` add a loss to it, MONAI's or ours. nnU-Net is installed into a folder of its own the
-first time. What is measured, and how it is published, is as in bench_region_sums.py.
+Two patches of 96^3, three classes, int16 labels, four levels of deep supervision with nnU-Net's
+weights, whose fifth is 0. ``SegLossFast`` is nnU-Net's own loss, by its classes and by ours;
+``Hausdorff`` and ``ClDice`` add a loss to it, MONAI's or ours. nnU-Net is installed into a folder
+of its own the first time. What is measured, and how it is published, is as in
+bench_region_sums.py.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tests.peers import nnunet_losses
 CONTENDERS = ("native", "eager")
 OPTIONS = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
 WEIGHTS = [0.5**level for level in range(LEVELS - 1)]
-WEIGHTS = [weight / sum(WEIGHTS) for weight in WEIGHTS] + [0.0]
+WEIGHTS = [weight / sum(WEIGHTS) for weight in WEIGHTS]
 HEAD = {"include_background": False, "to_onehot_y": True, "softmax": True}
 ADDED: dict[str, tuple[float, Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "Hausdorff": (
@@ -54,13 +55,15 @@ NAMES = ("SegLossFast", *ADDED)
 class Stock(nn.Module):
     """nnU-Net's loss of a level, plus a share of one of MONAI's."""
 
-    def __init__(self, stock: nn.Module, weight: float, added: nn.Module) -> None:
+    def __init__(self, stock: nn.Module, weight: float, added: nn.Module, side: int) -> None:
         super().__init__()
-        self.stock, self.weight, self.added = stock, weight, added
+        self.stock, self.weight, self.added, self.side = stock, weight, added, side
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss; MONAI's distances have the target's dtype."""
+        """Return the loss; MONAI's distances have the target's dtype, and are in voxels."""
         added = self.added(output, target.float())
+        if isinstance(self.added, monai.losses.HausdorffDTLoss):
+            added = (self.side / output.shape[-1]) ** 2 * added  # in voxels of the first level
         total: Tensor = self.stock(output, target) + self.weight * added
         return total
 
@@ -76,14 +79,14 @@ def ours(name: str) -> nn.Module:
     return StockAnd(stock, make(), weight)
 
 
-def theirs(name: str) -> nn.Module:
+def theirs(name: str, side: int) -> nn.Module:
     """Return the same of nnU-Net and MONAI."""
     nnunet_site.made()
     dice = nnunet_losses("dice").MemoryEfficientSoftDiceLoss
     loss = nnunet_losses("compound_losses").DC_and_CE_loss({**OPTIONS}, {}, dice_class=dice)
     if name in ADDED:
         weight, _, make = ADDED[name]
-        loss = Stock(loss, weight, make())
+        loss = Stock(loss, weight, make(), side)
     wrapped: nn.Module = nnunet_losses("deep_supervision").DeepSupervisionWrapper(loss, WEIGHTS)
     return wrapped
 
@@ -108,13 +111,13 @@ def _step(loss: nn.Module, inputs: Tensors, targets: Tensors) -> Step:
 def measure(case: Case, effort: Effort) -> compare.Measured:
     """Compare the two sides."""
     batch, classes, side, *_ = case.shape
-    shapes = [(batch, classes, *[side >> level] * 3) for level in range(LEVELS)]
+    shapes = [(batch, classes, *[side >> level] * 3) for level in range(len(WEIGHTS))]
     labels = [blob_labels(shape) for shape in shapes]
     inputs = tuple(logits(level, classes, case.logits).requires_grad_() for level in labels)
     targets = tuple(level.short() for level in labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        losses = {"native": ours(case.loss), "eager": theirs(case.loss)}
+        losses = {"native": ours(case.loss), "eager": theirs(case.loss, side)}
         steps = {name: _step(loss, inputs, targets) for name, loss in losses.items()}
         return compare.compare(steps, steps["eager"], effort)
 
