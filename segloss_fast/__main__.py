@@ -2,7 +2,8 @@
 
 The first lines are the verdict; ``-v`` adds how the native libraries were built, and a line for
 each implementation of each operator. ``--compat`` prints instead which packages have drop-in
-modules, and which versions of them are matched and installed.
+modules, and which versions of them are matched and installed; ``--nnunet-trainers`` the folder that
+the variable nnUNet_extTrainer must name, so that nnU-Net finds the trainers of this package.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from segloss_fast import __version__, backends
 from segloss_fast._install import details, why_pure
 from segloss_fast._native import _C, CUDA_MISSING, TRITON_MISSING
-from segloss_fast.compat._peers import report
+from segloss_fast.compat._peers import PEERS, report
 
 NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline instructions"}
 
@@ -58,8 +59,23 @@ def rows() -> Iterator[str]:
         yield f"{row.primitive:18} {row.device:5} {row.impl:10} {mark}  {row.detail}"
 
 
+def trainers() -> Iterator[str]:
+    """Yield the folder of the trainers for nnU-Net; say on stderr if nnU-Net is not there.
+
+    Raises:
+        SystemExit: If nnU-Net is too old to find them.
+    """
+    from segloss_fast.compat.nnunet import TRAINERS, too_old
+
+    if (old := too_old()) is not None:
+        raise SystemExit(old)
+    if PEERS["nnunet"].installed() is None:
+        print("nnU-Net is not installed here: pip install nnunetv2", file=sys.stderr)
+    yield str(TRAINERS)
+
+
 def main() -> None:
-    """Print the verdict, with ``-v`` the rows too; or what ``--compat`` asks for."""
+    """Print the verdict, with ``-v`` the rows too; or what another option asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m segloss_fast", description="What of segloss_fast runs here, and why."
     )
@@ -69,8 +85,17 @@ def main() -> None:
     parser.add_argument(
         "--compat", action="store_true", help="the packages that have drop-in modules, instead"
     )
+    parser.add_argument(
+        "--nnunet-trainers",
+        action="store_true",
+        help="the folder of the trainers for nnU-Net, for nnUNet_extTrainer, instead",
+    )
     options = parser.parse_args()
-    said = report() if options.compat else (*verdict(), *(rows() if options.verbose else ()))
+    said: Iterable[str]
+    if options.nnunet_trainers:
+        said = trainers()
+    else:
+        said = report() if options.compat else (*verdict(), *(rows() if options.verbose else ()))
     try:
         for line in said:
             print(line)

@@ -23,7 +23,7 @@ by_page = pytest.mark.parametrize(
 )
 # The others are generated, or an index.
 WITH_CODE = ["README", "distances", "distributed", "implementations", "losses", "lovasz"]
-WITH_CODE += ["compat", "migration", "recipes"]
+WITH_CODE += ["compat", "migration", "nnunet", "recipes"]
 # Words of those who made the package, which say nothing to those who use it.
 WORDS = re.compile(r"\b(survey|aim|aims|aimed|issue|issues|targets? of \d|target \d+x)\b", re.I)
 PRIMITIVES = ("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform")
@@ -68,7 +68,11 @@ def commands() -> list[str]:
 def test_package_as_a_program(command: str) -> None:
     done = run_python(*shlex.split(command)[1:], folder=ROOT)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith("segloss_fast.compat." if "--compat" in command else "CPU: ")
+    begins = {"--compat": "segloss_fast.compat.", "--nnunet-trainers": ""}
+    begin = next((text for option, text in begins.items() if option in command), "CPU: ")
+    assert done.stdout.startswith(begin)
+    if "--nnunet-trainers" in command:
+        assert Path(done.stdout.splitlines()[-1]).is_dir()
 
 
 @by_page

@@ -80,6 +80,18 @@ PEERS = {
         "0.9.0",
         (_PLAIN, _LABELS),
     ),
+    "nnunet": Peer(
+        "segloss_fast.compat.nnunet",
+        ("nnunetv2",),
+        "2.8.1",
+        (
+            _PLAIN,
+            _LABELS,
+            "voxels of equal cross-entropy at the edge of TopK's percentage share it",
+            "class indices that are no whole numbers raise ValueError on the CPU",
+            "masks get no gradient, and dictionaries of arguments stay as they are",
+        ),
+    ),
 }
 
 

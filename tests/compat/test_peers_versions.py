@@ -15,6 +15,7 @@ from segloss_fast.compat._peers import PEERS
 from tests.conftest import ROOT, run_python
 
 VERSIONS = {"monai": "1.6.1", "segmentation-models-pytorch": "0.6.0", "kornia": "0.9.0"}
+VERSIONS["nnunetv2"] = "2.8.1"
 
 
 def said(
@@ -38,6 +39,8 @@ def said(
 def test_versions_are_those_of_the_tests() -> None:
     assert {peer.name: peer.version for peer in PEERS.values()} == VERSIONS
     project = (ROOT / "pyproject.toml").read_text()
+    requirements = (ROOT / "tests/compat/nnunet_requirements.txt").read_text()
+    assert f"nnunetv2=={VERSIONS['nnunetv2']}" in requirements.split()
     for name in ("monai", "kornia"):
         assert f'"{name}=={VERSIONS[name]}"' in project
 
@@ -83,6 +86,7 @@ with warnings.catch_warnings(record=True) as caught:
         import segloss_fast.compat.monai
         import segloss_fast.compat.smp
         import segloss_fast.compat.kornia
+        import segloss_fast.compat.nnunet
 print(json.dumps([(w.category.__name__, w.filename, str(w.message)) for w in caught]))
 """
 
@@ -92,6 +96,6 @@ def test_an_import_warns_once_of_another_version() -> None:
     done = run_python("-W", "ignore", "-c", IMPORTS, folder=ROOT)
     assert done.returncode == 0, done.stdout
     found = json.loads(done.stdout.splitlines()[-1])
-    assert [(category, place) for category, place, _ in found] == [("UserWarning", "<string>")] * 3
+    assert [(category, place) for category, place, _ in found] == [("UserWarning", "<string>")] * 4
     for (_, _, message), (name, version) in zip(found, VERSIONS.items(), strict=True):
         assert f"gives the numbers of {name} {version}, and {name} 9.9 is installed" in message

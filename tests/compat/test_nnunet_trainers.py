@@ -1,0 +1,132 @@
+"""nnU-Net itself: it plans, trains with its trainer and with ours, and predicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segloss_fast.__main__ import main
+from segloss_fast.compat import nnunet
+from segloss_fast.compat._peers import Peer
+from tests.compat import nnunet_site
+
+SECONDS = 900  # of which a machine with nothing else to do needs a tenth
+ALL = {"", "Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversky"}
+
+
+def run(folder: Path, kind: str, *tasks: str) -> dict[str, Any]:
+    """Return what the program found out, by task, and all that it said."""
+    arguments = ["-m", "tests.compat.nnunet_program", str(folder), kind, *tasks]
+    trainers = {"nnUNet_extTrainer": os.pathsep.join([str(folder), folder_of_trainers()])}
+    done = nnunet_site.run(*arguments, timeout=SECONDS, **trainers)
+    assert done.returncode == 0, done.stdout[-5000:]
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    return {"said": done.stdout, **{name: json.loads(text) for _, name, text in lines}}
+
+
+def folder_of_trainers() -> str:
+    """Return what ``python -m segloss_fast --nnunet-trainers`` prints where nnU-Net is."""
+    done = nnunet_site.run("-m", "segloss_fast", "--nnunet-trainers", timeout=SECONDS)
+    assert done.returncode == 0, done.stdout
+    folder = Path(done.stdout.rstrip("\n"))
+    assert folder == nnunet.TRAINERS
+    return str(folder)
+
+
+def check_comparison(found: dict[str, Any], loss: str) -> None:
+    """Assert that both trainers had the same curve, and both losses the same gradients."""
+    assert len(found["stock"]) == len(found["ours"]) == 4
+    assert found["stock"] == pytest.approx(found["ours"], abs=1e-4, rel=0)
+    assert len(set(found["stock"])) == 4
+    assert len(found["steps"]) >= 4
+    for value, gradient in found["steps"]:
+        assert value < 1e-5
+        assert 0 < gradient < 1e-5
+    assert found["loss"] == loss
+
+
+def check_others(found: dict[str, Any]) -> None:
+    """Assert that the loss of each trainer fell, and that maps begin at their share."""
+    assert set(found) == ALL - {""}
+    for name, one in found.items():
+        before, after = one["values"]
+        assert after < before - 0.02, name
+    for name in ("Hausdorff", "Boundary"):
+        start = found[name]["start"]
+        assert 0.005 < start["share"] / start["stock"] < 0.3, name
+    assert found["ClDice"]["start"]["share"] == pytest.approx(
+        0.5 * found["ClDice"]["start"]["added"]
+    )
+
+
+@pytest.mark.install
+def test_labels(tmp_path: Path) -> None:
+    found = run(tmp_path, "labels", "compare", "predict", "plain_levels", "errors")
+    check_comparison(found["compare"], "DC_and_CE_loss")
+    assert {dtype for _, dtype in found["compare"]["targets"]} == {"torch.int16"}
+    assert found["predict"]["shape"] == [32, 32, 32]
+    assert set(found["predict"]["labels"]) <= {0, 1, 2}
+    assert set(found["plain_levels"]) == ALL
+    errors = found["errors"]
+    assert "Could not find requested nnunet trainer" in errors["misspelt"]
+    assert "-tr one of nnUNetTrainerSegLossFast, nnUNetTrainerSegLossFastH" in found["said"]
+    assert "the plans have spacing None" in errors["no_spacing"]
+    assert "nnUNetv2_plan_and_preprocess" in errors["no_spacing"]
+    assert "the mixin must come first" in errors["wrong_order"]
+
+
+@pytest.mark.install
+def test_ignored_labels_and_voxels_that_are_no_cubes(tmp_path: Path) -> None:
+    found = run(tmp_path, "ignored", "compare", "others")
+    check_comparison(found["compare"], "DC_and_CE_loss")
+    sizes = [size for size, _ in found["compare"]["targets"]]
+    assert sizes[1][2:] == [32, 16, 16]  # the coarse axis is pooled later
+    check_others(found["others"])
+    for hausdorff in (found["others"]["Hausdorff"], found["others"]["Hausdorff"]["start"]):
+        assert hausdorff["spacing"] == [3, 1, 1]
+        assert hausdorff["added"] == pytest.approx(hausdorff["by_scipy"], rel=1e-5)
+
+
+@pytest.mark.install
+def test_regions(tmp_path: Path) -> None:
+    found = run(tmp_path, "regions", "compare", "others", "plain_levels")
+    check_comparison(found["compare"], "DC_and_BCE_loss")
+    assert {dtype for _, dtype in found["compare"]["targets"]} == {"torch.bool"}
+    assert {size[1] for size, _ in found["compare"]["targets"]} == {3}
+    check_others(found["others"])
+    assert set(found["plain_levels"]) == ALL
+
+
+def test_an_old_nnunet_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["segloss_fast", "--nnunet-trainers"])
+    monkeypatch.setattr(Peer, "installed", lambda self: ("nnunetv2", "2.5.2"))
+    with pytest.raises(SystemExit, match="is installed: pip install --upgrade"):
+        main()
+    with pytest.raises(RuntimeError, match="need nnU-Net 2"):
+        nnunet.SegLossFastMixin()._build_loss()
+    monkeypatch.setattr(Peer, "installed", lambda self: None)
+    main()
+    said = capsys.readouterr()
+    assert said.out == f"{nnunet.TRAINERS}\n"
+    assert "pip install nnunetv2" in said.err
+    with pytest.raises(RuntimeError, match="must end with a trainer of nnU-Net"):
+        nnunet.SegLossFastMixin()._build_loss()
+
+
+def test_the_folder_holds_one_file_and_is_no_package() -> None:
+    """nnU-Net puts it on the module path, and imports all that is there."""
+    names = [path.name for path in nnunet.TRAINERS.iterdir() if path.name != "__pycache__"]
+    assert names == ["segloss_fast_trainers.py"]
+
+
+def test_the_mixins_need_no_nnunet() -> None:
+    code = "import sys, segloss_fast.compat.nnunet; assert 'nnunetv2' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
