@@ -78,7 +78,10 @@ def own(results: Sequence[Result]) -> list[Result]:
 
 
 def _dropins(results: Sequence[Result]) -> list[str]:
-    return [f"Drop-ins, one volume: {compat_tables.volumes(result)}" for result in results[:1]]
+    return [
+        f"Drop-ins, one volume, {result.provenance['cpu']}: {compat_tables.volumes(result)}"
+        for result in results[:1]
+    ]
 
 
 def name(case: Case) -> str:
