@@ -153,14 +153,14 @@ def _eroded(
         return error.flatten(1).sum(1)
     total = torch.zeros_like(error)
     for i in range(1, iterations + 1):
-        error = _stretch(_erode(error))
+        error = stretch(erode(error))
         total = total + error * i**alpha
     if weight is not None:
         total = total * weight
     return total.flatten(1).sum(1, dtype=torch.float32 if p.device.type == "mps" else torch.float64)
 
 
-def _erode(error: Tensor) -> Tensor:
+def erode(error: Tensor) -> Tensor:
     """Return the mean over face neighbours minus one half, cut off at 0."""
     axes = error.dim() - 2
     kernel = error.new_zeros([3] * axes)
@@ -176,7 +176,7 @@ def _erode(error: Tensor) -> Tensor:
     return (mean - 0.5).masked_fill(mean < 0.5, 0)
 
 
-def _stretch(error: Tensor) -> Tensor:
+def stretch(error: Tensor) -> Tensor:
     """Return the values of each item stretched to [0, 1], unless all are equal."""
     axes = list(range(1, error.dim()))
     low, high = -(-error).amax(axes, keepdim=True), error.amax(axes, keepdim=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.losses.hausdorff_er import _erode, _stretch
+from segloss_fast.losses.hausdorff_er import erode, stretch
 
 
 def erosions(error: Tensor, alpha: float, iterations: int) -> Tensor:
@@ -34,7 +34,7 @@ def _plain(error: Tensor, alpha: float, iterations: int) -> Tensor:
     """Return the same, whose derivatives are torch's."""
     total, e = torch.zeros_like(error), error.flatten(0, 1)[:, None]
     for i in range(1, iterations + 1):
-        e = _stretch(_erode(e))
+        e = stretch(erode(e))
         total = total + e.view_as(error) * float(i) ** alpha
     return total
 
