@@ -123,7 +123,7 @@ def measure(case: Case, effort: Effort) -> compare.Measured:
 
 
 def test_nnunet(benchmark: BenchmarkFixture, case: Case, contender: str, effort: Effort) -> None:
-    effort = replace(effort, rounds=3)
+    effort = replace(effort, rounds=5)
     about = compare.describe(case, "nnU-Net", "native")
     accuracy = compare.record(benchmark, measure(case, effort), contender, "both", effort, about)
     assert accuracy.value < 1e-4, f"not the same loss: {accuracy}"

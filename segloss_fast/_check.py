@@ -12,6 +12,7 @@ from torch import Tensor
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 REAL = (*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 INTEGER = REAL[len(FLOATING) :]
+BYTES = (torch.bool, torch.uint8)
 
 
 def can_hold(dtype: torch.dtype, value: int) -> bool:
@@ -64,9 +65,16 @@ def check_input(input: object) -> None:
         raise ValueError(f"input must have at least one class, got shape {list(input.shape)}")
 
 
-def as_weight(voxel_weight: Any) -> Any:  # noqa: ANN401
-    """Return voxel weights of truth values or integers as floating-point ones of the same value."""
+def as_weight(voxel_weight: Any, keep: tuple[torch.dtype, ...] = ()) -> Any:  # noqa: ANN401
+    """Return voxel weights of truth values or integers as floating-point ones of the same value.
+
+    Args:
+        voxel_weight: A tensor; anything else is returned as it is.
+        keep: Dtypes that need not be floating point.
+    """
     if not isinstance(voxel_weight, Tensor) or voxel_weight.dtype not in INTEGER:
+        return voxel_weight
+    if voxel_weight.dtype in keep:
         return voxel_weight
     wide = voxel_weight.dtype in (torch.int32, torch.int64)
     return voxel_weight.to(torch.float64 if wide else torch.float32)

@@ -23,7 +23,7 @@ struct Options {
 
 inline Problem describe(const Tensor& input, const Tensor& target,
                         const std::optional<Tensor>& weight, const Options& options) {
-  check_shapes("region_sums", input, target, weight);
+  check_shapes("region_sums", input, target, weight, true);
   Problem problem{};
   problem.batch = input.size(0);
   problem.channels = input.size(1);

@@ -92,17 +92,19 @@ inline View const_view_of(const Tensor& tensor, bool has_channels) {
 inline bool is_floating(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
 
 // Checks what a primitive reads for what would corrupt memory: input [B, C, *S], target [B, *S] or
-// [B, C, *S], weight [B, 1, *S] or [B, C, *S].
+// [B, C, *S], weight [B, 1, *S] or [B, C, *S], floating point or, where the kernels read them,
+// bytes.
 inline void check_shapes(const char* primitive, const Tensor& input, const Tensor& target,
-                         const std::optional<Tensor>& weight) {
+                         const std::optional<Tensor>& weight, bool byte_weight = false) {
   STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, primitive, ": input must be [B, C, *S]");
   STD_TORCH_CHECK(input.size(1) > 0, primitive, ": input must have a class");
   STD_TORCH_CHECK(is_floating(dtype_of(input)), primitive, ": input must be floating point");
   const bool dense = target.dim() == input.dim();
   STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, primitive, ": wrong rank of target");
   STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), primitive, ": wrong rank of weight");
-  STD_TORCH_CHECK(!weight || is_floating(dtype_of(*weight)), primitive,
-                  ": weight must be floating point");
+  STD_TORCH_CHECK(!weight || is_floating(dtype_of(*weight)) ||
+                      (byte_weight && dtype_of(*weight) == Dtype::kUInt8),
+                  primitive, ": weight must be floating point");
   for (int64_t d = 0; d < input.dim(); ++d) {
     const int64_t size = input.size(d);
     if (dense || d != 1) {

@@ -217,7 +217,8 @@ def _target_skeleton(input: Tensor, labels: Tensor, iterations: int, keywords: V
     if labels.dim() < input.dim():
         masks = masks_of_target(input, labels, keywords)
         skeleton = soft_skeleton(masks, iterations, first=first, impl=keywords.impl)
-        return skeleton.to(torch.bfloat16)  # in which 0 and 1 are exact
+        # On the CPU bytes are weights as they are; bfloat16 is the next in size, 0 and 1 are exact.
+        return skeleton if skeleton.device.type == "cpu" else skeleton.to(torch.bfloat16)
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     values = values_where_counted(input, labels, keywords).to(dtype)
     return soft_skeleton(values, iterations, first=first, impl=keywords.impl)

@@ -187,3 +187,16 @@ def test_a_nan_weight_of_an_ignored_voxel_does_not_count(impl: str, channels: in
     other_rows, other_grad = weighted_gradient(x, labels, impl, voxel_weight=weight, **options)
     assert torch.equal(other_rows, rows)
     assert torch.equal(other_grad, grad)
+
+
+@by_impl
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_weight_of_bytes_is_one_of_numbers(impl: str, dtype: torch.dtype, channels: int) -> None:
+    x, target, _, ignore_index = sample((2, 3, 5, 7), "softmax", "ignore")
+    weight = (torch.rand(2, channels, 5, 7) * 3).to(dtype)
+    options: dict[str, object] = {"terms": TERMS, "gamma": 2.0, "ignore_index": ignore_index}
+    ours = weighted_gradient(x, target, impl, voxel_weight=weight, **options)
+    numbers = weighted_gradient(x, target, impl, voxel_weight=weight.float(), **options)
+    for found, wanted in zip(ours, numbers, strict=True):
+        assert torch.equal(found, wanted)

@@ -142,6 +142,17 @@ def test_too_many_classes_are_an_error() -> None:
         forward([torch.zeros(1, 20000, 2)], [torch.zeros(1, 2)], [], options_of(["tp"]))
 
 
+@pytest.mark.parametrize("channels", [1, 5])
+def test_weights_of_bytes(channels: int) -> None:
+    x, target, _, _ = sample((2, 5, 3, 9), "softmax", "labels")
+    weight = torch.randint(256, (2, channels, 3, 9), dtype=torch.uint8)
+    for typed in (weight, weight > 99):
+        ours = kernel(x, target, typed, options_of())
+        numbers = kernel(x, target, typed.double(), options_of())
+        for found, wanted in zip(ours, numbers, strict=True):
+            assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
 def test_labels_of_any_dtype(dtype: torch.dtype) -> None:
     classes = 2 if dtype == torch.bool else 5

@@ -67,12 +67,15 @@ def region_sums(
     """
     options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
     target = check_target(input, target, ignore_index)
-    voxel_weight = _check.as_weight(voxel_weight)
+    voxel_weight = _check.as_weight(voxel_weight, keep=_check.BYTES)
     if voxel_weight is not None:
-        check_voxel_weight(input, voxel_weight)
+        check_voxel_weight(input, voxel_weight, (*_check.FLOATING, *_check.BYTES))
     weights = [] if voxel_weight is None else [voxel_weight]
     impl = choose(impl, [input], [target], weights)
+    if impl != "native":  # whose kernels read bytes as they are
+        voxel_weight = _check.as_weight(voxel_weight)
     if impl == "reference":
+        weights = [] if voxel_weight is None else [voxel_weight]
         rows = _reference([input], [target], weights, options)
     else:
         rows = op.call(input, target, voxel_weight, options, impl)
@@ -277,9 +280,11 @@ def check_target(
     return target
 
 
-def check_voxel_weight(input: Tensor, voxel_weight: Tensor) -> None:
-    """Raise unless it is a floating-point ``[B, 1, *S]`` or ``[B, C, *S]``."""
-    _check.check_dtype("voxel_weight", voxel_weight, _check.FLOATING)
+def check_voxel_weight(
+    input: Tensor, voxel_weight: Tensor, dtypes: tuple[torch.dtype, ...] = _check.FLOATING
+) -> None:
+    """Raise unless it is a ``[B, 1, *S]`` or ``[B, C, *S]`` of one of the dtypes."""
+    _check.check_dtype("voxel_weight", voxel_weight, dtypes)
     _check.check_device("voxel_weight", voxel_weight, input)
     shared = torch.Size((input.shape[0], 1, *input.shape[2:]))
     if voxel_weight.shape not in (shared, input.shape):
