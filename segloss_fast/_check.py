@@ -15,24 +15,6 @@ INTEGER = REAL[len(FLOATING) :]
 BYTES = (torch.bool, torch.uint8)
 
 
-def can_hold(dtype: torch.dtype, value: int) -> bool:
-    """Whether a label can have the value; torch would compare with it wrapped around or rounded."""
-    if dtype == torch.bool:
-        return True
-    if not dtype.is_floating_point:
-        return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
-    exact = abs(value) // (value & -value) if value else 0  # without the zeros at its end
-    return abs(value) <= torch.finfo(dtype).max and exact * torch.finfo(dtype).eps < 2
-
-
-def is_class(labels: Tensor, c: int, classes: int) -> Tensor:
-    """Return where labels are those of class c; the label of the only class is 1."""
-    c = 1 if classes == 1 else c
-    if can_hold(labels.dtype, c):
-        return labels == c
-    return torch.zeros_like(labels, dtype=torch.bool)
-
-
 def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise TypeError unless ``value`` is a str, ValueError unless it is one of ``allowed``."""
     if isinstance(value, str) and value in allowed:
@@ -112,33 +94,6 @@ def writable(tensor: Tensor, other: Tensor) -> Tensor:
     without.
     """
     return tensor + torch.zeros_like(other, dtype=tensor.dtype) if is_batched(other) else tensor
-
-
-def can_be_invalid(input: Tensor, target: Tensor) -> bool:
-    """Whether a target, checked, holds what must be looked at: labels, or values of one class."""
-    return target.dim() < input.dim() or input.shape[1] == 1
-
-
-def check_labels(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
-    """Raise ValueError if a kernel met labels outside the classes, or values outside [0, 1].
-
-    Args:
-        invalid: ``[2]`` float64: how many such labels there are, and the first.
-        classes: Number of classes.
-        dense: Whether the target holds the values of one class.
-    """
-    count, first = invalid.tolist()
-    if count:
-        expected = "0, 1" if classes == 1 else f"class indices in [0, {classes})"
-        raise ValueError(
-            f"target must hold {'values in [0, 1]' if dense else expected} or ignore_index, "
-            f"got {count:.0f} other values, the first of which is {exactly(first)}"
-        )
-
-
-def exactly(value: float) -> str:
-    """Return a number as people write it: all digits of an integer."""
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**63 else f"{value!r}"
 
 
 def check_number(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast.losses._keywords import Voxel
-from segloss_fast.ops._reference.labels import counted_voxels
+from segloss_fast.ops._voxels.labels import counted_voxels
 
 
 def widened(input: Tensor, labels: Tensor, keywords: Voxel) -> tuple[Tensor, Tensor | None]:

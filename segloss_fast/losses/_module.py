@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast.losses._declare import plain, signature_of, unknown
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.maps import row_dtype
 
 if TYPE_CHECKING:
     from segloss_fast.losses.weighted_sum import WeightedSum

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from segloss_fast.losses._module import Loss
-from segloss_fast.ops.region_sums import RegionSums
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS
+from segloss_fast.ops.region_sums import GAMMA_TERMS, RegionSums
 
 Source = Callable[..., RegionSums]
 WITH_LOGARITHM = ("nll", "nll_neg", "nll_all", "nll_pow", "focal", "focal_neg")

@@ -12,9 +12,9 @@ from segloss_fast.losses._keywords import PerItem, Spacing, Voxel, VoxelKeywords
 from segloss_fast.losses._module import FieldLoss
 from segloss_fast.losses._reduce import Part, check_classes, evaluate, reduce_mean
 from segloss_fast.losses.fields import boundary_map, distances
+from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
 from segloss_fast.ops.region_sums import RegionSums
-from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
 
 
 @loss_function

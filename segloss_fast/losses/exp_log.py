@@ -22,7 +22,7 @@ from segloss_fast.losses._reduce import (
 )
 from segloss_fast.losses.distribution import is_categorical
 from segloss_fast.losses.region import dice_index, dice_terms
-from segloss_fast.ops._reference.maps import LOG_MIN, power
+from segloss_fast.ops._voxels.maps import LOG_MIN, power
 from segloss_fast.ops.region_sums import RegionSums
 
 

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._check import can_hold, check_flag
+from segloss_fast._check import check_flag
 from segloss_fast.losses._keywords import Spacing, check_spacing
-from segloss_fast.ops._reference.labels import count_invalid, out_of_range, outside
+from segloss_fast.ops._voxels.labels import (
+    can_hold,
+    check_labels,
+    count_invalid,
+    out_of_range,
+    outside,
+)
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.region_masks import target_masks
 
@@ -282,4 +288,4 @@ def _check_labels(labels: Tensor, classes: int, ignore_index: int | None, dense:
     if ignore_index is not None and can_hold(labels.dtype, ignore_index):
         bad &= labels != ignore_index
     if bad.any():
-        _check.check_labels(count_invalid(labels, bad), classes, dense=dense)
+        check_labels(count_invalid(labels, bad), classes, dense=dense)

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
-from segloss_fast._check import check_number, is_class
+from segloss_fast._check import check_number
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import PerItem, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
 from segloss_fast.losses.boundary import check_tensors
-from segloss_fast.ops._reference.labels import counted_voxels
+from segloss_fast.ops._voxels.labels import counted_voxels, is_class
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)

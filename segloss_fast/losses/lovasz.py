@@ -16,9 +16,7 @@ from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import RECORDS, REDUCTIONS, Voxel, Weights, check_weights
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, reduce_voxel
-from segloss_fast.ops.lovasz import LovaszSums, lovasz
-from segloss_fast.ops.lovasz.bins import layout
-from segloss_fast.ops.lovasz.contract import check_method
+from segloss_fast.ops.lovasz import LovaszSums, check_method, layout, lovasz
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

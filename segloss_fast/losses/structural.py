@@ -17,9 +17,8 @@ from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_voxel
 from segloss_fast.losses.boundary import check_tensors, masks_of_target
 from segloss_fast.losses.distribution import cross_entropy_part, is_categorical, is_dense
-from segloss_fast.ops._reference.maps import LOG_MIN
-from segloss_fast.ops.region_sums import RegionSums, region_sums
-from segloss_fast.ops.region_sums.contract import choose
+from segloss_fast.ops._voxels.maps import LOG_MIN
+from segloss_fast.ops.region_sums import RegionSums, choose, region_sums
 from segloss_fast.ops.structural_error import MAX_WINDOW, structural_error
 
 HARD = ("hard_nll", "hard")  # sums of e CE, and the number of voxels, where e is large

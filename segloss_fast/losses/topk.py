@@ -21,10 +21,10 @@ from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, check_classes, class_weights, divide, evaluate
 from segloss_fast.losses.distribution import is_categorical
 from segloss_fast.losses.region import dice_part, needs_counts
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
+from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from segloss_fast.ops.region_sums import RegionSums
-from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
 
 
 @loss_function

@@ -11,7 +11,7 @@ from segloss_fast.losses._keywords import Overlap, OverlapKeywords, Region
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
 from segloss_fast.losses.region import dice_terms, needs_counts, overlap
-from segloss_fast.ops._reference.maps import power
+from segloss_fast.ops._voxels.maps import power
 from segloss_fast.ops.region_sums import RegionSums
 
 

@@ -14,7 +14,7 @@ from segloss_fast.losses._reduce import Part, evaluate, reduce_region, reduce_vo
 from segloss_fast.losses.distribution import is_categorical
 from segloss_fast.losses.region import dice_terms
 from segloss_fast.losses.tversky import tversky_index
-from segloss_fast.ops._reference.maps import power
+from segloss_fast.ops._voxels.maps import power
 from segloss_fast.ops.region_sums import RegionSums
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops.region_masks.kernels import MODES
+from segloss_fast.ops.region_masks.reference import MODES
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 
 DTYPES = (torch.bool, *INTEGER, *FLOATING)

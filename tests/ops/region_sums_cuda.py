@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums import reference
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
+from segloss_fast.ops.region_sums.options import TERMS, Options
 from tests.cuda_shim.operators import CSRC, build_operators
 from tests.helpers import relative_l2, relative_max
 

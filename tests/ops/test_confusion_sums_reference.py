@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference.labels import trusted_one_hot
-from segloss_fast.ops._reference.voxels import BLOCK
+from segloss_fast.ops._voxels.labels import trusted_one_hot
+from segloss_fast.ops._voxels.maps import BLOCK
 from segloss_fast.ops.confusion_sums import reference
 from tests.helpers import relative_l2
 

@@ -9,7 +9,7 @@ import torch
 
 from segloss_fast import _native, distance_transform
 from segloss_fast.ops.distance_transform import reference, scipy_transform
-from segloss_fast.ops.distance_transform.kernels import SIDES
+from segloss_fast.ops.distance_transform.reference import SIDES
 
 SHAPES = [(2, 3, 17), (2, 2, 9, 11), (1, 2, 5, 6, 7), (1, 1, 1), (0, 2, 3), (2, 0, 3), (1, 1, 0, 4)]
 

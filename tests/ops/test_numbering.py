@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from segloss_fast.ops.distance_transform.kernels import SIDES
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.distance_transform.reference import SIDES
 from segloss_fast.ops.lovasz.options import ACTIVATIONS as LOVASZ_ACTIVATIONS
-from segloss_fast.ops.region_masks.kernels import MODES
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
+from segloss_fast.ops.region_masks.reference import MODES
+from segloss_fast.ops.region_sums.options import TERMS
 from tests.nvcc import CSRC
 
 ENUMS: dict[tuple[str, str], Sequence[str]] = {

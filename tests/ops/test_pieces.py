@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference import pieces
+from segloss_fast.ops._voxels import pieces
 from segloss_fast.ops.confusion_sums import reference as confusion
 from segloss_fast.ops.region_sums import ACTIVATIONS, TERMS
 from segloss_fast.ops.region_sums import reference as region

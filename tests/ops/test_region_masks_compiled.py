@@ -11,7 +11,7 @@ import torch
 
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.region_masks import triton_launch
-from segloss_fast.ops.region_masks.kernels import MODES
+from segloss_fast.ops.region_masks.reference import MODES
 from tests.ops.triton.compiler import compile_launch, specialization
 
 pytestmark = pytest.mark.compiled

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segloss_fast._check import FLOATING
-from segloss_fast.ops.region_masks.kernels import MODES
+from segloss_fast.ops.region_masks.reference import MODES
 from tests.conftest import ROOT, run_python
 from tests.cuda_shim.build import available
 from tests.ops import region_masks_shim as shim

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import segloss_fast
 from segloss_fast import _native, region_sums
 from segloss_fast._native import CUDA_MISSING
-from segloss_fast.ops._invalid import check_labels_on_device
+from segloss_fast.ops._voxels.labels import check_labels_on_device
 from segloss_fast.ops.region_sums import kernels, reference
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")

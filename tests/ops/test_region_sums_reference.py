@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast import region_sums
-from segloss_fast.ops._reference.maps import clamped_log, clamped_log_one_minus
+from segloss_fast.ops._voxels.maps import clamped_log, clamped_log_one_minus
 from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import Options
 from tests.helpers import relative_l2

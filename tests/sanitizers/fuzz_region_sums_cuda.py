@@ -13,7 +13,8 @@ import sys
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.region_sums.options import TERMS
 from tests.ops.region_sums_cuda import backward, factors, forward, options_of
 from tests.sanitizers.fuzz_region_sums import (
     FLOATING,

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from segloss_fast._check import can_hold, widen
+from segloss_fast._check import widen
 from segloss_fast.compat._volumes import Volumes, flat, result_dtype
 from segloss_fast.compat.kornia import _checks
 from segloss_fast.compat.kornia._errors import BaseError, ShapeError, error
+from segloss_fast.ops._voxels.labels import can_hold
 from segloss_fast.ops.region_sums import region_sums
 
 

@@ -22,7 +22,7 @@ from segloss_fast.compat.monai._labels import (
     one_hot,
 )
 from segloss_fast.compat.monai._script import Scriptable
-from segloss_fast.ops._reference.pieces import is_plain
+from segloss_fast.ops._voxels.pieces import is_plain
 from segloss_fast.ops.region_sums import RegionSums
 
 HARDNESS = ("target", "target_sq")  # the same numbers where each value of the target is 0 or 1

@@ -19,7 +19,7 @@ from segloss_fast.compat.monai.unified_parts import (
     sums_of_clamped,
     two_classes,
 )
-from segloss_fast.ops._reference.pieces import is_plain
+from segloss_fast.ops._voxels.pieces import is_plain
 
 __all__ = ["AsymmetricFocalLoss", "AsymmetricFocalTverskyLoss", "AsymmetricUnifiedFocalLoss"]
 

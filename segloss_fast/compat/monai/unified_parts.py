@@ -14,7 +14,7 @@ from segloss_fast.compat._volumes import HALF, Volumes, comparable, plain, resul
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
 from segloss_fast.compat.monai._script import Scriptable
-from segloss_fast.ops._reference.pieces import PIECE, is_plain, sum_in_pieces
+from segloss_fast.ops._voxels.pieces import PIECE, is_plain, sum_in_pieces
 from segloss_fast.ops.region_sums import RegionSums
 
 TINY = 1e-300  # a power of it is 0, to all digits of a float32

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segloss_fast._check import can_hold
 from segloss_fast.compat._volumes import flat, plain
 from segloss_fast.compat.nnunet._sums import Ask, FromSums, entropy_dtype, sums_of
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.labels import can_hold
+from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 

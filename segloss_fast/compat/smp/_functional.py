@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segloss_fast._check import widen
 from segloss_fast.compat._volumes import plain
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.maps import row_dtype
 
 __all__ = [
     "focal_loss_with_logits",

@@ -22,7 +22,7 @@ from segloss_fast.compat.smp._base import (
 )
 from segloss_fast.compat.smp._functional import focal_loss_with_logits, focal_maps, to_tensor
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTICLASS_MODE
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.maps import row_dtype
 
 __all__ = ["FocalLoss"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold
 from segloss_fast.ops._triton.plan import CHANNELS_LAST, PLANES, STRIDED, Plan
+from segloss_fast.ops._voxels.labels import can_hold
 
 UNITS = (8, 4, 2)  # divisors of all strides that kernels are made for, in elements
 

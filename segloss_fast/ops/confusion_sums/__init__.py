@@ -16,10 +16,10 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._choice import preference
-from segloss_fast.ops._invalid import marked
+from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
+from segloss_fast.ops._voxels.labels import marked
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.confusion_sums import kernels, op, reference
-from segloss_fast.ops.region_sums import ACTIVATIONS
-from segloss_fast.ops.region_sums.contract import check_target, check_voxel_weight
 
 __all__ = ["confusion_sums"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast._native import why_no_native, why_no_triton
-from segloss_fast.ops._invalid import marked
-from segloss_fast.ops.region_sums import ACTIVATIONS
+from segloss_fast.ops._voxels.labels import marked
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 
 
 def why_not(impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:

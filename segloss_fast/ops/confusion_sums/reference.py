@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference.labels import one_hot, trusted_one_hot
-from segloss_fast.ops._reference.maps import activate
-from segloss_fast.ops._reference.pieces import as_defined, is_plain, sum_in_pieces
-from segloss_fast.ops._reference.voxels import BLOCK, in_blocks, row_dtype, sum_voxels
+from segloss_fast.ops._voxels.labels import one_hot, trusted_one_hot
+from segloss_fast.ops._voxels.maps import BLOCK, activate, in_blocks, row_dtype, sum_voxels
+from segloss_fast.ops._voxels.pieces import as_defined, is_plain, sum_in_pieces
 
 
 def forward(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.activations import SOFTMAX, exponentials
 from segloss_fast.ops._triton.elementary import reciprocal
 from segloss_fast.ops._triton.sums import read_flags, store_flags
 from segloss_fast.ops._triton.tiles import (
@@ -38,7 +39,6 @@ from segloss_fast.ops.confusion_sums.triton_tiles import (
     load_values,
     probabilities,
 )
-from segloss_fast.ops.region_sums.triton_activations import SOFTMAX, exponentials
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.activations import SIGMOID, SOFTMAX, exponentials, sigmoid
 from segloss_fast.ops._triton.elementary import exp, reciprocal
 from segloss_fast.ops._triton.tiles import (
     CHANNELS_LAST,
@@ -25,7 +26,6 @@ from segloss_fast.ops._triton.tiles import (
     load_target,
     load_weight,
 )
-from segloss_fast.ops.region_sums.triton_activations import SIGMOID, SOFTMAX, exponentials, sigmoid
 
 # Sizes and strides must not make new kernels.
 FORWARD_SIZES = (*SIZES, "w_bs", "w_cs", "w_s0", "w_s1", "w_s2")

@@ -22,6 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.activations import SOFTMAX
 from segloss_fast.ops._triton.elementary import INTERPRETED
 from segloss_fast.ops._triton.sums import store_flags
 from segloss_fast.ops._triton.tiles import class_pointers, load_classes, load_voxels, one_hot
@@ -34,7 +35,6 @@ from segloss_fast.ops.confusion_sums.triton_tiles import (
     probabilities,
     softmax_stats,
 )
-from segloss_fast.ops.region_sums.triton_activations import SOFTMAX
 
 
 @triton.jit

@@ -20,6 +20,6 @@ exceeds the best so far, is faster still. The native kernels choose between the 
 from __future__ import annotations
 
 from segloss_fast.ops.distance_transform.contract import distance_transform
-from segloss_fast.ops.distance_transform.kernels import SIDES
+from segloss_fast.ops.distance_transform.reference import SIDES
 
 __all__ = ["SIDES", "distance_transform"]

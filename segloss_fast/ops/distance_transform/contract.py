@@ -12,7 +12,7 @@ from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._choice import preference
 from segloss_fast.ops.distance_transform import kernels, op, reference, scipy_transform
-from segloss_fast.ops.distance_transform.kernels import SIDES
+from segloss_fast.ops.distance_transform.reference import SIDES
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
 

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from segloss_fast import _native
 from segloss_fast.ops.distance_transform import scipy_transform
-
-# The order is the numbering of the native kernels (csrc/distance_transform/kernels.h).
-SIDES = ("inside", "outside", "both", "signed")
+from segloss_fast.ops.distance_transform.reference import SIDES
 
 
 def why_not(impl: str, device: torch.device) -> str | None:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference.pieces import is_plain
+from segloss_fast.ops._voxels.pieces import is_plain
+
+# The order is the numbering of the native kernels (csrc/distance_transform/kernels.h).
+SIDES = ("inside", "outside", "both", "signed")
 
 BLOCK = 2**22  # values of the temporary: 32 MiB in float64
 CACHED = 2**18  # on a CPU, where 2 MiB stay in its cache, which is faster

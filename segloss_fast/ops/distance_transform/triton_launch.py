@@ -15,8 +15,8 @@ from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.distance_transform import triton_kernels
+from segloss_fast.ops.distance_transform.reference import SIDES
 
-SIDES = ("inside", "outside", "both", "signed")  # as numbered in csrc/distance_transform
 BLOCK = 256
 LARGEST = torch.finfo(torch.float32).max
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segloss_fast import _native
 from segloss_fast.ops import _choice
-from segloss_fast.ops.region_sums import ACTIVATIONS
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 
 
 def why_not(impl: str, device: torch.device) -> str | None:

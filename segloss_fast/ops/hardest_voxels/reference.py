@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast._check import is_class
-from segloss_fast.ops._reference.labels import counted_voxels
-from segloss_fast.ops._reference.maps import LOG_MIN
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.labels import counted_voxels, is_class
+from segloss_fast.ops._voxels.maps import LOG_MIN, row_dtype
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.activations import (
+    SIGMOID,
+    SOFTMAX,
+    probabilities,
+    sigmoid,
+)
 from segloss_fast.ops._triton.elementary import exp, log_normal
 from segloss_fast.ops._triton.tiles import (
     NO_WEIGHT,
@@ -27,12 +33,6 @@ from segloss_fast.ops._triton.tiles import (
     load_weight,
 )
 from segloss_fast.ops._triton.tiles import SIZES as TILE_SIZES
-from segloss_fast.ops.region_sums.triton_activations import (
-    SIGMOID,
-    SOFTMAX,
-    probabilities,
-    sigmoid,
-)
 
 SIZES = (*TILE_SIZES, "w_bs", "w_cs", "w_s0", "w_s1", "w_s2", "first_class")
 DIGITS = tl.constexpr(256)

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._triton import tiling
 from segloss_fast.ops._triton.launch import Launch, device_of
 from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.hardest_voxels import triton_entropy, triton_kernels
-from segloss_fast.ops.region_sums import ACTIVATIONS, triton_plan
 
 SOFTMAX, PROBABILITIES = ACTIVATIONS.index("softmax"), ACTIVATIONS.index("probabilities")
 PROGRAMS = 1024  # of a pass; each adds its counts to the same counters
@@ -165,18 +166,8 @@ def select_launches(weights: Tensor, sums: Tensor, k: float, room: _Room) -> Ite
 
 
 def _plan(tensors: Tensors, coupled: bool) -> Plan:
-    """Return the tiles of region_sums for one term, whose programs take all classes."""
-    problem = triton_plan.Problem(
-        tensors.batch,
-        tensors.classes,
-        tensors.voxels,
-        tensors.input.element_size(),
-        1,
-        coupled,
-        tensors.layout,
-        tensors.unit,
-    )
-    plan = triton_plan.forward_plan(problem)
+    """Return the tiles of one term, whose programs take all classes."""
+    plan = tiling.forward_plan(tensors, 1, coupled)
     tiles = -(-tensors.voxels // plan.block_v)
     chunks = min(tiles, max(1, 2 * PROGRAMS // tensors.batch))
     return replace(plan, class_blocks=1, chunks=chunks, wide=False)

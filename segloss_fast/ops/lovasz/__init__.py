@@ -35,8 +35,17 @@ The cross-entropy, if asked for, is the sum of -t log p, and for sigmoid and hin
 
 from __future__ import annotations
 
-from segloss_fast.ops.lovasz.contract import lovasz, lovasz_counts
+from segloss_fast.ops.lovasz.bins import layout
+from segloss_fast.ops.lovasz.contract import check_method, lovasz, lovasz_counts
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS
 from segloss_fast.ops.lovasz.record import LovaszSums
 
-__all__ = ["ACTIVATIONS", "METHODS", "LovaszSums", "lovasz", "lovasz_counts"]
+__all__ = [
+    "ACTIVATIONS",
+    "METHODS",
+    "LovaszSums",
+    "check_method",
+    "layout",
+    "lovasz",
+    "lovasz_counts",
+]

@@ -11,14 +11,13 @@ from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
 from segloss_fast.ops._choice import preference
-from segloss_fast.ops._invalid import marked
-from segloss_fast.ops._reference.labels import counted_voxels
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.checks import check_target
+from segloss_fast.ops._voxels.labels import counted_voxels, marked
+from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
 from segloss_fast.ops.lovasz import kernels, op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
-from segloss_fast.ops.region_sums.contract import check_target
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

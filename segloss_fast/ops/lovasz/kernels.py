@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._native import why_no_native, why_no_triton
-from segloss_fast.ops._invalid import must_mark
+from segloss_fast.ops._voxels.labels import must_mark
 from segloss_fast.ops.lovasz import reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 

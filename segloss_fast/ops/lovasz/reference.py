@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast.ops._reference.labels import (
+from segloss_fast.ops._voxels.labels import (
     count_invalid,
     counted_voxels,
     out_of_range,
     outside,
 )
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.lovasz import bins
 from segloss_fast.ops.lovasz.increments import increments
 from segloss_fast.ops.lovasz.options import Options

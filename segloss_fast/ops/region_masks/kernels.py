@@ -9,9 +9,7 @@ from torch import Tensor
 
 from segloss_fast import _native
 from segloss_fast.ops import _choice
-
-# The order is the numbering of the native kernels (csrc/region_masks/kernels.h).
-MODES = ("softmax", "sigmoid", "values", "labels")
+from segloss_fast.ops.region_masks.reference import MODES
 
 
 def why_not(impl: str, device: torch.device) -> str | None:

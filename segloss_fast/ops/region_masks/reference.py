@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold, is_class, writable
+from segloss_fast._check import writable
+from segloss_fast.ops._voxels.labels import can_hold, is_class
+
+# The order is the numbering of the native kernels (csrc/region_masks/kernels.h).
+MODES = ("softmax", "sigmoid", "values", "labels")
 
 
 def forward(

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold
 from segloss_fast.ops._triton.launch import Launch
+from segloss_fast.ops._voxels.labels import can_hold
 from segloss_fast.ops.region_masks import triton_kernels
-from segloss_fast.ops.region_masks.kernels import MODES
+from segloss_fast.ops.region_masks.reference import MODES
 
 BLOCK = 512  # voxels of a program, four per thread
 UNIT = 4  # divisor of strides and sizes that kernels are made for

@@ -33,8 +33,17 @@ dL/dx_k = p_k (G_k - sum_j p_j G_j), and with L_c = dL/d(log p_c), L_k - p_k sum
 
 from __future__ import annotations
 
-from segloss_fast.ops.region_sums.contract import region_sums, region_sums_multi
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.region_sums.contract import choose, region_sums, region_sums_multi
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS
 from segloss_fast.ops.region_sums.record import RegionSums
 
-__all__ = ["ACTIVATIONS", "TERMS", "RegionSums", "region_sums", "region_sums_multi"]
+__all__ = [
+    "ACTIVATIONS",
+    "GAMMA_TERMS",
+    "TERMS",
+    "RegionSums",
+    "choose",
+    "region_sums",
+    "region_sums_multi",
+]

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from segloss_fast._native import CUDA_BUILD, why_no_native, why_no_triton
-from segloss_fast.ops._invalid import must_mark
+from segloss_fast.ops._voxels.labels import must_mark
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums import reference
-from segloss_fast.ops.region_sums.options import ACTIVATIONS, TERMS, Options
+from segloss_fast.ops.region_sums.options import TERMS, Options
 
 REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
 

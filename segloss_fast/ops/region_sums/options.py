@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The order of both is the numbering of the native kernels (csrc/voxels/view.h for activations,
-# csrc/region_sums/kernels.h for terms).
-ACTIVATIONS = ("softmax", "sigmoid", "probabilities")
+# The order is the numbering of the native kernels (csrc/region_sums/kernels.h).
 TERMS = (
     "tp",
     "tp_soft",

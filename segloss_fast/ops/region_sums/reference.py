@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._reference.labels import (
+from segloss_fast.ops._voxels.labels import (
     one_hot,
     trusted_one_hot,
     trusted_unit_values,
     unit_values,
 )
-from segloss_fast.ops._reference.pieces import first_invalid, is_plain, sum_in_pieces
-from segloss_fast.ops._reference.voxels import in_blocks, row_dtype
+from segloss_fast.ops._voxels.maps import in_blocks, row_dtype
+from segloss_fast.ops._voxels.pieces import first_invalid, is_plain, sum_in_pieces
 from segloss_fast.ops.region_sums.options import Options
 from segloss_fast.ops.region_sums.reference_maps import Maps, TrustingMaps
 

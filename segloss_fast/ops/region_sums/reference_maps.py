@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from segloss_fast.ops._reference.maps import (
+from segloss_fast.ops._voxels.maps import (
     activate,
     clamped_log,
     clamped_log_one_minus,
     finite_or_masked,
     log_one_minus_softmax,
     power,
+    sum_voxels,
 )
-from segloss_fast.ops._reference.voxels import sum_voxels
 from segloss_fast.ops.region_sums.options import Options
 
 _NEGATIVE = frozenset({"nll", "nll_neg", "nll_all", "focal", "focal_neg"})

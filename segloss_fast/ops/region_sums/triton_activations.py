@@ -11,14 +11,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from segloss_fast.ops._triton.activations import (
+    PROBABILITIES,
+    SIGMOID,
+    SOFTMAX,
+    exponentials,
+    probabilities,
+    sigmoid,
+)
 from segloss_fast.ops._triton.elementary import (
     PROBABILITY_MIN,
     at_least,
     exp,
-    log1p_unit,
     log_normal,
     log_one_minus,
-    log_probability,
     reciprocal,
 )
 from segloss_fast.ops.region_sums.triton_terms import (
@@ -30,9 +36,6 @@ from segloss_fast.ops.region_sums.triton_terms import (
     plus,
 )
 
-SOFTMAX = tl.constexpr(0)
-SIGMOID = tl.constexpr(1)
-PROBABILITIES = tl.constexpr(2)
 NO_CLASS = tl.constexpr(1 << 30)
 
 
@@ -83,12 +86,6 @@ def stats_without_others(top_x, total):
 
 
 @triton.jit
-def exponentials(x, in_c, top_x):
-    """Return e^(x - max)."""
-    return tl.where(in_c, exp(x - top_x[None, :]), 0.0)
-
-
-@triton.jit
 def others_exponentials(x, in_c, c, top, second):
     """Return e^(x - second) of all classes but the top one, 0 where all those are -infinite."""
     base = tl.where(second == float("-inf"), 0.0, second)
@@ -114,25 +111,6 @@ def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
         p = exponentials(x, in_c, top_x) * inverse[None, :]
         log_q = log_p  # nobody reads it
     return p, log_p, log_q
-
-
-@triton.jit
-def sigmoid(x, counts):
-    """Return p, 1 - p, log p and log(1 - p); p is 0 where a voxel does not count."""
-    e = exp(-tl.abs(x))
-    large = reciprocal(1 + e)
-    small = e * large
-    log = log1p_unit(e)
-    p = tl.where(counts, tl.where(x >= 0, large, small), 0.0)
-    q = tl.where(x >= 0, small, large)
-    return p, q, tl.where(x < 0, x, 0.0) - log, tl.where(x > 0, -x, 0.0) - log
-
-
-@triton.jit
-def probabilities(p):
-    """Return p, 1 - p, log p and log(1 - p)."""
-    log_q = tl.where(p < 0.5, log_one_minus(p), log_probability(1 - p))
-    return p, 1 - p, log_probability(p), log_q
 
 
 @triton.jit

@@ -3,21 +3,38 @@
 Sizes, strides, gamma, the value of ignore_index and the order of the terms are runtime arguments: a
 new kernel is compiled only for another dtype, number of classes, set of terms, activation, kind of
 target or weight, or alignment.
+
+Bytes per voxel, with e bytes per element of the input and l per label: forward e C + l, backward
+2 e C + l, a dense target or weights in addition. Reads of the input from memory:
+
+=====================================  =======  ========
+kernels                                forward  backward
+=====================================  =======  ========
+tile (all of them but the next)        1        1
+wide (a softmax of C > 128 classes)    3        4
+=====================================  =======  ========
+
+The wide kernels take 32 voxels of all classes at a time, 25 KB of 200 classes in float32, so that
+all reads but the first should come from a cache.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._triton import tiling
 from segloss_fast.ops._triton.launch import Launch, device_of, scratch, total
+from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.sums import pack_order
-from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_plan, triton_wide
+from segloss_fast.ops._triton.views import Tensors
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_wide
 from segloss_fast.ops.region_sums.options import Options
-from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION
-from segloss_fast.ops.region_sums.triton_views import Call
+from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION, bits, row_order
 
 
 def forward(
@@ -51,14 +68,67 @@ def backward(
     options: Options,
 ) -> Tensor:
     """Return the gradient of the input, given that of the rows; its strides are empty_like's."""
-    terms = triton_plan.term_set(options.terms)
-    if not terms & (REGION.value | LOGS.value):
+    if not bits(*options.terms) & (REGION.value | LOGS.value):
         return torch.zeros_like(input)
     grad = torch.empty_like(input)
     if input.numel() > 0:
         with device_of(input):
             backward_launch(grad, grad_rows, input, target, voxel_weight, options)()
     return grad
+
+
+class _Call:
+    """One call's tensors as views, and what the kernels specialise on."""
+
+    def __init__(
+        self,
+        input: Tensor,
+        target: Tensor,
+        voxel_weight: Tensor | None,
+        options: Options,
+        grad: Tensor | None = None,
+    ) -> None:
+        self.options = options
+        self.weight = 0 if voxel_weight is None else 1
+        if voxel_weight is not None and voxel_weight.shape[1] == input.shape[1] > 1:
+            self.weight = 2
+        # Kernels take all of them; what is missing has the input's strides and is not read.
+        others = {
+            "w": input if voxel_weight is None else voxel_weight,
+            "g": input if grad is None else grad,
+        }
+        self.tensors = Tensors(input, target, options.ignore_index, others)
+        self.acts = tuple(
+            ACTIVATIONS.index(name) for name in (options.activation, options.ce_activation)
+        )
+        self.terms = bits(*options.terms)
+        self.coupled = bool(
+            (self.acts[0] == 0 and self.terms & REGION.value)
+            or (self.acts[1] == 0 and self.terms & LOGS.value)
+        )
+
+    def arguments(self, plan: Plan) -> dict[str, Any]:
+        """Return the arguments that describe input, target, weight, sizes and numbers."""
+        views = [self.tensors.view(name, plan) for name in ("x", "t", "w")]
+        return {
+            **views[0],
+            **views[1],
+            **views[2],
+            **self.tensors.sizes(plan),
+            "ignore": self.tensors.ignore,
+            "gamma": self.options.gamma,
+        }
+
+    def constants(self, plan: Plan) -> dict[str, Any]:
+        """Return what the kernels specialise on."""
+        return {
+            **self.tensors.constants(plan),
+            "TERMS": self.terms,
+            "ACT": self.acts[0],
+            "CE_ACT": self.acts[1],
+            "SQUARE": self.options.gamma == 2,
+            "WEIGHT": self.weight,
+        }
 
 
 def forward_launches(
@@ -70,20 +140,20 @@ def forward_launches(
     invalid: Tensor,
 ) -> tuple[Launch, Launch]:
     """Return the launches that write rows and invalid."""
-    call = Call(input, target, voxel_weight, options)
-    plan = triton_plan.forward_plan(call.problem)
+    call = _Call(input, target, voxel_weight, options)
+    plan = tiling.forward_plan(call.tensors, len(options.terms), call.coupled)
     partials, flags = scratch(call.tensors, plan, len(options.terms))
     constants = call.constants(plan)
     if not plan.wide:
-        constants |= {"FOLD": plan.fold, "BLOCK_TILES": triton_plan.BLOCK_TILES}
+        constants |= {"FOLD": plan.fold, "BLOCK_TILES": tiling.BLOCK_TILES}
     first = Launch(
         triton_wide.partial_sums if plan.wide else triton_forward.partial_sums,
-        (call.problem.batch * plan.chunks * plan.class_blocks,),
+        (call.tensors.batch * plan.chunks * plan.class_blocks,),
         {"partials": partials, "flags": flags, **call.arguments(plan)},
         constants,
         plan.warps,
     )
-    order = triton_plan.row_order(options.terms)
+    order = row_order(options.terms)
     return first, total(call.tensors, plan, order, rows, invalid, partials, flags)
 
 
@@ -96,13 +166,13 @@ def backward_launch(
     options: Options,
 ) -> Launch:
     """Return the launch that writes grad."""
-    call = Call(input, target, voxel_weight, options, grad)
-    plan = triton_plan.backward_plan(call.problem)
+    call = _Call(input, target, voxel_weight, options, grad)
+    plan = tiling.backward_plan(call.tensors, len(options.terms), call.coupled)
     strides = dict(zip(("r_ks", "r_bs", "r_cs"), grad_rows.stride(), strict=True))
-    order_low, order_high = pack_order(triton_plan.row_order(options.terms))
+    order_low, order_high = pack_order(row_order(options.terms))
     return Launch(
         triton_wide.input_gradient if plan.wide else triton_backward.input_gradient,
-        (call.problem.batch * plan.chunks * plan.class_blocks,),
+        (call.tensors.batch * plan.chunks * plan.class_blocks,),
         {
             **call.tensors.view("g", plan),
             "r": grad_rows,

@@ -42,6 +42,11 @@ def bits(*names: str) -> int:
     return sum(1 << NAMES.index(name) for name in names)
 
 
+def row_order(terms: tuple[str, ...]) -> list[int]:
+    """Return where each row goes, in the order of the bits of the set."""
+    return [terms.index(name) for name in NAMES if name in terms]
+
+
 # Terms in p, in log p, and in log(1 - p).
 REGION = tl.constexpr(
     bits("tp", "tp_soft", "fp", "fn", "pred", "pred_sq", "sq_err", "sq_err_pos")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segloss_fast.ops._reference.pieces import PIECE, as_defined, is_plain
+from segloss_fast.ops._voxels.pieces import PIECE, as_defined, is_plain
 from segloss_fast.ops.soft_skeleton import reference_levels
 
 _POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from segloss_fast._impl import transforms_active
 from segloss_fast.ops.structural_error import kernels, op, reference
-from segloss_fast.ops.structural_error.kernels import MAX_WINDOW
+from segloss_fast.ops.structural_error.reference import MAX_WINDOW
 
 __all__ = ["MAX_WINDOW", "structural_error"]
 

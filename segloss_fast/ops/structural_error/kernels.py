@@ -11,8 +11,6 @@ from segloss_fast import _native
 from segloss_fast._check import REAL
 from segloss_fast.ops import _choice
 
-MAX_WINDOW = 65  # that the kernels take (csrc/structural_error/kernels.h)
-
 
 def why_not(impl: str, device: torch.device) -> str | None:
     """Return why these kernels cannot serve such a tensor, None where they can."""

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+MAX_WINDOW = 65  # that the kernels take (csrc/structural_error/kernels.h)
+
 
 def forward(
     values: Tensor, target: Tensor, window_size: int, sigma: float, constant: float, first: int

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch, device_of
 from segloss_fast.ops.structural_error import triton_kernels, triton_windows
-from segloss_fast.ops.structural_error.kernels import MAX_WINDOW
+from segloss_fast.ops.structural_error.reference import MAX_WINDOW
 
 GROUP_BYTES = 64 * 2**20  # several planes fill a GPU where they are small
 ROWS, COLS = triton_windows.ROWS.value, triton_windows.COLS.value

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops.region_sums import triton_launch, triton_plan
+from segloss_fast.ops._triton import tiling
+from segloss_fast.ops.region_sums import triton_launch
 from segloss_fast.ops.region_sums.options import TERMS
 from tests.helpers import relative_l2, relative_max
 from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
@@ -76,9 +77,9 @@ def test_blocks_and_chunks(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], classes: int
 ) -> None:
     """Few programs and short blocks, so that small volumes have several of everything."""
-    monkeypatch.setattr(triton_plan, "BLOCK_TILES", 2)
-    monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 4)
-    monkeypatch.setattr(triton_plan, "MIN_PROGRAMS", 4)
+    monkeypatch.setattr(tiling, "BLOCK_TILES", 2)
+    monkeypatch.setattr(tiling, "MAX_PROGRAMS", 4)
+    monkeypatch.setattr(tiling, "MIN_PROGRAMS", 4)
     x, target, _, _ = sample((2, classes, *size), "softmax", "labels")
     check(x.float(), target, None, options(LOSS_TERMS))
 

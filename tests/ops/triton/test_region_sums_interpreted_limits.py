@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from segloss_fast.ops.region_sums import reference, triton_launch, triton_plan
+from segloss_fast.ops._triton import tiling
+from segloss_fast.ops.region_sums import reference, triton_launch
 from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS
 from tests.helpers import relative_l2
 from tests.ops.samples import sample
@@ -60,7 +61,7 @@ def test_an_ignore_index_that_labels_cannot_hold() -> None:
 def test_labels_out_of_range(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bad: float
 ) -> None:
-    monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 4)
+    monkeypatch.setattr(tiling, "MAX_PROGRAMS", 4)
     labels = torch.zeros(2, 37, 41, dtype=dtype)
     x = torch.randn(2, 3, 37, 41)
     labels[1, 20, 7] = bad
@@ -124,9 +125,9 @@ def test_every_value_is_written_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, classes: int
 ) -> None:
     """Uninitialised memory is NaN, and so is what lies around the gradient; two runs agree."""
-    monkeypatch.setattr(triton_plan, "BLOCK_TILES", 2)
-    monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 2)
-    monkeypatch.setattr(triton_plan, "MIN_PROGRAMS", 2)
+    monkeypatch.setattr(tiling, "BLOCK_TILES", 2)
+    monkeypatch.setattr(tiling, "MAX_PROGRAMS", 2)
+    monkeypatch.setattr(tiling, "MIN_PROGRAMS", 2)
     x, target, weight, ignore_index = sample((1, classes, 7, 41), "softmax", "ignore")
     x = x.float()
     o = options(LOSS_TERMS, ignore_index=ignore_index)

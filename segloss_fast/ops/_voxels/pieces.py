@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.ops._reference.voxels import BLOCK
+from segloss_fast.ops._voxels.maps import BLOCK
 
 # Values of an input up to which all is computed at once: the allocator keeps such maps.
 WHOLE = 2**22

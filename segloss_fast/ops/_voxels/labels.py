@@ -1,12 +1,34 @@
-"""Targets in plain PyTorch: one-hot values of class indices, and what is invalid."""
+"""Labels: what they stand for in plain PyTorch, which are invalid, and the verdict on those.
+
+A label that is no class is an error, or makes the result NaN where nobody may look at it.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from segloss_fast._check import can_hold
-from segloss_fast.ops._reference.voxels import row_dtype
+from segloss_fast._check import is_batched
+from segloss_fast._impl import debug_enabled
+from segloss_fast.ops._voxels.maps import row_dtype
+
+
+def can_hold(dtype: torch.dtype, value: int) -> bool:
+    """Whether a label can have the value; torch would compare with it wrapped around or rounded."""
+    if dtype == torch.bool:
+        return True
+    if not dtype.is_floating_point:
+        return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+    exact = abs(value) // (value & -value) if value else 0  # without the zeros at its end
+    return abs(value) <= torch.finfo(dtype).max and exact * torch.finfo(dtype).eps < 2
+
+
+def is_class(labels: Tensor, c: int, classes: int) -> Tensor:
+    """Return where labels are those of class c; the label of the only class is 1."""
+    c = 1 if classes == 1 else c
+    if can_hold(labels.dtype, c):
+        return labels == c
+    return torch.zeros_like(labels, dtype=torch.bool)
 
 
 def counted_voxels(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor | None:
@@ -139,3 +161,82 @@ def trusted_one_hot(
     values = labels.new_empty((labels.shape[0], classes, *labels.shape[1:]), dtype=dtype)
     index = index.view(1, -1, *[1] * (labels.dim() - 1))
     return torch.eq(numbers[:, None], index, out=values), counted
+
+
+def must_mark(invalid: Tensor, input: Tensor, target: Tensor) -> bool:
+    """Raise where invalid labels are looked for; return whether they must make the result NaN.
+
+    On the CPU they are looked for. On a GPU finding out would need a synchronisation, which only
+    debug mode makes; compilers and torch.func.vmap let nobody look.
+
+    Args:
+        invalid: ``[2]``: how many such labels there are, and the first.
+        input: ``[B, C, *S]``.
+        target: Class indices ``[B, *S]``, or values ``[B, C, *S]``.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    if not _can_be_invalid(input, target):
+        return False
+    if is_batched(invalid):
+        return True
+    classes, dense = input.shape[1], target.dim() == input.dim()
+    if input.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_labels(invalid, classes, dense=dense)
+    elif debug_enabled():
+        check_labels_on_device(invalid, classes, dense=dense)
+    else:
+        return True
+    return False
+
+
+def marked(values: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
+    """Raise as :func:`must_mark`; return the values, NaN if labels are invalid but not looked for.
+
+    Args:
+        values: Of any shape.
+        invalid: As for :func:`must_mark`.
+        input: Likewise.
+        target: Likewise.
+    """
+    if not must_mark(invalid, input, target):
+        return values
+    return torch.where(invalid[0] > 0, torch.nan, values)
+
+
+def _can_be_invalid(input: Tensor, target: Tensor) -> bool:
+    """Whether a target, checked, holds what must be looked at: labels, or values of one class."""
+    return target.dim() < input.dim() or input.shape[1] == 1
+
+
+def check_labels_on_device(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
+    """Wait for the device and raise ValueError if labels are out of range, as debug mode does."""
+    if invalid.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "debug mode looks at the labels, which needs a synchronisation that the capture of a "
+            "CUDA graph forbids; leave debug mode before capturing"
+        )
+    check_labels(invalid, classes, dense=dense)
+
+
+def check_labels(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
+    """Raise ValueError if a kernel met labels outside the classes, or values outside [0, 1].
+
+    Args:
+        invalid: ``[2]`` float64: how many such labels there are, and the first.
+        classes: Number of classes.
+        dense: Whether the target holds the values of one class.
+    """
+    count, first = invalid.tolist()
+    if count:
+        expected = "0, 1" if classes == 1 else f"class indices in [0, {classes})"
+        raise ValueError(
+            f"target must hold {'values in [0, 1]' if dense else expected} or ignore_index, "
+            f"got {count:.0f} other values, the first of which is {_exactly(first)}"
+        )
+
+
+def _exactly(value: float) -> str:
+    """Return a number as people write it: all digits of an integer."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**63 else f"{value!r}"

@@ -1,0 +1,1 @@
+"""What primitives share: targets, weights and labels, and their maps in plain PyTorch."""
