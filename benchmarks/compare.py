@@ -26,7 +26,7 @@ from benchmarks.harness import (
     solve,
 )
 from benchmarks.inputs import blob_labels, logits
-from segloss_fast.ops.region_sums import kernels
+from segloss_fast.ops.region_sums.contract import preference
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def describe(case: Case, peer: str, ours: str) -> dict[str, object]:
 def run(benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort) -> None:
     """Be the test of one case, contender and mode; fail if an answer of ours is wrong."""
     measured = measure(case, effort)
-    ours = kernels.preference(measured.steps[name].inputs)[0]
+    ours = preference(measured.steps[name].inputs)[0]
     about = describe(case, peer(case), ours)
     accuracy = record(benchmark, measured, name, mode, effort, about)
     if name in OURS and name != "reference":

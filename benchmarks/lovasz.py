@@ -32,8 +32,8 @@ from benchmarks import compare
 from benchmarks.contenders import HALF, on_one
 from benchmarks.harness import Effort, LossFunction, Step
 from benchmarks.inputs import blob_labels, logits
-from segloss_fast.ops.lovasz import kernels
 from segloss_fast.ops.lovasz.contract import SORT_BELOW
+from segloss_fast.ops.lovasz.op import kernels
 
 LOSSES = {
     "LovaszSoftmax": segloss_fast.LovaszSoftmaxLoss,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import segloss_fast  # registers the operator  # noqa: F401
 from segloss_fast._check import FLOATING
-from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
+from segloss_fast.ops.region_masks import prediction_masks, target_masks
+from segloss_fast.ops.region_masks.op import kernels
 from segloss_fast.ops.region_masks.reference import MODES
 from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require, there
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out

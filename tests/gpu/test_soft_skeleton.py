@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.soft_skeleton import kernels, soft_skeleton
+from segloss_fast.ops.soft_skeleton import soft_skeleton
+from segloss_fast.ops.soft_skeleton.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.soft_skeleton_cases import KINDS, check, exact, solve, values, weights

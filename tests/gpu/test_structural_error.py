@@ -12,7 +12,7 @@ from torch import Tensor
 
 import segloss_fast  # registers the operators  # noqa: F401
 from segloss_fast._check import REAL
-from segloss_fast.ops.structural_error import kernels
+from segloss_fast.ops.structural_error.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.helpers import impls, relative_l2
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out

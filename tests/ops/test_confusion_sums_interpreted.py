@@ -11,7 +11,7 @@ import torch
 import segloss_fast
 from segloss_fast import backends
 from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops._choice import preference
+from segloss_fast.ops._operator import preference
 from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops.confusion_sums import confusion_sums, triton_launch, triton_plan
 from tests.helpers import gradient, relative_l2

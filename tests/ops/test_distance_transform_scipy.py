@@ -9,6 +9,7 @@ import torch
 
 from segloss_fast import _native, distance_transform
 from segloss_fast.ops.distance_transform import reference, scipy_transform
+from segloss_fast.ops.distance_transform.op import kernels
 from segloss_fast.ops.distance_transform.reference import SIDES
 
 SHAPES = [(2, 3, 17), (2, 2, 9, 11), (1, 2, 5, 6, 7), (1, 1, 1), (0, 2, 3), (2, 0, 3), (1, 1, 0, 4)]
@@ -72,7 +73,7 @@ def test_compilers_see_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_is_no_name_to_ask_for() -> None:
     with pytest.raises(ValueError, match="impl must be one of"):
         distance_transform(torch.ones(1, 1, 3), impl="scipy")
-    reason = scipy_transform.why_not(torch.device("cuda"))
+    reason = kernels.why_not("scipy", torch.device("cuda"))
     assert reason == "SciPy computes on the CPU"
 
 

@@ -14,10 +14,10 @@ from segloss_fast import backends
 from segloss_fast.ops.hardest_voxels import (
     Rule,
     hardest_voxels,
-    kernels,
     op,
     triton_launch,
 )
+from segloss_fast.ops.hardest_voxels.op import kernels
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.hardest_voxels_cases import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast import lovasz
-from segloss_fast.ops.lovasz import bins, kernels, reference
+from segloss_fast.ops.lovasz import bins, op, reference
 from segloss_fast.ops.lovasz.increments import harmonic, increments
 from segloss_fast.ops.lovasz.options import Options
 from tests.helpers import gradient
@@ -192,7 +192,7 @@ def test_scan_of_large_counts(impl: str, activation: str, rare: bool) -> None:
     rows = torch.zeros(2, 2, 3, dtype=torch.float64)
     rows[0, 1, 0] = 2
     for dtype in (torch.float32, torch.float64):
-        loss, table = kernels.scan(impl, counts, rows, options(activation), dtype)
+        loss, table = op.scan(impl, counts, rows, options(activation), dtype)
         true_loss, true = reference.scan(counts, rows, options(activation), dtype)
         assert table.dtype == dtype
         tolerance = 1e-6 if dtype == torch.float32 else 1e-9

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from segloss_fast import LovaszSums, lovasz
-from segloss_fast.ops.lovasz import bins, contract, kernels
+from segloss_fast.ops.lovasz import bins, contract
+from segloss_fast.ops.lovasz.op import kernels
 from tests.helpers import gradient, peak_allocation, relative_l2
 from tests.ops.lovasz_samples import ACTIVATIONS, IMPLS
 from tests.suite.tiers import begins_in, few

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import segloss_fast
-from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks
+from segloss_fast.ops.region_masks import prediction_masks, target_masks
+from segloss_fast.ops.region_masks.op import kernels
 from tests.helpers import impls
 from tests.suite.tiers import begins_in
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from segloss_fast import backends
 from segloss_fast._check import FLOATING
-from segloss_fast.ops.region_masks import kernels, prediction_masks, target_masks, triton_launch
+from segloss_fast.ops.region_masks import prediction_masks, target_masks, triton_launch
+from segloss_fast.ops.region_masks.op import kernels
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import (
     DTYPES,

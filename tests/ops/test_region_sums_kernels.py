@@ -14,7 +14,9 @@ import segloss_fast
 from segloss_fast import _native, region_sums
 from segloss_fast._native import CUDA_MISSING
 from segloss_fast.ops._voxels.labels import check_labels_on_device
-from segloss_fast.ops.region_sums import kernels, reference
+from segloss_fast.ops.region_sums import reference
+from segloss_fast.ops.region_sums.contract import preference
+from segloss_fast.ops.region_sums.op import kernels
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 
@@ -35,22 +37,22 @@ def test_auto_on_a_gpu(classes: int, channels_last: bool, first: str) -> None:
     x = torch.empty(2, classes, 4, 6, 8, device="cuda")
     if channels_last:
         x = x.to(memory_format=torch.channels_last_3d)
-    order = kernels.preference([x])
+    order = preference([x])
     assert order[0] == first
     assert sorted(order) == ["native", "triton"]
-    assert kernels.preference([x, x])[0] == "native"  # one launch for all
+    assert preference([x, x])[0] == "native"  # one launch for all
 
 
 @pytest.mark.usefixtures("fake")
 def test_auto_on_a_gpu_with_one_voxel_or_one_class() -> None:
     """Strides that mean nothing do not make a tensor channels-last."""
-    assert kernels.preference([torch.empty(2, 1, 1, 1, 1, device="cuda")])[0] == "triton"
-    assert kernels.preference([torch.empty(2, 4, 1, 1, 1, device="cuda")])[0] == "triton"
+    assert preference([torch.empty(2, 1, 1, 1, 1, device="cuda")])[0] == "triton"
+    assert preference([torch.empty(2, 4, 1, 1, 1, device="cuda")])[0] == "triton"
 
 
 def test_auto_on_the_cpu_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert kernels.preference([torch.empty(1, 2, 3)]) == ("native",)
+    assert preference([torch.empty(1, 2, 3)]) == ("native",)
 
 
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from segloss_fast import backends
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops.soft_skeleton import (
-    kernels,
     soft_skeleton,
     triton_backward,
     triton_kernels,
     triton_launch,
 )
+from segloss_fast.ops.soft_skeleton.op import kernels
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import _unwritten as unwritten
 from tests.ops.soft_skeleton_cases import KINDS, check, exact, solve, values, weights

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from segloss_fast import backends
 from segloss_fast._check import REAL
-from segloss_fast.ops.structural_error import kernels, reference, structural_error, triton_launch
+from segloss_fast.ops.structural_error import reference, structural_error, triton_launch
+from segloss_fast.ops.structural_error.op import kernels
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.structural_error_cases import (
     VALUES,

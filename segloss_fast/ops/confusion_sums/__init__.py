@@ -15,11 +15,11 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
-from segloss_fast.ops._choice import preference
+from segloss_fast.ops._operator import preference
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
-from segloss_fast.ops.confusion_sums import kernels, op, reference
+from segloss_fast.ops.confusion_sums import op, reference
 
 __all__ = ["confusion_sums"]
 
@@ -79,7 +79,7 @@ def confusion_sums(
             "the gradient of target and of voxel_weight, and the transforms of torch.func, are "
             "served by the reference only"
             if only_reference
-            else kernels.why_not(name, input.device, input.dtype)
+            else op.kernels.why_not(name, input.device, input.dtype)
         ),
         input,
     )

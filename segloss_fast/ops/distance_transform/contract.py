@@ -10,8 +10,8 @@ from torch import Tensor
 
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
-from segloss_fast.ops._choice import preference
-from segloss_fast.ops.distance_transform import kernels, op, reference, scipy_transform
+from segloss_fast.ops._operator import preference
+from segloss_fast.ops.distance_transform import op, reference, scipy_transform
 from segloss_fast.ops.distance_transform.reference import SIDES
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
@@ -71,7 +71,7 @@ def distance_transform(
     impl = resolve(
         impl,
         (*preference(mask.device), "scipy"),
-        lambda name: kernels.why_not(name, mask.device) or _no_kernel(),
+        lambda name: op.kernels.why_not(name, mask.device) or _no_kernel(),
         mask,
     )
     mask = mask.detach()

@@ -1,27 +1,32 @@
-"""distance_transform as an operator of torch: schema and shape rule; it has no derivative."""
+"""distance_transform as an operator of torch, without a derivative, and its kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.distance_transform import kernels
+from segloss_fast.ops._operator import Kernels, Native, Triton, define
+from segloss_fast.ops.distance_transform.reference import SIDES
+from segloss_fast.ops.distance_transform.scipy_transform import Scipy
 
-torch.library.define(
-    "segloss_fast::distance_transform",
-    "(Tensor mask, float[] spacing, str side, bool squared, str impl) -> Tensor",
-)
-for _device in ("CPU", "CUDA"):
-    torch.library.impl("segloss_fast::distance_transform", _device, kernels.forward)
+kernels = Kernels("distance_transform", Native(), Triton(), Scipy())
 
 
-@torch.library.register_fake("segloss_fast::distance_transform")
+def _forward(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
+    launch = kernels.step(impl, "forward", mask.device)
+    result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared)
+    return result
+
+
 def _fake(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
     return mask.new_empty(mask.shape, dtype=torch.float32)
 
 
-def call(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
-    """Return the distances by the kernels that ``impl`` names."""
-    operator = torch.ops.segloss_fast.distance_transform
-    result: Tensor = operator(mask, spacing, side, squared, impl)
-    return result
+call: Callable[..., Tensor] = define(
+    "distance_transform",
+    "(Tensor mask, float[] spacing, str side, bool squared, str impl) -> Tensor",
+    _forward,
+    _fake,
+)

@@ -14,24 +14,29 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._operator import Implementation
 
-def why_not(device: torch.device) -> str | None:
-    """Return why SciPy cannot serve such a mask, None where it can."""
-    if device.type != "cpu":
-        return "SciPy computes on the CPU"
-    if torch.compiler.is_compiling():
-        return "torch.compile does not see into SciPy"
-    return None if _installed() else "SciPy is not installed"
+
+class Scipy(Implementation):
+    """SciPy's transform, for impl="auto" alone."""
+
+    name = "scipy"
+    devices = ("cpu",)
+
+    def why_not(self, primitive: str, device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return "SciPy computes on the CPU"
+        if torch.compiler.is_compiling():
+            return "torch.compile does not see into SciPy"
+        return None if _installed() else "SciPy is not installed"
+
+    def detail(self, device: str) -> str:
+        return f"SciPy {version('scipy')}"
 
 
 @functools.cache
 def _installed() -> bool:
     return find_spec("scipy") is not None
-
-
-def detail() -> str:
-    """Return what computes."""
-    return f"SciPy {version('scipy')}"
 
 
 def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.ops.hardest_voxels import kernels, op, reference
+from segloss_fast.ops.hardest_voxels import op, reference
 from segloss_fast.ops.hardest_voxels.reference import Rule
 
 __all__ = ["Rule", "hardest_voxels"]
@@ -54,8 +54,8 @@ def hardest_voxels(
     input, target = input.detach(), target.detach()
     weight = None if voxel_weight is None else voxel_weight.detach()
     if add is None and not transforms_active():
-        chosen = kernels.choose(impl, input.device)
-        if kernels.serves(chosen, input.dtype):
+        chosen = op.kernels.choose(impl, input.device, input.dtype)
+        if chosen != "reference":
             return op.call(input, target, weight, rule, chosen)
     with torch.no_grad():
         return reference.forward(input, target, weight, rule, add)

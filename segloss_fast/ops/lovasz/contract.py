@@ -10,12 +10,12 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
-from segloss_fast.ops._choice import preference
+from segloss_fast.ops._operator import preference
 from segloss_fast.ops._voxels.checks import check_target
 from segloss_fast.ops._voxels.labels import counted_voxels, marked
 from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
-from segloss_fast.ops.lovasz import kernels, op, reference
+from segloss_fast.ops.lovasz import op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
 
@@ -186,7 +186,7 @@ def _choose(
         return (
             only_reference
             if transforms_active()
-            else kernels.why_not(name, input.device, input.dtype, by)
+            else op.kernels.why_not(name, input.device, input.dtype, by)
         )
 
     by = "sort" if method == "sort" else "histogram"

@@ -1,4 +1,4 @@
-"""lovasz as operators of torch: schemas, shape rules, derivatives."""
+"""lovasz as operators of torch, with their derivatives, and its kernels."""
 
 from __future__ import annotations
 
@@ -7,49 +7,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.lovasz import bins, kernels
-from segloss_fast.ops.lovasz.options import Options
-
-_DATA = "Tensor input, Tensor target"
-_BINS = (
-    "str activation, int octaves, int bits, bool per_image, int? ignore_index, bool cross_entropy, "
-    "str impl"
-)
-_SORT = (
-    "str activation, bool per_image, int? ignore_index, bool cross_entropy, bool wants_gradient, "
-    "str impl"
-)
-for _name, _signature in {
-    "lovasz_count": f"({_DATA}, {_BINS}) -> (Tensor, Tensor)",
-    "lovasz_histogram": f"({_DATA}, Tensor counts, Tensor rows, {_BINS})"
-    " -> (Tensor, Tensor, Tensor)",
-    "lovasz_histogram_backward": f"(Tensor coefficients, Tensor? grad_ce, {_DATA}, {_BINS})"
-    " -> Tensor",
-    "lovasz_sort": f"({_DATA}, {_SORT}) -> (Tensor, Tensor, Tensor)",
-    "lovasz_sort_backward": f"(Tensor g, Tensor grad_loss, Tensor? grad_ce, {_DATA}, {_SORT})"
-    " -> Tensor",
-}.items():
-    torch.library.define(f"segloss_fast::{_name}", _signature)
+from segloss_fast.ops._operator import Kernels, Native, Triton, define, differentiate, no_float64
+from segloss_fast.ops._voxels.labels import marked, must_mark
+from segloss_fast.ops.lovasz import bins, reference
+from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
 
 
-def _binned(arguments: tuple[Any, ...]) -> tuple[Options, str]:
-    """Return the record of an operator's options, and impl."""
+def _not_in_triton(
+    device: torch.device, dtype: torch.dtype, method: str = "histogram"
+) -> str | None:
+    if method == "sort":
+        return "the Triton kernels have no sort; use method 'histogram' or 'auto'"
+    return no_float64(device, dtype)
+
+
+kernels = Kernels("lovasz", Native(), Triton(_not_in_triton))
+
+
+def _numbered(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
+    """Return an operator's options with the number of the activation, and impl."""
     activation, *rest, impl = arguments
-    return Options(activation, "histogram", *rest), impl
-
-
-def _sorted(arguments: tuple[Any, ...]) -> Options:
-    activation, *rest, _wants_gradient, _impl = arguments
-    return Options(activation, "sort", *bins.DEFAULT, *rest)
+    return (ACTIVATIONS.index(activation), *rest), impl
 
 
 def _compute(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
+def _images(input: Tensor, per_image: bool) -> tuple[int | torch.SymInt, int | torch.SymInt]:
+    return input.shape[0] if per_image else 1, input.shape[1]
+
+
 def _count(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    options, impl = _binned(arguments)
-    return kernels.count(impl, input, target, options)
+    """Return the counts ``[2, I, C, 2, K]`` and the rows ``[2, I, C]``, as the reference does.
+
+    Of labels out of range, on CUDA and not in debug mode, row 0 says so, and the loss becomes NaN.
+    """
+    options, impl = _numbered(arguments)
+    launch = kernels.step(impl, "count", input.device)
+    counts, rows, invalid = launch(input, target, *options)
+    if must_mark(invalid, input, target):
+        rows[0] += invalid[0]
+    return counts, rows
+
+
+def _count_fake(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    _, octaves, bits, per_image, *_ = arguments
+    images = _images(input, per_image)
+    counts = input.new_empty((2, *images, 2, bins.number(octaves, bits)), dtype=torch.int64)
+    return counts, input.new_empty((2, *images), dtype=torch.float64)
+
+
+def scan(
+    impl: str, counts: Tensor, rows: Tensor, options: Options, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the loss ``[I, C]`` and the table of g ``[I, C, 2, K]``, as the reference does."""
+    if impl == "triton":  # small: PyTorch serves
+        return reference.scan(counts, rows, options, dtype)
+    code = ACTIVATIONS.index(options.activation)
+    launch = kernels.step(impl, "scan", counts.device)
+    loss, table = launch(counts, rows, code, options.octaves, options.bits, dtype == torch.float64)
+    return loss, table
 
 
 def _histogram(
@@ -59,59 +77,12 @@ def _histogram(
     rows: Tensor,
     *arguments: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options, impl = _binned(arguments)
-    loss, table = kernels.scan(impl, counts, rows, options, _compute(input))
+    activation, *rest, impl = arguments
+    options = Options(activation, "histogram", *rest)
+    loss, table = scan(impl, counts, rows, options, _compute(input))
     return loss, rows[1].clone(), table
 
 
-def _histogram_backward(
-    coefficients: Tensor,
-    grad_ce: Tensor | None,
-    input: Tensor,
-    target: Tensor,
-    *arguments: Any,  # noqa: ANN401
-) -> Tensor:
-    options, impl = _binned(arguments)
-    return kernels.backward(impl, coefficients, grad_ce, input, target, options)
-
-
-def _sort(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
-    return kernels.sort(input, target, _sorted(arguments), wants_gradient=arguments[-2])
-
-
-def _sort_backward(
-    g: Tensor,
-    grad_loss: Tensor,
-    grad_ce: Tensor | None,
-    input: Tensor,
-    target: Tensor,
-    *arguments: Any,  # noqa: ANN401
-) -> Tensor:
-    return kernels.sort_backward(g, grad_loss, grad_ce, input, target, _sorted(arguments))
-
-
-for _device in ("CPU", "CUDA"):
-    torch.library.impl("segloss_fast::lovasz_count", _device, _count)
-    torch.library.impl("segloss_fast::lovasz_histogram", _device, _histogram)
-    torch.library.impl("segloss_fast::lovasz_histogram_backward", _device, _histogram_backward)
-    torch.library.impl("segloss_fast::lovasz_sort", _device, _sort)
-    torch.library.impl("segloss_fast::lovasz_sort_backward", _device, _sort_backward)
-
-
-def _images(input: Tensor, per_image: bool) -> tuple[int | torch.SymInt, int | torch.SymInt]:
-    return input.shape[0] if per_image else 1, input.shape[1]
-
-
-@torch.library.register_fake("segloss_fast::lovasz_count")
-def _count_fake(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    options, _ = _binned(arguments)
-    images = _images(input, options.per_image)
-    size = bins.number(options.octaves, options.bits)
-    counts = input.new_empty((2, *images, 2, size), dtype=torch.int64)
-    return counts, input.new_empty((2, *images), dtype=torch.float64)
-
-
-@torch.library.register_fake("segloss_fast::lovasz_histogram")
 def _histogram_fake(
     input: Tensor,
     target: Tensor,
@@ -123,28 +94,30 @@ def _histogram_fake(
     return torch.empty_like(rows[1]), torch.empty_like(rows[1]), table
 
 
-@torch.library.register_fake("segloss_fast::lovasz_histogram_backward")
-def _histogram_backward_fake(
+def _histogram_backward(
     coefficients: Tensor,
     grad_ce: Tensor | None,
     input: Tensor,
-    *rest: Any,  # noqa: ANN401
+    target: Tensor,
+    *arguments: Any,  # noqa: ANN401
 ) -> Tensor:
-    return torch.empty_like(input)
+    """Return the gradient of the input.
+
+    Args:
+        coefficients: The table of g times the gradient of the loss, ``[I, C, 2, K]``.
+        grad_ce: Gradient of the cross-entropy, ``[I, C]``, or None.
+        input: As in the forward pass, and so are the others.
+        target: See input.
+        arguments: See input.
+    """
+    (code, octaves, bits, _, ignore_index, _), impl = _numbered(arguments)
+    launch = kernels.step(impl, "backward", input.device)
+    grad: Tensor = launch(coefficients, grad_ce, input, target, code, octaves, bits, ignore_index)
+    return grad
 
 
-@torch.library.register_fake("segloss_fast::lovasz_sort")
-def _sort_fake(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
-    images = _images(input, _sorted(arguments).per_image)
-    loss = input.new_empty(images, dtype=torch.float64)
-    rows = input.new_empty((3, *images), dtype=torch.float64)
-    return loss, rows, input.new_empty(input.shape if arguments[-2] else 0, dtype=_compute(input))
-
-
-@torch.library.register_fake("segloss_fast::lovasz_sort_backward")
-def _sort_backward_fake(
-    g: Tensor,
-    grad_loss: Tensor,
+def _histogram_backward_fake(
+    coefficients: Tensor,
     grad_ce: Tensor | None,
     input: Tensor,
     *rest: Any,  # noqa: ANN401
@@ -165,6 +138,46 @@ def _histogram_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]
     return operator(coefficients, grad_ce, input, target, *ctx.options), *[None] * 10
 
 
+def _sort(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+    """Return the loss ``[I, C]``, the rows ``[3, I, C]`` and g, as the reference does."""
+    options, _ = _numbered(arguments)
+    launch = kernels.step("native", "sort", input.device)
+    loss, rows, invalid, g = launch(input, target, *options)
+    return marked(loss, invalid, input, target), rows, g
+
+
+def _sort_fake(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+    _, per_image, _, _, wants_gradient, _ = arguments
+    images = _images(input, per_image)
+    loss = input.new_empty(images, dtype=torch.float64)
+    rows = input.new_empty((3, *images), dtype=torch.float64)
+    return loss, rows, input.new_empty(input.shape if wants_gradient else 0, dtype=_compute(input))
+
+
+def _sort_backward(
+    g: Tensor,
+    grad_loss: Tensor,
+    grad_ce: Tensor | None,
+    input: Tensor,
+    target: Tensor,
+    *arguments: Any,  # noqa: ANN401
+) -> Tensor:
+    (code, _, ignore_index, *_), _ = _numbered(arguments)
+    launch = kernels.step("native", "sort_backward", input.device)
+    grad: Tensor = launch(g, grad_loss, grad_ce, input, target, code, ignore_index)
+    return grad
+
+
+def _sort_backward_fake(
+    g: Tensor,
+    grad_loss: Tensor,
+    grad_ce: Tensor | None,
+    input: Tensor,
+    *rest: Any,  # noqa: ANN401
+) -> Tensor:
+    return torch.empty_like(input)
+
+
 def _sort_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
     input, target, *ctx.options = inputs
     ctx.save_for_backward(input, target, output[2])
@@ -177,25 +190,47 @@ def _sort_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # 
     return operator(g, grads[0], grad_ce, input, target, *ctx.options), *[None] * 7
 
 
-def _double_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    raise RuntimeError(
-        "lovasz has no second derivative in its kernels; use impl='reference' for double backward"
-    )
-
-
-for _name, _rule, _setup in (
-    ("lovasz_histogram", _histogram_derivative, _histogram_save),
-    ("lovasz_sort", _sort_derivative, _sort_save),
-):
-    torch.library.register_autograd(f"segloss_fast::{_name}", _rule, setup_context=_setup)
-    torch.library.register_autograd(f"segloss_fast::{_name}_backward", _double_backward)
+_DATA = "Tensor input, Tensor target"
+_BINS = (
+    "str activation, int octaves, int bits, bool per_image, int? ignore_index, bool cross_entropy, "
+    "str impl"
+)
+_SORT = (
+    "str activation, bool per_image, int? ignore_index, bool cross_entropy, bool wants_gradient, "
+    "str impl"
+)
+_count_operator = define(
+    "lovasz_count", f"({_DATA}, {_BINS}) -> (Tensor, Tensor)", _count, _count_fake
+)
+_histogram_operator = define(
+    "lovasz_histogram",
+    f"({_DATA}, Tensor counts, Tensor rows, {_BINS}) -> (Tensor, Tensor, Tensor)",
+    _histogram,
+    _histogram_fake,
+)
+define(
+    "lovasz_histogram_backward",
+    f"(Tensor coefficients, Tensor? grad_ce, {_DATA}, {_BINS}) -> Tensor",
+    _histogram_backward,
+    _histogram_backward_fake,
+)
+_sort_operator = define(
+    "lovasz_sort", f"({_DATA}, {_SORT}) -> (Tensor, Tensor, Tensor)", _sort, _sort_fake
+)
+define(
+    "lovasz_sort_backward",
+    f"(Tensor g, Tensor grad_loss, Tensor? grad_ce, {_DATA}, {_SORT}) -> Tensor",
+    _sort_backward,
+    _sort_backward_fake,
+)
+differentiate(kernels, "lovasz_histogram", _histogram_save, _histogram_derivative)
+differentiate(kernels, "lovasz_sort", _sort_save, _sort_derivative)
 
 
 def count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the counts and the rows, by the kernels that ``impl`` names; without derivative."""
-    operator = torch.ops.segloss_fast.lovasz_count
     # Detached: torch warns of an operator without derivative where gradients are recorded.
-    counts, rows = operator(input.detach(), target.detach(), *_bin_arguments(options, impl))
+    counts, rows = _count_operator(input.detach(), target.detach(), *_bin_arguments(options, impl))
     return counts, rows
 
 
@@ -203,14 +238,13 @@ def histogram(
     input: Tensor, target: Tensor, counts: Tensor, rows: Tensor, options: Options, impl: str
 ) -> tuple[Tensor, Tensor]:
     """Return loss and cross-entropy ``[I, C]`` of the counts, whose voxels input and target are."""
-    operator = torch.ops.segloss_fast.lovasz_histogram
-    loss, ce, _ = operator(input, target, counts, rows, *_bin_arguments(options, impl))
+    loss, ce, _ = _histogram_operator(input, target, counts, rows, *_bin_arguments(options, impl))
     return loss, ce
 
 
 def sort(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the loss ``[I, C]`` and the rows ``[3, I, C]``."""
-    loss, rows, _ = torch.ops.segloss_fast.lovasz_sort(
+    loss, rows, _ = _sort_operator(
         input,
         target,
         options.activation,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.ops.region_masks import kernels, op, reference
+from segloss_fast.ops.region_masks import op, reference
 
 __all__ = ["prediction_masks", "target_masks"]
 
@@ -86,7 +86,7 @@ def _masks(
 ) -> Tensor:
     values = values.detach()
     labels = None if labels is None else labels.detach()
-    chosen = kernels.choose(impl, values.device)
+    chosen = op.kernels.choose(impl, values.device)
     if chosen != "reference" and not transforms_active():
         return op.call(values, labels, classes, mode, ignore_index, first, chosen)
     with torch.no_grad():

@@ -1,22 +1,32 @@
-"""region_masks as an operator of torch: schema and shape rule; it has no derivative."""
+"""region_masks as an operator of torch, without a derivative, and its kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.region_masks import kernels
+from segloss_fast.ops._operator import Kernels, Native, Triton, define
+from segloss_fast.ops.region_masks.reference import MODES
 
-torch.library.define(
-    "segloss_fast::region_masks",
-    "(Tensor values, Tensor? labels, SymInt classes, str mode, int? ignore_index, int first,"
-    " str impl) -> Tensor",
-)
-for _device in ("CPU", "CUDA"):
-    torch.library.impl("segloss_fast::region_masks", _device, kernels.forward)
+kernels = Kernels("region_masks", Native(), Triton())
 
 
-@torch.library.register_fake("segloss_fast::region_masks")
+def _forward(
+    values: Tensor,
+    labels: Tensor | None,
+    classes: int,
+    mode: str,
+    ignore_index: int | None,
+    first: int,
+    impl: str,
+) -> Tensor:
+    launch = kernels.step(impl, "forward", values.device)
+    result: Tensor = launch(values, labels, classes, MODES.index(mode), ignore_index, first)
+    return result
+
+
 def _fake(
     values: Tensor,
     labels: Tensor | None,
@@ -30,16 +40,10 @@ def _fake(
     return values.new_empty((values.shape[0], classes, *size), dtype=torch.bool)
 
 
-def call(
-    values: Tensor,
-    labels: Tensor | None,
-    classes: int,
-    mode: str,
-    ignore_index: int | None,
-    first: int,
-    impl: str,
-) -> Tensor:
-    """Return the masks by the kernels that ``impl`` names."""
-    operator = torch.ops.segloss_fast.region_masks
-    result: Tensor = operator(values, labels, classes, mode, ignore_index, first, impl)
-    return result
+call: Callable[..., Tensor] = define(
+    "region_masks",
+    "(Tensor values, Tensor? labels, SymInt classes, str mode, int? ignore_index, int first,"
+    " str impl) -> Tensor",
+    _forward,
+    _fake,
+)

@@ -13,9 +13,11 @@ from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
-from segloss_fast.ops.region_sums import kernels, op, reference
+from segloss_fast.ops.region_sums import op, reference
 from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, Options
 from segloss_fast.ops.region_sums.record import RegionSums
+
+REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
 
 
 def region_sums(
@@ -176,6 +178,25 @@ def _check_alike(
             raise ValueError(f"{name} must have {what}, got {found}")
 
 
+def preference(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Return the kernels that impl="auto" tries, the expected fastest first.
+
+    On CUDA, Triton streams up to 32 classes at the speed of memory; the C++ kernels stage tiles in
+    shared memory, which more classes, channels-last memory and many small tensors need. The rule
+    follows from the bytes that each must move; it has not been measured on a device yet.
+    """
+    x = inputs[0]
+    if x.device.type != "cuda":
+        return ("native",)  # on the CPU Triton only interprets: for tests, on request
+    if len(inputs) == 1 and x.shape[1] <= REGISTER_CLASSES and not _channels_last(x):
+        return ("triton", "native")
+    return ("native", "triton")
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(-1) != 1
+
+
 def choose(
     impl: str, inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> str:
@@ -184,8 +205,8 @@ def choose(
     x = inputs[0]
     return resolve(
         impl,
-        kernels.preference(inputs),
-        lambda name: kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
+        preference(inputs),
+        lambda name: op.kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
         x,
     )
 

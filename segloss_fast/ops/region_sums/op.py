@@ -1,27 +1,107 @@
-"""region_sums as operators of torch: schemas, shape rules, derivatives."""
+"""region_sums as operators of torch, with their derivatives, and its kernels."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast.ops.region_sums import kernels
-from segloss_fast.ops.region_sums.options import Options
-
-_OPTIONS = (
-    "str[] terms, str activation, str ce_activation, float gamma, int? ignore_index, str impl"
+from segloss_fast._native import CUDA_BUILD
+from segloss_fast.ops._operator import (
+    Kernels,
+    Native,
+    Triton,
+    define,
+    define_both,
+    differentiate,
+    no_float64,
 )
-_ONE = f"Tensor input, Tensor target, Tensor? voxel_weight, {_OPTIONS}"
-_MULTI = f"Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, {_OPTIONS}"
-for _name, _signature in {
-    "region_sums": f"({_ONE}) -> Tensor",
-    "region_sums_backward": f"(Tensor grad_rows, {_ONE}) -> Tensor",
-    "region_sums_multi": f"({_MULTI}) -> Tensor",
-    "region_sums_multi_backward": f"(Tensor grad_rows, {_MULTI}) -> Tensor[]",
-}.items():
-    torch.library.define(f"segloss_fast::{_name}", _signature)
+from segloss_fast.ops._voxels.labels import must_mark
+from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.region_sums import reference
+from segloss_fast.ops.region_sums.options import TERMS, Options
+
+
+def _too_many(device: torch.device, dtype: torch.dtype, classes: int = 1) -> str | None:
+    """Return why so many classes are too many, None where they are not."""
+    if device.type != "cuda":
+        return None
+    assert CUDA_BUILD is not None
+    most = CUDA_BUILD["max_classes"]
+    return None if classes <= most else f"the CUDA C++ kernels have at most {most} classes"
+
+
+def _not_in_triton(device: torch.device, dtype: torch.dtype, classes: int = 1) -> str | None:
+    return no_float64(device, dtype)
+
+
+kernels = Kernels(
+    "region_sums", Native(_too_many, names="_{primitive}_{device}_{step}"), Triton(_not_in_triton)
+)
+
+
+def forward(
+    impl: str,
+    inputs: list[Tensor],
+    targets: list[Tensor],
+    voxel_weights: list[Tensor],
+    options: Options,
+) -> Tensor:
+    """Return the rows ``[K, items, C]``, the items of all inputs one after another.
+
+    Args:
+        impl: "native" or "triton".
+        inputs: ``[B, C, *S]`` each; B and S may differ.
+        targets: One per input: class indices ``[B, *S]``, or values ``[B, C, *S]``.
+        voxel_weights: None at all, or one per input.
+        options: What to compute.
+
+    Raises:
+        ValueError: If labels are out of range; on CUDA only in debug mode, else the rows are NaN.
+    """
+    launch = kernels.step(impl, "forward", inputs[0].device)
+    if impl == "triton":
+        weights = reference.each(voxel_weights, inputs)
+        tensors = zip(inputs, targets, weights, strict=True)
+        found = [launch(*of_one, options) for of_one in tensors]
+        rows, invalid = found[0] if len(found) == 1 else reference.join(found)
+    else:
+        rows, invalid = launch(inputs, targets, voxel_weights, *_codes(options))
+    must_mark(invalid, inputs[0], targets[0])  # the kernels have marked the rows themselves
+    return rows
+
+
+def backward(
+    impl: str,
+    grad_rows: Tensor,
+    inputs: list[Tensor],
+    targets: list[Tensor],
+    voxel_weights: list[Tensor],
+    options: Options,
+) -> list[Tensor]:
+    """Return the gradient of each input, given that of the rows."""
+    launch = kernels.step(impl, "backward", inputs[0].device)
+    if impl != "triton":
+        grads: list[Tensor] = launch(grad_rows, inputs, targets, voxel_weights, *_codes(options))
+        return grads
+    parts = grad_rows.split([x.shape[0] for x in inputs], dim=1)
+    weights = reference.each(voxel_weights, inputs)
+    tensors = zip(parts, inputs, targets, weights, strict=True)
+    return [launch(*of_one, options) for of_one in tensors]
+
+
+@functools.lru_cache(maxsize=256)
+def _codes(options: Options) -> tuple[Any, ...]:
+    """Number the names as the native kernels do."""
+    return (
+        [TERMS.index(name) for name in options.terms],
+        ACTIVATIONS.index(options.activation),
+        ACTIVATIONS.index(options.ce_activation),
+        options.gamma,
+        options.ignore_index,
+    )
 
 
 def _split(options: tuple[Any, ...]) -> tuple[Options, str]:
@@ -58,7 +138,7 @@ def _multi_forward(
     *options: Any,  # noqa: ANN401
 ) -> Tensor:
     record, impl = _split(options)
-    return kernels.forward(impl, inputs, targets, voxel_weights, record)
+    return forward(impl, inputs, targets, voxel_weights, record)
 
 
 def _multi_backward(
@@ -69,17 +149,9 @@ def _multi_backward(
     *options: Any,  # noqa: ANN401
 ) -> list[Tensor]:
     record, impl = _split(options)
-    return kernels.backward(impl, grad_rows, inputs, targets, voxel_weights, record)
+    return backward(impl, grad_rows, inputs, targets, voxel_weights, record)
 
 
-for _device in ("CPU", "CUDA"):
-    torch.library.impl("segloss_fast::region_sums", _device, _forward)
-    torch.library.impl("segloss_fast::region_sums_backward", _device, _backward)
-    torch.library.impl("segloss_fast::region_sums_multi", _device, _multi_forward)
-    torch.library.impl("segloss_fast::region_sums_multi_backward", _device, _multi_backward)
-
-
-@torch.library.register_fake("segloss_fast::region_sums")
 def _forward_fake(
     input: Tensor,
     target: Tensor,
@@ -90,12 +162,6 @@ def _forward_fake(
     return input.new_empty((len(terms), input.shape[0], input.shape[1]), dtype=torch.float64)
 
 
-@torch.library.register_fake("segloss_fast::region_sums_backward")
-def _backward_fake(grad_rows: Tensor, input: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-    return torch.empty_like(input)
-
-
-@torch.library.register_fake("segloss_fast::region_sums_multi")
 def _multi_forward_fake(
     inputs: list[Tensor],
     targets: list[Tensor],
@@ -107,23 +173,12 @@ def _multi_forward_fake(
     return inputs[0].new_empty(shape, dtype=torch.float64)
 
 
-@torch.library.register_fake("segloss_fast::region_sums_multi_backward")
 def _multi_backward_fake(
     grad_rows: Tensor,
     inputs: list[Tensor],
     *rest: Any,  # noqa: ANN401
 ) -> list[Tensor]:
     return [torch.empty_like(x) for x in inputs]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
-    ctx.save_for_backward(*inputs[:3])
-    ctx.options = inputs[3:]
-
-
-def _derivative(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    operator = torch.ops.segloss_fast.region_sums_backward
-    return operator(grad_rows, *ctx.saved_tensors, *ctx.options), *[None] * 8
 
 
 def _multi_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
@@ -141,19 +196,28 @@ def _multi_derivative(ctx: Any, grad_rows: Tensor) -> tuple[Any, ...]:  # noqa: 
     return grads, [None] * n, [None] * len(weights), *[None] * 6
 
 
-def _double_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    raise RuntimeError(
-        "region_sums has no second derivative in its kernels; "
-        "use impl='reference' for double backward"
-    )
-
-
-for _name, _rule, _setup in (
-    ("region_sums", _derivative, _save),
-    ("region_sums_multi", _multi_derivative, _multi_save),
-):
-    torch.library.register_autograd(f"segloss_fast::{_name}", _rule, setup_context=_setup)
-    torch.library.register_autograd(f"segloss_fast::{_name}_backward", _double_backward)
+_OPTIONS = (
+    "str[] terms, str activation, str ce_activation, float gamma, int? ignore_index, str impl"
+)
+_MULTI = f"Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, {_OPTIONS}"
+_one_operator = define_both(
+    kernels,
+    ("Tensor input", "Tensor target", "Tensor? voxel_weight"),
+    _OPTIONS,
+    (_forward, _backward),
+    _forward_fake,
+    "grad_rows",
+)
+_multi_operator = define(
+    "region_sums_multi", f"({_MULTI}) -> Tensor", _multi_forward, _multi_forward_fake
+)
+define(
+    "region_sums_multi_backward",
+    f"(Tensor grad_rows, {_MULTI}) -> Tensor[]",
+    _multi_backward,
+    _multi_backward_fake,
+)
+differentiate(kernels, "region_sums_multi", _multi_save, _multi_derivative)
 
 
 class _Eager(torch.autograd.Function):
@@ -165,7 +229,7 @@ class _Eager(torch.autograd.Function):
         ctx.save_for_backward(input, target, voxel_weight)
         ctx.options = options, impl
         weights = [] if voxel_weight is None else [voxel_weight]
-        return kernels.forward(impl, [input], [target], weights, options)
+        return forward(impl, [input], [target], weights, options)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -176,7 +240,7 @@ class _Eager(torch.autograd.Function):
             grad = operator(grads[0], *ctx.saved_tensors, *_arguments(options, impl))
         else:
             weights = [] if voxel_weight is None else [voxel_weight]
-            (grad,) = kernels.backward(impl, grads[0], [input], [target], weights, options)
+            (grad,) = backward(impl, grads[0], [input], [target], weights, options)
         return grad, None, None, None, None
 
 
@@ -197,8 +261,7 @@ def call(
     """Return the rows by the kernels that ``impl`` names."""
     # Compilers, and subclasses such as fake and distributed tensors, need the operator itself.
     if torch.compiler.is_compiling() or type(input) is not Tensor:
-        operator = torch.ops.segloss_fast.region_sums
-        rows: Tensor = operator(input, target, voxel_weight, *_arguments(options, impl))
+        rows: Tensor = _one_operator(input, target, voxel_weight, *_arguments(options, impl))
         return rows
     return _Eager.apply(input, target, voxel_weight, options, impl)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -211,6 +274,5 @@ def call_multi(
     impl: str,
 ) -> Tensor:
     """Return the rows of all inputs, ``[K, items, C]``, by the kernels that ``impl`` names."""
-    operator = torch.ops.segloss_fast.region_sums_multi
-    rows: Tensor = operator(inputs, targets, voxel_weights, *_arguments(options, impl))
+    rows: Tensor = _multi_operator(inputs, targets, voxel_weights, *_arguments(options, impl))
     return rows

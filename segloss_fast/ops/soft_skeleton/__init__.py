@@ -34,7 +34,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.ops.soft_skeleton import kernels, op, reference
+from segloss_fast.ops.soft_skeleton import op, reference
 
 __all__ = ["soft_skeleton"]
 
@@ -54,7 +54,7 @@ def soft_skeleton(values: Tensor, iterations: int, *, first: int = 0, impl: str 
     Returns:
         ``[B, C, *S]`` of the same dtype. Differentiable where ``values`` is floating point.
     """
-    chosen = kernels.choose(impl, values.device)
+    chosen = op.kernels.choose(impl, values.device)
     if chosen != "reference" and not transforms_active():
         return op.call(values, iterations, first, chosen)
     return reference.forward(values, iterations, first)

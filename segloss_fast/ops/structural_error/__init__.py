@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._impl import transforms_active
-from segloss_fast.ops.structural_error import kernels, op, reference
+from segloss_fast.ops.structural_error import op, reference
 from segloss_fast.ops.structural_error.reference import MAX_WINDOW
 
 __all__ = ["MAX_WINDOW", "structural_error"]
@@ -53,10 +53,8 @@ def structural_error(
             do not run here, those of ``"auto"`` do.
     """
     options = window_size, float(sigma), float(constant), first
-    chosen = kernels.choose(impl, values.device)
+    chosen = op.kernels.choose(impl, values.device, values.dtype, target.dtype)
     needs_reference = transforms_active() or (torch.is_grad_enabled() and target.requires_grad)
-    if chosen == "triton" and not kernels.triton_takes(values, target):
-        needs_reference = True
     if chosen == "reference" or needs_reference:
         return reference.forward(values, target, *options)
     return op.call(values, target, *options, chosen)

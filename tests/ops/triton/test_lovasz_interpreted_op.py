@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast
-from segloss_fast.ops._choice import preference
+from segloss_fast.ops._operator import preference
 from segloss_fast.ops.lovasz import lovasz, lovasz_counts
 from tests.helpers import gradient, relative_l2
 from tests.ops.triton.lovasz_problems import options, sample

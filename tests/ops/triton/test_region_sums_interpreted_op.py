@@ -10,7 +10,7 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast import backends, region_sums, region_sums_multi
-from segloss_fast.ops.region_sums import kernels
+from segloss_fast.ops.region_sums.contract import preference
 from tests.helpers import gradient, relative_l2
 
 
@@ -95,4 +95,4 @@ def test_a_loss_and_what_is_said_of_the_kernels() -> None:
     said = next(b for b in backends() if b.impl == "triton" and b.device == "cpu")
     assert said.available
     assert said.detail.endswith("interpreted")
-    assert kernels.preference([x]) == ("native",)  # never by itself
+    assert preference([x]) == ("native",)  # never by itself
