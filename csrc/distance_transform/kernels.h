@@ -9,7 +9,7 @@
 
 namespace segloss::distance_transform {
 
-// The order is that of SIDES in segloss_fast/ops/distance_transform/kernels.py.
+// The order is that of SIDES in segloss_fast/ops/distance_transform/reference.py.
 enum class Side : int32_t { kInside, kOutside, kBoth, kSigned };
 
 constexpr int kLanes = 16;      // lines that are worked on at once

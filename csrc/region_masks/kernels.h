@@ -8,7 +8,7 @@
 
 namespace segloss::region_masks {
 
-// The order is that of MODES in segloss_fast/ops/region_masks/kernels.py.
+// The order is that of MODES in segloss_fast/ops/region_masks/reference.py.
 enum class Mode : int32_t {
   kSoftmax,  // softmax(x) > 0.5
   kSigmoid,  // x > 0
