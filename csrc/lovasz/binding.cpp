@@ -97,11 +97,11 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   std::fill_n(number, counts.numel(), int64_t(0));
   const Counts to{number, number + counts.numel() / 2, images, problem.channels, row};
   const Kernels& run = kernels();
-  const Chunks chunks(problem);
+  const Chunks chunks = chunks_of(problem);
   Sums sums(problem, chunks);
   const size_t counter_bytes = PrivateCounters::bytes(problem);
   const size_t bytes = counter_bytes + run.scratch_bytes(problem, nullptr);
-  for_each_task(chunks.count(), chunks.threads(), bytes, [&] {
+  chunks.for_each(bytes, [&] {
     return [&, own = PrivateCounters(problem, to)](int64_t i, void* memory) mutable {
       const Chunk chunk = chunks[i];
       const Counters& counters = own.prepare(chunk, memory);
@@ -109,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
                 sums.invalid(i));
     };
   });
-  return {counts, sums.rows(2, images), sums.all_invalid()};
+  return {counts, sums.rows(2, images), sums.invalid()};
 }
 
 // Counts may come from others: a negative one, or more voxels than float64 counts, is none.

@@ -58,10 +58,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
   auto* const data = static_cast<char*>(values.mutable_data_ptr());
   advise_huge_pages(data, values.numel() * values.element_size());
   const Kernels& run = kernels();
-  const Chunks chunks(problem);
+  const Chunks chunks = chunks_of(problem);
   Sums sums(problem, chunks);
   const Keys keys{data, job.top};
-  for_each_task(chunks.count(), chunks.threads(), run.scratch_bytes(problem, nullptr), [&] {
+  chunks.for_each(run.scratch_bytes(problem, nullptr), [&] {
     return [&](int64_t i, void* scratch) {
       run.keys(problem, chunks[i], scratch, keys, sums.of(i), sums.invalid(i));
     };
@@ -80,7 +80,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
     flagged[2 * groups + i] = result.foreground;
   });
   Tensor g = wants_gradient ? values : torch::stable::empty({0}, values.scalar_type());
-  return {loss, rows, sums.all_invalid(), g};
+  return {loss, rows, sums.invalid(), g};
 }
 
 Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, Tensor input,
