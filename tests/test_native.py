@@ -14,6 +14,7 @@ import torch
 
 from segloss_fast import __version__, _native
 from tests.conftest import Sandbox
+from tests.nvcc import CSRC, HOST, compile_source
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
 # Of the C library, the C++ run-time library and their loader.
@@ -139,6 +140,11 @@ def test_exports_only_the_module(native: ModuleType) -> None:
     exported = {name for _, name in symbols("-D", "--defined-only", str(native.__file__))}
     assert "PyInit__C" in exported
     assert not {name for name in exported if "segloss" in name}
+
+
+@pytest.mark.compiled
+def test_module_of_the_cuda_library_compiles() -> None:
+    assert compile_source(CSRC / "cuda_module.cu", HOST)[1] == []
 
 
 class TestCudaLibrary:

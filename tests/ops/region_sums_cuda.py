@@ -25,8 +25,7 @@ def build_library(
     library: str = LIBRARY,
 ) -> Path:
     """Compile the CUDA sources into a library of operators for CPU tensors."""
-    options = [f"-DSEGLOSS_CUDA_LIBRARY={library}", "-DSEGLOSS_CUDA_KEY=CPU"]
-    return build_operators(sources, output, sanitize=sanitize, options=options)
+    return build_operators(sources, output, library, sanitize=sanitize)
 
 
 def options_of(
