@@ -135,12 +135,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
       "_region_sums_cpu(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
       "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
   m.def(
-      "_region_sums_cpu_backward(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
+      "_region_sums_backward_cpu(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
       "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
       "int? ignore_index) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
   m.impl("_region_sums_cpu", TORCH_BOX(&segloss::region_sums::forward));
-  m.impl("_region_sums_cpu_backward", TORCH_BOX(&segloss::region_sums::backward));
+  m.impl("_region_sums_backward_cpu", TORCH_BOX(&segloss::region_sums::backward));
 }

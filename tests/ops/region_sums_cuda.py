@@ -66,7 +66,7 @@ def backward(
     weights: Sequence[Tensor],
     options: Options,
 ) -> list[Tensor]:
-    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_cuda_backward(
+    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_backward_cuda(
         grad_rows, list(inputs), list(targets), list(weights), *codes(options)
     )
     return result

@@ -53,7 +53,7 @@ def attempt_classes(classes: int) -> None:
     x, labels = torch.zeros(()).expand(1, classes, 1), torch.zeros(1, 1, dtype=torch.uint8)
     grad = torch.zeros(()).expand(1, 1, 1)
     for name, arguments in (("", (x, labels)), ("_backward", (grad, x, labels))):
-        operator = getattr(operators, f"_confusion_sums_cpu{name}")
+        operator = getattr(operators, f"_confusion_sums{name}_cpu")
         with pytest.raises(RuntimeError, match=r"more than 2\^48 values"):
             operator(*arguments, None, 0, None)
 

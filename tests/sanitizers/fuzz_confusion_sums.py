@@ -104,7 +104,7 @@ def run_malformed() -> None:
         for size in (24, 8, 25, 0):
             for dtype in (torch.float64, torch.float32):
                 grad = torch.ones(size, dtype=dtype)
-                attempt("_confusion_sums_cpu_backward", grad, *arguments)
+                attempt("_confusion_sums_backward_cpu", grad, *arguments)
 
 
 def run_all() -> None:

@@ -180,12 +180,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
       "_region_sums_cuda(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
       "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
   m.def(
-      "_region_sums_cuda_backward(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
+      "_region_sums_backward_cuda(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
       "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
       "int? ignore_index) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
   m.impl("_region_sums_cuda", TORCH_BOX(&segloss::region_sums::cuda::forward));
-  m.impl("_region_sums_cuda_backward", TORCH_BOX(&segloss::region_sums::cuda::backward));
+  m.impl("_region_sums_backward_cuda", TORCH_BOX(&segloss::region_sums::cuda::backward));
 }

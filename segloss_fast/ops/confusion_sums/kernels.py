@@ -48,7 +48,7 @@ def backward(
     impl: str,
 ) -> Tensor:
     """Return the gradient of the input, given that of the sums, by the same kernels."""
-    native = torch.ops.segloss_fast._confusion_sums_cpu_backward
+    native = torch.ops.segloss_fast._confusion_sums_backward_cpu
     launch = _triton().backward if impl == "triton" else native
     code = ACTIVATIONS.index(activation)
     grad: Tensor = launch(grad_sums, input, target, voxel_weight, code, ignore_index)

@@ -97,7 +97,7 @@ def backward(
 ) -> list[Tensor]:
     """Return the gradient of each input, given that of the rows."""
     if impl != "triton":
-        name = f"_region_sums_{inputs[0].device.type}_backward"
+        name = f"_region_sums_backward_{inputs[0].device.type}"
         operator = getattr(torch.ops.segloss_fast, name)
         grads: list[Tensor] = operator(grad_rows, inputs, targets, voxel_weights, *_codes(options))
         return grads
