@@ -80,14 +80,14 @@ Tensor backward(Tensor grad_sums, Tensor input, Tensor target, std::optional<Ten
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
   m.def(
-      "_confusion_sums_cpu(Tensor input, Tensor target, Tensor? voxel_weight, int activation, "
+      "_confusion_sums(Tensor input, Tensor target, Tensor? voxel_weight, int activation, "
       "int? ignore_index) -> (Tensor, Tensor)");
   m.def(
-      "_confusion_sums_backward_cpu(Tensor grad_sums, Tensor input, Tensor target, "
+      "_confusion_sums_backward(Tensor grad_sums, Tensor input, Tensor target, "
       "Tensor? voxel_weight, int activation, int? ignore_index) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_confusion_sums_cpu", TORCH_BOX(&segloss::confusion_sums::forward));
-  m.impl("_confusion_sums_backward_cpu", TORCH_BOX(&segloss::confusion_sums::backward));
+  m.impl("_confusion_sums", TORCH_BOX(&segloss::confusion_sums::forward));
+  m.impl("_confusion_sums_backward", TORCH_BOX(&segloss::confusion_sums::backward));
 }

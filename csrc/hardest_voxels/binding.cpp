@@ -158,11 +158,11 @@ std::tuple<Tensor, Tensor> hardest(Tensor input, Tensor target, std::optional<Te
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
   m.def(
-      "_hardest_voxels_cpu(Tensor input, Tensor target, Tensor? voxel_weight, "
+      "_hardest_voxels(Tensor input, Tensor target, Tensor? voxel_weight, "
       "Tensor? class_weight, float k, int activation, int first, int? ignore_index) "
       "-> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_hardest_voxels_cpu", TORCH_BOX(&segloss::hardest_voxels::hardest));
+  m.impl("_hardest_voxels", TORCH_BOX(&segloss::hardest_voxels::hardest));
 }

@@ -12,6 +12,7 @@
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
 #include "lovasz/scan.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz {
 namespace {
@@ -179,19 +180,11 @@ Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input
 }  // namespace segloss::lovasz
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_lovasz_count_cpu(Tensor input, Tensor target, int activation, int octaves, int bits, "
-      "bool per_image, int? ignore_index, bool cross_entropy) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "_lovasz_scan_cpu(Tensor counts, Tensor rows, int activation, int octaves, int bits, "
-      "bool double_table) -> (Tensor, Tensor)");
-  m.def(
-      "_lovasz_backward_cpu(Tensor coefficients, Tensor? grad_ce, Tensor input, Tensor target, "
-      "int activation, int octaves, int bits, int? ignore_index) -> Tensor");
+  for (const char* schema : segloss::lovasz::kHistogramSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_lovasz_count_cpu", TORCH_BOX(&segloss::lovasz::count));
-  m.impl("_lovasz_scan_cpu", TORCH_BOX(&segloss::lovasz::scan_counts));
-  m.impl("_lovasz_backward_cpu", TORCH_BOX(&segloss::lovasz::backward));
+  m.impl("_lovasz_count", TORCH_BOX(&segloss::lovasz::count));
+  m.impl("_lovasz_scan", TORCH_BOX(&segloss::lovasz::scan_counts));
+  m.impl("_lovasz_backward", TORCH_BOX(&segloss::lovasz::backward));
 }

@@ -10,6 +10,7 @@
 #include "lovasz/chunks.h"
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
+#include "lovasz/schemas.h"
 #include "lovasz/sort.h"
 
 namespace segloss::lovasz {
@@ -107,16 +108,10 @@ Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, 
 }  // namespace segloss::lovasz
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_lovasz_sort_cpu(Tensor input, Tensor target, int activation, bool per_image, "
-      "int? ignore_index, bool cross_entropy, bool wants_gradient) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
-      "_lovasz_sort_backward_cpu(Tensor g, Tensor grad_loss, Tensor? grad_ce, Tensor input, "
-      "Tensor target, int activation, int? ignore_index) -> Tensor");
+  for (const char* schema : segloss::lovasz::kSortSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_lovasz_sort_cpu", TORCH_BOX(&segloss::lovasz::sort));
-  m.impl("_lovasz_sort_backward_cpu", TORCH_BOX(&segloss::lovasz::sort_backward));
+  m.impl("_lovasz_sort", TORCH_BOX(&segloss::lovasz::sort));
+  m.impl("_lovasz_sort_backward", TORCH_BOX(&segloss::lovasz::sort_backward));
 }

@@ -6,6 +6,7 @@
 
 #include "parallel.h"
 #include "region_masks/describe.h"
+#include "region_masks/schemas.h"
 
 namespace segloss::region_masks {
 namespace {
@@ -33,11 +34,9 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
 }  // namespace segloss::region_masks
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_region_masks_cpu(Tensor values, Tensor? labels, int classes, int mode, int? ignore_index, "
-      "int first) -> Tensor");
+  for (const char* schema : segloss::region_masks::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_region_masks_cpu", TORCH_BOX(&segloss::region_masks::masks));
+  m.impl("_region_masks", TORCH_BOX(&segloss::region_masks::masks));
 }

@@ -12,6 +12,7 @@
 
 #include "region_sums/describe.h"
 #include "region_sums/kernels.h"
+#include "region_sums/schemas.h"
 #include "voxels/chunks.h"
 
 namespace segloss::region_sums {
@@ -131,16 +132,10 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
 }  // namespace segloss::region_sums
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_region_sums_cpu(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
-      "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
-  m.def(
-      "_region_sums_backward_cpu(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
-      "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
-      "int? ignore_index) -> Tensor[]");
+  for (const char* schema : segloss::region_sums::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_region_sums_cpu", TORCH_BOX(&segloss::region_sums::forward));
-  m.impl("_region_sums_backward_cpu", TORCH_BOX(&segloss::region_sums::backward));
+  m.impl("_region_sums", TORCH_BOX(&segloss::region_sums::forward));
+  m.impl("_region_sums_backward", TORCH_BOX(&segloss::region_sums::backward));
 }

@@ -101,13 +101,13 @@ Tensor gradient(Tensor grad, Tensor values, int64_t iterations, int64_t first) {
 }  // namespace segloss::soft_skeleton
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def("_soft_skeleton_cpu(Tensor values, int iterations, int first) -> Tensor");
+  m.def("_soft_skeleton(Tensor values, int iterations, int first) -> Tensor");
   m.def(
-      "_soft_skeleton_backward_cpu(Tensor grad, Tensor values, int iterations, int first) -> "
+      "_soft_skeleton_backward(Tensor grad, Tensor values, int iterations, int first) -> "
       "Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_soft_skeleton_cpu", TORCH_BOX(&segloss::soft_skeleton::skeleton));
-  m.impl("_soft_skeleton_backward_cpu", TORCH_BOX(&segloss::soft_skeleton::gradient));
+  m.impl("_soft_skeleton", TORCH_BOX(&segloss::soft_skeleton::skeleton));
+  m.impl("_soft_skeleton_backward", TORCH_BOX(&segloss::soft_skeleton::gradient));
 }

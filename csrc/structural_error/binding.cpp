@@ -94,14 +94,14 @@ Tensor gradient(Tensor grad, Tensor values, Tensor target, int64_t window_size, 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
   m.def(
-      "_structural_error_cpu(Tensor values, Tensor target, int window_size, float sigma, "
+      "_structural_error(Tensor values, Tensor target, int window_size, float sigma, "
       "float constant, int first) -> Tensor");
   m.def(
-      "_structural_error_backward_cpu(Tensor grad, Tensor values, Tensor target, int window_size, "
+      "_structural_error_backward(Tensor grad, Tensor values, Tensor target, int window_size, "
       "float sigma, float constant, int first) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_structural_error_cpu", TORCH_BOX(&segloss::structural_error::error));
-  m.impl("_structural_error_backward_cpu", TORCH_BOX(&segloss::structural_error::gradient));
+  m.impl("_structural_error", TORCH_BOX(&segloss::structural_error::error));
+  m.impl("_structural_error_backward", TORCH_BOX(&segloss::structural_error::gradient));
 }

@@ -38,7 +38,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def run(case: Case) -> Tensor:
     """Return the distances by the CUDA kernels, on the CPU."""
-    operator = torch.ops.segloss_shim_distance_transform._distance_transform_cuda
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform
     side = SIDES.index(case.side)
     result: Tensor = operator(case.mask, list(case.spacing), side, case.squared)
     return result
@@ -46,7 +46,7 @@ def run(case: Case) -> Tensor:
 
 def run_malformed() -> None:
     """Calls that Python's checks would refuse, made directly: an error, or a harmless answer."""
-    operator = torch.ops.segloss_shim_distance_transform._distance_transform_cuda
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform
     mask = torch.ones(1, 2, 3, 4)
     for arguments in (
         (mask, [1.0], 0, False),

@@ -43,7 +43,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def run(case: Case) -> Tensor:
     """Return the masks by the CUDA kernels, on the CPU."""
-    result: Tensor = torch.ops.segloss_shim_region_masks._region_masks_cuda(*case.arguments)
+    result: Tensor = torch.ops.segloss_shim_region_masks._region_masks(*case.arguments)
     return result
 
 
@@ -73,7 +73,7 @@ def run_malformed() -> None:
         *({"mode": value} for value in (-1, 4, 2**40)),
         {"first": -1},
     ]
-    operator = torch.ops.segloss_shim_region_masks._region_masks_cuda
+    operator = torch.ops.segloss_shim_region_masks._region_masks
     operator(*good.values())
     for change in changes:
         try:

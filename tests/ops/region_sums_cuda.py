@@ -53,7 +53,7 @@ def forward(
     inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor], options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return the rows ``[K, sum of B, C]`` and the invalid labels ``[2]``."""
-    result: tuple[Tensor, Tensor] = torch.ops.segloss_fast_shim._region_sums_cuda(
+    result: tuple[Tensor, Tensor] = torch.ops.segloss_fast_shim._region_sums(
         list(inputs), list(targets), list(weights), *codes(options)
     )
     return result
@@ -66,7 +66,7 @@ def backward(
     weights: Sequence[Tensor],
     options: Options,
 ) -> list[Tensor]:
-    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_backward_cuda(
+    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_backward(
         grad_rows, list(inputs), list(targets), list(weights), *codes(options)
     )
     return result

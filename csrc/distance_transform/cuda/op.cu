@@ -10,6 +10,7 @@
 #include "cuda.cuh"
 #include "cuda_library.h"
 #include "distance_transform/cuda/launch.h"
+#include "distance_transform/schemas.h"
 
 namespace segloss::distance_transform::cuda {
 namespace {
@@ -189,10 +190,8 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
 }  // namespace
 }  // namespace segloss::distance_transform::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def("_distance_transform_cuda(Tensor mask, float[] spacing, int side, bool squared) -> Tensor");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::distance_transform::kSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_distance_transform_cuda", TORCH_BOX(&segloss::distance_transform::cuda::forward));
+  m.impl("_distance_transform", TORCH_BOX(&segloss::distance_transform::cuda::forward));
 }

@@ -5,6 +5,7 @@
 
 #include "cuda_library.h"
 #include "lovasz/cuda/steps.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz::cuda {
 namespace {
@@ -122,21 +123,10 @@ Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input
 }  // namespace
 }  // namespace segloss::lovasz::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def(
-      "_lovasz_count_cuda(Tensor input, Tensor target, int activation, int octaves, int bits, "
-      "bool per_image, int? ignore_index, bool cross_entropy) "
-      "-> (Tensor counts, Tensor rows, Tensor invalid)");
-  m.def(
-      "_lovasz_scan_cuda(Tensor counts, Tensor rows, int activation, int octaves, int bits, "
-      "bool double_table) -> (Tensor loss, Tensor table)");
-  m.def(
-      "_lovasz_backward_cuda(Tensor coefficients, Tensor? grad_ce, Tensor input, Tensor target, "
-      "int activation, int octaves, int bits, int? ignore_index) -> Tensor grad");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::lovasz::kHistogramSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_lovasz_count_cuda", TORCH_BOX(&segloss::lovasz::cuda::count));
-  m.impl("_lovasz_scan_cuda", TORCH_BOX(&segloss::lovasz::cuda::scan));
-  m.impl("_lovasz_backward_cuda", TORCH_BOX(&segloss::lovasz::cuda::backward));
+  m.impl("_lovasz_count", TORCH_BOX(&segloss::lovasz::cuda::count));
+  m.impl("_lovasz_scan", TORCH_BOX(&segloss::lovasz::cuda::scan));
+  m.impl("_lovasz_backward", TORCH_BOX(&segloss::lovasz::cuda::backward));
 }

@@ -7,6 +7,7 @@
 
 #include "cuda_library.h"
 #include "lovasz/cuda/steps.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz::cuda {
 namespace {
@@ -154,17 +155,9 @@ Tensor sort_backward(Tensor slopes, Tensor grad_loss, std::optional<Tensor> grad
 }  // namespace
 }  // namespace segloss::lovasz::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def(
-      "_lovasz_sort_cuda(Tensor input, Tensor target, int activation, bool per_image, "
-      "int? ignore_index, bool cross_entropy, bool wants_gradient) "
-      "-> (Tensor loss, Tensor rows, Tensor invalid, Tensor g)");
-  m.def(
-      "_lovasz_sort_backward_cuda(Tensor g, Tensor grad_loss, Tensor? grad_ce, Tensor input, "
-      "Tensor target, int activation, int? ignore_index) -> Tensor grad");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::lovasz::kSortSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_lovasz_sort_cuda", TORCH_BOX(&segloss::lovasz::cuda::sort));
-  m.impl("_lovasz_sort_backward_cuda", TORCH_BOX(&segloss::lovasz::cuda::sort_backward));
+  m.impl("_lovasz_sort", TORCH_BOX(&segloss::lovasz::cuda::sort));
+  m.impl("_lovasz_sort_backward", TORCH_BOX(&segloss::lovasz::cuda::sort_backward));
 }

@@ -7,6 +7,7 @@
 #include "cuda_library.h"
 #include "region_masks/cuda/launch.h"
 #include "region_masks/describe.h"
+#include "region_masks/schemas.h"
 
 namespace segloss::region_masks::cuda {
 namespace {
@@ -60,12 +61,8 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
 }  // namespace
 }  // namespace segloss::region_masks::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def(
-      "_region_masks_cuda(Tensor values, Tensor? labels, int classes, int mode, int? ignore_index, "
-      "int first) -> Tensor");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::region_masks::kSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_region_masks_cuda", TORCH_BOX(&segloss::region_masks::cuda::masks));
+  m.impl("_region_masks", TORCH_BOX(&segloss::region_masks::cuda::masks));
 }

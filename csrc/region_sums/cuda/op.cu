@@ -14,6 +14,7 @@
 #include "region_sums/cuda/describe.h"
 #include "region_sums/cuda/launch.h"
 #include "region_sums/cuda/reduce.cuh"
+#include "region_sums/schemas.h"
 
 namespace segloss::region_sums::cuda {
 namespace {
@@ -175,17 +176,9 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
 }  // namespace
 }  // namespace segloss::region_sums::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def(
-      "_region_sums_cuda(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
-      "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
-  m.def(
-      "_region_sums_backward_cuda(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
-      "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
-      "int? ignore_index) -> Tensor[]");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::region_sums::kSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_region_sums_cuda", TORCH_BOX(&segloss::region_sums::cuda::forward));
-  m.impl("_region_sums_backward_cuda", TORCH_BOX(&segloss::region_sums::cuda::backward));
+  m.impl("_region_sums", TORCH_BOX(&segloss::region_sums::cuda::forward));
+  m.impl("_region_sums_backward", TORCH_BOX(&segloss::region_sums::cuda::backward));
 }

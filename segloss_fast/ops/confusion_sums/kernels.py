@@ -32,7 +32,7 @@ def forward(
     impl: str,
 ) -> Tensor:
     """Return the sums by the kernels that ``impl`` names, "native" or "triton"."""
-    launch = _triton().forward if impl == "triton" else torch.ops.segloss_fast._confusion_sums_cpu
+    launch = _triton().forward if impl == "triton" else torch.ops.segloss_fast._confusion_sums
     code = ACTIVATIONS.index(activation)
     sums, invalid = launch(input, target, voxel_weight, code, ignore_index)
     return marked(sums, invalid, input, target)
@@ -48,7 +48,7 @@ def backward(
     impl: str,
 ) -> Tensor:
     """Return the gradient of the input, given that of the sums, by the same kernels."""
-    native = torch.ops.segloss_fast._confusion_sums_backward_cpu
+    native = torch.ops.segloss_fast._confusion_sums_backward
     launch = _triton().backward if impl == "triton" else native
     code = ACTIVATIONS.index(activation)
     grad: Tensor = launch(grad_sums, input, target, voxel_weight, code, ignore_index)

@@ -38,6 +38,6 @@ def forward(mask: Tensor, spacing: Sequence[float], side: str, squared: bool, im
         # Not at import: triton is optional.
         launch = import_module("segloss_fast.ops.distance_transform.triton_launch").forward
     else:
-        launch = getattr(torch.ops.segloss_fast, f"_distance_transform_{mask.device.type}")
+        launch = torch.ops.segloss_fast._distance_transform
     result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared)
     return result

@@ -45,7 +45,7 @@ def forward(
         # Not at import: triton is optional.
         launch = import_module("segloss_fast.ops.hardest_voxels.triton_launch").forward
     else:
-        launch = torch.ops.segloss_fast._hardest_voxels_cpu
+        launch = torch.ops.segloss_fast._hardest_voxels
     code = ACTIVATIONS.index(activation)
     result: tuple[Tensor, Tensor] = launch(
         input, target, voxel_weight, class_weight, k, code, first, ignore_index

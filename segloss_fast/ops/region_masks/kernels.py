@@ -50,6 +50,6 @@ def forward(
         # Not at import: triton is optional.
         launch = import_module("segloss_fast.ops.region_masks.triton_launch").forward
     else:
-        launch = getattr(torch.ops.segloss_fast, f"_region_masks_{values.device.type}")
+        launch = torch.ops.segloss_fast._region_masks
     result: Tensor = launch(values, labels, classes, MODES.index(mode), ignore_index, first)
     return result

@@ -26,7 +26,7 @@ def choose(impl: str, device: torch.device) -> str:
 
 def _way_to(name: str, impl: str) -> Callable[..., Tensor]:
     if impl == "native":
-        native = {"forward": "_soft_skeleton_cpu", "backward": "_soft_skeleton_backward_cpu"}
+        native = {"forward": "_soft_skeleton", "backward": "_soft_skeleton_backward"}
         found: Callable[..., Tensor] = getattr(torch.ops.segloss_fast, native[name])
         return found
     # Not at import: triton is optional.

@@ -55,7 +55,7 @@ def forward(
         # Not at import: triton is optional.
         launch = import_module("segloss_fast.ops.structural_error.triton_launch").forward
     else:
-        launch = torch.ops.segloss_fast._structural_error_cpu
+        launch = torch.ops.segloss_fast._structural_error
     result: Tensor = launch(values, target, window_size, sigma, constant, first)
     return result
 
@@ -74,6 +74,6 @@ def backward(
     if impl == "triton":
         launch = import_module("segloss_fast.ops.structural_error.triton_launch").backward
     else:
-        launch = torch.ops.segloss_fast._structural_error_backward_cpu
+        launch = torch.ops.segloss_fast._structural_error_backward
     result: Tensor = launch(grad, values, target, window_size, sigma, constant, first)
     return result
