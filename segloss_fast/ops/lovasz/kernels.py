@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ def count(impl: str, input: Tensor, target: Tensor, options: Options) -> tuple[T
     if impl == "triton":
         counts, rows, invalid = _triton().count(input, target, *arguments)
     else:
-        counts, rows, invalid = _native("count", input)(input, target, *arguments)
+        counts, rows, invalid = torch.ops.segloss_fast._lovasz_count(input, target, *arguments)
     if must_mark(invalid, input, target):
         rows[0] += invalid[0]
     return counts, rows
@@ -68,7 +67,7 @@ def scan(
     """Return the loss ``[I, C]`` and the table of g ``[I, C, 2, K]``, as the reference does."""
     if impl == "triton":  # small: PyTorch serves
         return reference.scan(counts, rows, options, dtype)
-    loss, table = _native("scan", counts)(
+    loss, table = torch.ops.segloss_fast._lovasz_scan(
         counts,
         rows,
         ACTIVATIONS.index(options.activation),
@@ -110,7 +109,7 @@ def backward(
     if impl == "triton":
         grad: Tensor = _triton().backward(*arguments)
     else:
-        grad = _native("backward", input)(*arguments)
+        grad = torch.ops.segloss_fast._lovasz_backward(*arguments)
     return grad
 
 
@@ -128,7 +127,7 @@ def sort(
     Raises:
         ValueError: As :func:`count`.
     """
-    loss, rows, invalid, g = _native("sort", input)(
+    loss, rows, invalid, g = torch.ops.segloss_fast._lovasz_sort(
         input,
         target,
         ACTIVATIONS.index(options.activation),
@@ -151,7 +150,7 @@ def sort_backward(
     options: Options,
 ) -> Tensor:
     """Return the gradient of the input, given g and the gradients of the loss ``[I, C]``."""
-    grad: Tensor = _native("sort_backward", input)(
+    grad: Tensor = torch.ops.segloss_fast._lovasz_sort_backward(
         g,
         grad_loss,
         grad_ce,
@@ -161,10 +160,6 @@ def sort_backward(
         options.ignore_index,
     )
     return grad
-
-
-def _native(name: str, like: Tensor) -> Any:  # noqa: ANN401
-    return getattr(torch.ops.segloss_fast, f"_lovasz_{name}_{like.device.type}")
 
 
 def _triton() -> ModuleType:

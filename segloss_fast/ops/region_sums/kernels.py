@@ -97,8 +97,7 @@ def backward(
 ) -> list[Tensor]:
     """Return the gradient of each input, given that of the rows."""
     if impl != "triton":
-        name = f"_region_sums_backward_{inputs[0].device.type}"
-        operator = getattr(torch.ops.segloss_fast, name)
+        operator = torch.ops.segloss_fast._region_sums_backward
         grads: list[Tensor] = operator(grad_rows, inputs, targets, voxel_weights, *_codes(options))
         return grads
     parts = grad_rows.split([x.shape[0] for x in inputs], dim=1)
