@@ -20,8 +20,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-import segloss_fast  # registers the operator  # noqa: F401
 from benchmarks import cuda
+from segloss_fast import _native  # registers the operator
 
 SIDES = ("inside", "outside", "both", "signed")
 CONTENDERS = ("native", "triton", *(("cupy",) if find_spec("cupy") else ()))
@@ -94,9 +94,9 @@ def make_call(contender: str, case: Case, mask: Tensor) -> Callable[[], object]:
     if contender == "triton":
         launch = import_module("segloss_fast.ops.distance_transform.triton_launch")
         return lambda: launch.forward(mask, spacing, case.side, False)
-    if not hasattr(torch.ops.segloss_fast, "_distance_transform_cuda"):
+    if _native.CUDA_BUILD is None:
         pytest.skip("the CUDA library was not built")
-    operator = torch.ops.segloss_fast._distance_transform_cuda
+    operator = torch.ops.segloss_fast._distance_transform
     return lambda: operator(mask, spacing, SIDES.index(case.side), False)
 
 

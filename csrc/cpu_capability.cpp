@@ -2,14 +2,28 @@
 
 #include <atomic>
 
+#include "instruction_sets.h"
+
+#ifdef SEGLOSS_X86_KERNELS
+#include <cpuid.h>
+#endif
+
 namespace segloss {
 namespace {
 
+#ifdef SEGLOSS_X86_KERNELS
+// clang's __builtin_cpu_supports does not know it everywhere.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 CpuCapability detect() {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef SEGLOSS_X86_KERNELS
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
+                    __builtin_cpu_supports("bmi2");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx2 && avx512) return CpuCapability::kAvx512;

@@ -4,7 +4,7 @@
 
 #include "cpu_capability.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)  // which clang defines, too
 #define SEGLOSS_X86_KERNELS 1
 #endif
 

@@ -36,6 +36,48 @@ void for_each_task(int64_t count, int64_t threads, size_t scratch_bytes, const M
   });
 }
 
+constexpr int64_t kParallelWork = 32768;  // values below which one thread does all
+
+// Returns how many threads pay for work on so many values, in so many tasks.
+inline int64_t threads_for(int64_t values, int64_t tasks) {
+  return values <= kParallelWork ? 1 : tasks;
+}
+
+// The planes that sweeps go through slice by slice: one of each item and class, from the first
+// class that counts.
+struct Planes {
+  int64_t batch;
+  int64_t channels;
+  int64_t first;
+  int64_t slices;  // of a plane
+
+  int64_t count() const { return batch * (channels - first); }
+};
+
+// Planes of [B, C, *S], whose slices lie along the first axis of several.
+inline Planes planes_of(const torch::stable::Tensor& values, int64_t first) {
+  return {values.size(0), values.size(1), first, values.dim() > 3 ? values.size(2) : 1};
+}
+
+// Calls work(item, channel, begin, end, scratch) for runs of slices, on at most so many threads.
+// Planes are cut where there are fewer than threads, into runs of at least `reach` slices: around a
+// cut both runs compute what they share.
+template <class Work>
+void for_each_slab(const Planes& planes, int64_t threads, int64_t reach, size_t scratch_bytes,
+                   const Work& work) {
+  const int64_t count = planes.count(), slices = planes.slices;
+  const int64_t most = std::max<int64_t>(1, slices / reach);
+  const int64_t cuts = std::min((threads + count - 1) / count, most);
+  for_each_task(count * cuts, threads, scratch_bytes, [&] {
+    return [&](int64_t task, void* scratch) {
+      const int64_t plane = task / cuts, cut = task % cuts,
+                    classes = planes.channels - planes.first;
+      work(plane / classes, planes.first + plane % classes, slices * cut / cuts,
+           slices * (cut + 1) / cuts, scratch);
+    };
+  });
+}
+
 // A fresh buffer of many megabytes costs more in page faults than the kernel that fills it; huge
 // pages take few.
 inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {

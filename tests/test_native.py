@@ -14,6 +14,7 @@ import torch
 
 from segloss_fast import __version__, _native
 from tests.conftest import Sandbox
+from tests.nvcc import CSRC, HOST, compile_source
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
 # Of the C library, the C++ run-time library and their loader.
@@ -60,21 +61,59 @@ def test_unknown_capability(cpu_capability: ModuleType) -> None:
     assert cpu_capability.cpu_capability() == best
 
 
+def kernel_objects(sandbox: Sandbox) -> dict[str, Path]:
+    """Return the file that each primitive's kernels, of all instruction sets, became."""
+    objects = (sandbox.source / "build").rglob("kernels.o")
+    found = {path.parent.name: path for path in sorted(objects)}
+    sources = (sandbox.source / "csrc").glob("*/kernels.cpp")
+    assert set(found) == {path.parent.name for path in sources}
+    assert {"region_sums", "lovasz", "distance_transform"} <= set(found)
+    return found
+
+
 @pytest.mark.sanitizers
 def test_kernels_share_no_function(sanitized_sandbox: Sandbox) -> None:
     """The linker keeps one of several inline functions, perhaps that of a newer instruction set.
 
     The sanitizers' build inlines less than the optimised one.
     """
-    objects = sorted((sanitized_sandbox.source / "build").rglob("kernels_*.o"))
-    found = [(path.name, *symbol) for path in objects for symbol in symbols("-C", str(path))]
-    sources = (sanitized_sandbox.source / "csrc").glob("*/kernels_baseline.cpp")
-    primitives = [source.parent.name for source in sources]
-    assert {"region_sums", "lovasz", "distance_transform"} <= set(primitives)
-    for primitive in primitives:
-        assert any(f"{primitive}::baseline::kKernels" in name for _, _, name in found)
     personality = "DW.ref.__gxx_personality_v0"  # data of the sanitizers' build
-    assert not [s for s in found if s[1] in "WVu" and s[2] != personality]
+    for primitive, path in kernel_objects(sanitized_sandbox).items():
+        found = symbols("-C", str(path))
+        assert any(f"{primitive}::baseline::kKernels" in name for _, name in found)
+        assert not [s for s in found if s[0] in "WVu" and s[1] != personality], primitive
+
+
+def code_by_set(path: Path) -> dict[str, str]:
+    """Return the instructions in an object file, by the instruction set of their namespace.
+
+    What lies in none of these namespaces runs on any machine, as the baseline does.
+    """
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump")
+    command = ["objdump", "-d", "-C", "--no-show-raw-insn", str(path)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    _, *parts = re.split(r"^[0-9a-f]+ <(.+)>:$", text, flags=re.MULTILINE)
+    code = dict.fromkeys(CAPABILITIES, "")
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        inside = re.search(r"::(avx2|avx512)::", name)
+        code[inside[1] if inside else "baseline"] += body
+    return code
+
+
+@pytest.mark.sanitizers
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86")
+def test_instructions_stay_in_their_namespace(sanitized_sandbox: Sandbox) -> None:
+    """One file holds the kernels of all instruction sets: none may run where it cannot."""
+    bits = "andn|bextr|bls[imrs][a-z]*|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx"
+    newer = re.compile(rf"\t(v[a-z]+\w*|{bits})\s")  # all of AVX begins with a v
+    newest = re.compile(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])")
+    for primitive, path in kernel_objects(sanitized_sandbox).items():
+        code = code_by_set(path)
+        assert not newer.search(code["baseline"]), primitive
+        assert not newest.search(code["avx2"]), primitive
+        assert newer.search(code["avx2"]), primitive
+        assert newest.search(code["avx512"]), primitive
 
 
 @pytest.mark.sanitizers
@@ -82,13 +121,9 @@ def test_kernels_share_no_function(sanitized_sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("primitive", ["region_sums", "region_masks"])
 def test_half_precision_is_converted_in_vectors(sanitized_sandbox: Sandbox, primitive: str) -> None:
     """By F16C, whose macro the compiler need not define where only a pragma asks for it."""
-    if shutil.which("objdump") is None:
-        pytest.skip("no objdump")
+    code = code_by_set(kernel_objects(sanitized_sandbox)[primitive])
     for name in CAPABILITIES[1:]:
-        (path,) = (sanitized_sandbox.source / "build").rglob(f"{primitive}/kernels_{name}.o")
-        command = ["objdump", "-d", str(path)]
-        code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        assert re.search(r"vcvtph2ps .*%[yz]mm", code), (primitive, name)
+        assert re.search(r"vcvtph2ps .*%[yz]mm", code[name]), (primitive, name)
 
 
 def test_needs_only_stable_symbols(native: ModuleType) -> None:
@@ -105,6 +140,11 @@ def test_exports_only_the_module(native: ModuleType) -> None:
     exported = {name for _, name in symbols("-D", "--defined-only", str(native.__file__))}
     assert "PyInit__C" in exported
     assert not {name for name in exported if "segloss" in name}
+
+
+@pytest.mark.compiled
+def test_module_of_the_cuda_library_compiles() -> None:
+    assert compile_source(CSRC / "cuda_module.cu", HOST)[1] == []
 
 
 class TestCudaLibrary:

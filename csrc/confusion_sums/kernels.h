@@ -5,37 +5,15 @@
 #include <cstdint>
 
 #include "instruction_sets.h"
-#include "voxels/view.h"
+#include "voxels/problem.h"
 
 namespace segloss::confusion_sums {
 
-struct Problem {
-  int64_t batch;
-  int64_t channels;
-  int64_t voxels;
+struct Problem : Comparison {
   Activation activation;
-  bool has_ignore;
-  int64_t ignore_index;
-  View input;
-  View target;
-  bool dense_target;
-  View weight;
-  bool has_weight;
 
   // Of an item: [C, C + 1], for each class of the target the sums of p, and that of the target.
   int64_t sums() const { return channels * (channels + 1); }
-};
-
-struct Chunk {
-  int64_t item;
-  int64_t begin;
-  int64_t end;
-};
-
-// Labels that are neither a class nor ignored: how many, and the first in voxel order.
-struct Invalid {
-  int64_t count;
-  double first;
 };
 
 struct Kernels {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "distance_transform/kernels.h"
+#include "distance_transform/schemas.h"
 #include "parallel.h"
 
 namespace segloss::distance_transform {
@@ -201,9 +202,9 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
 }  // namespace segloss::distance_transform
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def("_distance_transform_cpu(Tensor mask, float[] spacing, int side, bool squared) -> Tensor");
+  for (const char* schema : segloss::distance_transform::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_distance_transform_cpu", TORCH_BOX(&segloss::distance_transform::forward));
+  m.impl("_distance_transform", TORCH_BOX(&segloss::distance_transform::forward));
 }

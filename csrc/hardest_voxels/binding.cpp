@@ -20,21 +20,15 @@ namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kTask = 16384;          // voxels
-constexpr int64_t kParallelWork = 32768;  // values of the input below which one thread does all
+constexpr int64_t kTask = 16384;  // voxels
 
 Problem describe(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
                  const std::optional<Tensor>& class_weight, int64_t activation, int64_t first,
                  std::optional<int64_t> ignore_index) {
-  check_shapes("hardest_voxels", input, target, weight);
-  STD_TORCH_CHECK(activation >= 0 && activation <= 2, "hardest_voxels: unknown activation");
   STD_TORCH_CHECK(first >= 0, "hardest_voxels: wrong first class");
   Problem problem{};
-  problem.batch = input.size(0);
-  problem.channels = input.size(1);
-  problem.voxels = 1;
-  for (int64_t d = 2; d < input.dim(); ++d) problem.voxels *= input.size(d);
-  problem.activation = static_cast<Activation>(activation);
+  describe_comparison("hardest_voxels", input, target, weight, ignore_index, &problem);
+  problem.activation = describe_activation("hardest_voxels", activation);
   problem.categorical = problem.activation == Activation::kSoftmax ||
                         (problem.activation == Activation::kProbabilities && problem.channels > 1);
   problem.first = std::min(first, problem.channels);
@@ -44,13 +38,6 @@ Problem describe(const Tensor& input, const Tensor& target, const std::optional<
                     "hardest_voxels: wrong class_weight");
     problem.class_weight = static_cast<const double*>(class_weight->const_data_ptr());
   }
-  problem.has_ignore = ignore_index.has_value();
-  problem.ignore_index = ignore_index.value_or(0);
-  problem.dense_target = target.dim() == input.dim();
-  problem.input = const_view_of(input, true);
-  problem.target = const_view_of(target, problem.dense_target);
-  problem.has_weight = weight.has_value();
-  if (weight) problem.weight = const_view_of(*weight, true);
   return problem;
 }
 
@@ -61,10 +48,8 @@ class Search {
     per_item_ = (problem.voxels + kTask - 1) / kTask;
     tasks_ = per_item_ * problem.batch;
     const int64_t values = problem.batch * problem.channels * problem.voxels;
-    workers_ =
-        values <= kParallelWork
-            ? 1
-            : std::max<int64_t>(1, std::min<int64_t>(tasks_, torch::stable::get_num_threads()));
+    workers_ = std::clamp<int64_t>(threads_for(values, torch::stable::get_num_threads()), 1,
+                                   std::max<int64_t>(1, tasks_));
   }
 
   // Gives the largest k percent of the values, at least one, a weight; writes each item's sum.
@@ -173,11 +158,11 @@ std::tuple<Tensor, Tensor> hardest(Tensor input, Tensor target, std::optional<Te
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
   m.def(
-      "_hardest_voxels_cpu(Tensor input, Tensor target, Tensor? voxel_weight, "
+      "_hardest_voxels(Tensor input, Tensor target, Tensor? voxel_weight, "
       "Tensor? class_weight, float k, int activation, int first, int? ignore_index) "
       "-> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_hardest_voxels_cpu", TORCH_BOX(&segloss::hardest_voxels::hardest));
+  m.impl("_hardest_voxels", TORCH_BOX(&segloss::hardest_voxels::hardest));
 }

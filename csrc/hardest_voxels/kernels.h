@@ -5,27 +5,15 @@
 #include <cstdint>
 
 #include "instruction_sets.h"
-#include "voxels/view.h"
+#include "voxels/problem.h"
 
 namespace segloss::hardest_voxels {
 
-struct Problem {
-  int64_t batch;
-  int64_t channels;
-  int64_t voxels;
+struct Problem : Comparison {
   Activation activation;
   bool categorical;            // the classes compete: -t log p, else also -(1 - t) log(1 - p)
   int64_t first;               // classes below it have no share
   const double* class_weight;  // [channels], or null
-  bool has_ignore;
-  int64_t ignore_index;
-  View input;
-  View target;
-  bool dense_target;
-  View weight;
-  bool has_weight;
-
-  bool is_double() const { return input.dtype == Dtype::kFloat64; }
 };
 
 // Cross-entropies are searched by their keys: unsigned integers of their width in the same order,

@@ -12,6 +12,7 @@
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
 #include "lovasz/scan.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz {
 namespace {
@@ -97,11 +98,11 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   std::fill_n(number, counts.numel(), int64_t(0));
   const Counts to{number, number + counts.numel() / 2, images, problem.channels, row};
   const Kernels& run = kernels();
-  const Chunks chunks(problem);
+  const Chunks chunks = chunks_of(problem);
   Sums sums(problem, chunks);
   const size_t counter_bytes = PrivateCounters::bytes(problem);
   const size_t bytes = counter_bytes + run.scratch_bytes(problem, nullptr);
-  for_each_task(chunks.count(), chunks.threads(), bytes, [&] {
+  chunks.for_each(bytes, [&] {
     return [&, own = PrivateCounters(problem, to)](int64_t i, void* memory) mutable {
       const Chunk chunk = chunks[i];
       const Counters& counters = own.prepare(chunk, memory);
@@ -109,7 +110,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
                 sums.invalid(i));
     };
   });
-  return {counts, sums.rows(2, images), sums.all_invalid()};
+  return {counts, sums.rows(2, images), sums.invalid()};
 }
 
 // Counts may come from others: a negative one, or more voxels than float64 counts, is none.
@@ -179,19 +180,11 @@ Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input
 }  // namespace segloss::lovasz
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_lovasz_count_cpu(Tensor input, Tensor target, int activation, int octaves, int bits, "
-      "bool per_image, int? ignore_index, bool cross_entropy) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "_lovasz_scan_cpu(Tensor counts, Tensor rows, int activation, int octaves, int bits, "
-      "bool double_table) -> (Tensor, Tensor)");
-  m.def(
-      "_lovasz_backward_cpu(Tensor coefficients, Tensor? grad_ce, Tensor input, Tensor target, "
-      "int activation, int octaves, int bits, int? ignore_index) -> Tensor");
+  for (const char* schema : segloss::lovasz::kHistogramSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_lovasz_count_cpu", TORCH_BOX(&segloss::lovasz::count));
-  m.impl("_lovasz_scan_cpu", TORCH_BOX(&segloss::lovasz::scan_counts));
-  m.impl("_lovasz_backward_cpu", TORCH_BOX(&segloss::lovasz::backward));
+  m.impl("_lovasz_count", TORCH_BOX(&segloss::lovasz::count));
+  m.impl("_lovasz_scan", TORCH_BOX(&segloss::lovasz::scan_counts));
+  m.impl("_lovasz_backward", TORCH_BOX(&segloss::lovasz::backward));
 }

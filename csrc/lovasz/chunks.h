@@ -1,5 +1,4 @@
-// Chunks of voxels for torch's threads. They depend on the shape alone and their sums are added in
-// order, so that no result depends on the number of threads.
+// The chunks that a problem is worked off in, and what they add up.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -10,42 +9,14 @@
 
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
-#include "parallel.h"
+#include "voxels/chunks.h"
 
 namespace segloss::lovasz {
 
 inline const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-class Chunks {
- public:
-  explicit Chunks(const Problem& problem) : problem_(problem) {
-    constexpr int64_t kMin = 4096;      // voxels; less does not pay for handing out
-    constexpr int64_t kPerItem = 64;    // bounds the partial sums
-    constexpr int64_t kMultiple = 512;  // whole blocks (block.inc)
-    const int64_t share = (problem.voxels + kPerItem - 1) / kPerItem;
-    // At most as many voxels as counters hold.
-    size_ = std::clamp((share + kMultiple - 1) / kMultiple * kMultiple, kMin, Counters::kMaxVoxels);
-    per_item_ = (problem.voxels + size_ - 1) / size_;
-  }
-
-  int64_t count() const { return per_item_ * problem_.batch; }
-
-  Chunk operator[](int64_t i) const {
-    const int64_t begin = i % per_item_ * size_;
-    return {i / per_item_, begin, std::min(begin + size_, problem_.voxels)};
-  }
-
-  // Threads that pay.
-  int64_t threads() const {
-    constexpr int64_t kParallelWork = 32768;  // values of the input
-    return problem_.batch * problem_.channels * problem_.voxels <= kParallelWork ? 1 : count();
-  }
-
- private:
-  const Problem& problem_;
-  int64_t size_;
-  int64_t per_item_;
-};
+// A chunk has at most as many voxels as counters hold.
+inline Chunks chunks_of(const Problem& problem) { return Chunks(problem, Counters::kMaxVoxels); }
 
 // What the chunks of a forward pass add up, besides errors.
 class Sums {
@@ -79,17 +50,7 @@ class Sums {
     return rows;
   }
 
-  // How many labels are invalid, and the first.
-  Tensor all_invalid() const {
-    Tensor invalid = torch::stable::empty({2}, ScalarType::Double);
-    auto* const to = static_cast<double*>(invalid.mutable_data_ptr());
-    to[0] = to[1] = 0;
-    for (const Invalid& found : invalid_) {
-      if (to[0] == 0) to[1] = found.first;
-      to[0] += double(found.count);
-    }
-    return invalid;
-  }
+  Tensor invalid() const { return all_invalid(invalid_); }
 
  private:
   const Problem& problem_;
@@ -112,17 +73,14 @@ inline const double* cross_entropy_of(const std::optional<Tensor>& grad, int64_t
 
 inline Tensor run_backward(const Problem& problem, const Incoming& incoming, const Tensor& input) {
   const Kernels& run = kernels();
-  Tensor grad = torch::stable::empty_like(input);
-  void* const data = grad.mutable_data_ptr();
-  advise_huge_pages(data, grad.numel() * grad.element_size());
-  const View view = view_of(grad, true, data);
-  const Chunks chunks(problem);
-  for_each_task(chunks.count(), chunks.threads(), run.scratch_bytes(problem, &view), [&] {
+  const Gradient grad(input);
+  const Chunks chunks = chunks_of(problem);
+  chunks.for_each(run.scratch_bytes(problem, &grad.view), [&] {
     return [&](int64_t i, void* scratch) {
-      run.backward(problem, chunks[i], scratch, incoming, view);
+      run.backward(problem, chunks[i], scratch, incoming, grad.view);
     };
   });
-  return grad;
+  return grad.tensor;
 }
 
 }  // namespace segloss::lovasz

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "instruction_sets.h"
-#include "voxels/view.h"
+#include "voxels/problem.h"
 
 namespace segloss::lovasz {
 
@@ -20,31 +20,11 @@ struct Bins {
   int64_t count;  // K
 };
 
-struct Problem {
-  int64_t batch;
-  int64_t channels;
-  int64_t voxels;
+struct Problem : Comparison {
   Activation activation;
   Bins bins;  // of no meaning to the sort
-  bool has_ignore;
-  int64_t ignore_index;
   bool cross_entropy;
-  View input;
-  View target;
-  bool dense_target;  // of several classes
-  bool values;        // of one class, read as labels: see LabelRule
-};
-
-struct Chunk {
-  int64_t item;
-  int64_t begin;
-  int64_t end;
-};
-
-// Labels that are neither a class nor ignored: how many, and the first in voxel order.
-struct Invalid {
-  int64_t count;
-  double first;
+  bool values;  // a dense target of one class, read as labels: see LabelRule; not dense_target then
 };
 
 // What a chunk adds up besides its errors: [C] each.

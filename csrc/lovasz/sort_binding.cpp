@@ -10,6 +10,7 @@
 #include "lovasz/chunks.h"
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
+#include "lovasz/schemas.h"
 #include "lovasz/sort.h"
 
 namespace segloss::lovasz {
@@ -58,10 +59,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
   auto* const data = static_cast<char*>(values.mutable_data_ptr());
   advise_huge_pages(data, values.numel() * values.element_size());
   const Kernels& run = kernels();
-  const Chunks chunks(problem);
+  const Chunks chunks = chunks_of(problem);
   Sums sums(problem, chunks);
   const Keys keys{data, job.top};
-  for_each_task(chunks.count(), chunks.threads(), run.scratch_bytes(problem, nullptr), [&] {
+  chunks.for_each(run.scratch_bytes(problem, nullptr), [&] {
     return [&](int64_t i, void* scratch) {
       run.keys(problem, chunks[i], scratch, keys, sums.of(i), sums.invalid(i));
     };
@@ -80,7 +81,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
     flagged[2 * groups + i] = result.foreground;
   });
   Tensor g = wants_gradient ? values : torch::stable::empty({0}, values.scalar_type());
-  return {loss, rows, sums.all_invalid(), g};
+  return {loss, rows, sums.invalid(), g};
 }
 
 Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, Tensor input,
@@ -107,16 +108,10 @@ Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, 
 }  // namespace segloss::lovasz
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_lovasz_sort_cpu(Tensor input, Tensor target, int activation, bool per_image, "
-      "int? ignore_index, bool cross_entropy, bool wants_gradient) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
-      "_lovasz_sort_backward_cpu(Tensor g, Tensor grad_loss, Tensor? grad_ce, Tensor input, "
-      "Tensor target, int activation, int? ignore_index) -> Tensor");
+  for (const char* schema : segloss::lovasz::kSortSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_lovasz_sort_cpu", TORCH_BOX(&segloss::lovasz::sort));
-  m.impl("_lovasz_sort_backward_cpu", TORCH_BOX(&segloss::lovasz::sort_backward));
+  m.impl("_lovasz_sort", TORCH_BOX(&segloss::lovasz::sort));
+  m.impl("_lovasz_sort_backward", TORCH_BOX(&segloss::lovasz::sort_backward));
 }

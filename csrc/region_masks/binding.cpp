@@ -6,14 +6,14 @@
 
 #include "parallel.h"
 #include "region_masks/describe.h"
+#include "region_masks/schemas.h"
 
 namespace segloss::region_masks {
 namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kTask = 16384;          // voxels
-constexpr int64_t kParallelWork = 32768;  // values below which one thread does all
+constexpr int64_t kTask = 16384;  // voxels
 
 Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64_t mode,
              std::optional<int64_t> ignore_index, int64_t first) {
@@ -21,7 +21,7 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
   Tensor out = new_masks(values, problem);
   const int64_t per_item = (problem.voxels + kTask - 1) / kTask, tasks = per_item * problem.batch;
   const Kernels& run = kernels();
-  for_each_task(tasks, out.numel() <= kParallelWork ? 1 : tasks, 0, [&] {
+  for_each_task(tasks, threads_for(out.numel(), tasks), 0, [&] {
     return [&](int64_t task, void*) {
       const int64_t begin = task % per_item * kTask;
       run.run(problem, task / per_item, begin, std::min(begin + kTask, problem.voxels));
@@ -34,11 +34,9 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
 }  // namespace segloss::region_masks
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_region_masks_cpu(Tensor values, Tensor? labels, int classes, int mode, int? ignore_index, "
-      "int first) -> Tensor");
+  for (const char* schema : segloss::region_masks::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_region_masks_cpu", TORCH_BOX(&segloss::region_masks::masks));
+  m.impl("_region_masks", TORCH_BOX(&segloss::region_masks::masks));
 }

@@ -10,49 +10,34 @@
 #include <tuple>
 #include <vector>
 
-#include "parallel.h"
 #include "region_sums/describe.h"
 #include "region_sums/kernels.h"
+#include "region_sums/schemas.h"
+#include "voxels/chunks.h"
 
 namespace segloss::region_sums {
 namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kMinChunk = 4096;       // voxels; less does not pay for handing out
-constexpr int64_t kChunksPerItem = 64;    // bounds the partial sums
-constexpr int64_t kChunkMultiple = 512;   // whole blocks (block.inc)
-constexpr int64_t kParallelWork = 32768;  // values of the input below which one thread does all
-
-// The chunks of one problem, numbered after those of the problems before it.
-struct Cut {
-  int64_t first;  // chunk
-  int64_t per_item;
-  int64_t size;  // voxels
-};
-
-class Chunks {
+// The chunks of several problems, one problem's after the other's.
+class AllChunks {
  public:
-  explicit Chunks(const std::vector<Problem>& problems) : problems_(problems) {
+  explicit AllChunks(const std::vector<Problem>& problems) {
     for (const Problem& problem : problems) {
-      const int64_t share = (problem.voxels + kChunksPerItem - 1) / kChunksPerItem;
-      const int64_t whole = (share + kChunkMultiple - 1) / kChunkMultiple * kChunkMultiple;
-      const int64_t size = std::max(whole, kMinChunk);
-      const int64_t per_item = (problem.voxels + size - 1) / size;
-      cuts_.push_back({count_, per_item, size});
-      count_ += per_item * problem.batch;
-      values_ += problem.batch * problem.channels * problem.voxels;
+      const Chunks& chunks = of_.emplace_back(problem);
+      first_.push_back(count() + chunks.count());
+      values_ += chunks.values();
     }
   }
 
-  int64_t count() const { return count_; }
+  int64_t count() const { return first_.back(); }
 
   // Calls f(problem's index, chunk's index, chunk) for all chunks, in order.
   template <class F>
   void in_order(const F& f) const {
-    for (size_t level = 0, i = 0; level < cuts_.size(); ++level) {
-      const int64_t end = cuts_[level].first + cuts_[level].per_item * problems_[level].batch;
-      for (; int64_t(i) < end; ++i) f(level, int64_t(i), chunk(level, i));
+    for (size_t level = 0; level < of_.size(); ++level) {
+      for (int64_t i = first_[level]; i < first_[level + 1]; ++i) f(level, i, chunk(level, i));
     }
   }
 
@@ -60,26 +45,19 @@ class Chunks {
   // threads, in any order.
   template <class F>
   void for_each(size_t scratch_bytes, const F& f) const {
-    for_each_task(count_, values_ <= kParallelWork ? 1 : count_, scratch_bytes, [&] {
+    for_each_task(count(), threads_for(values_, count()), scratch_bytes, [&] {
       return [&, level = size_t{0}](int64_t i, void* scratch) mutable {
-        // i rises: the level never goes back.
-        while (level + 1 < cuts_.size() && i >= cuts_[level + 1].first) ++level;
+        while (i >= first_[level + 1]) ++level;  // i rises: the level never goes back
         f(level, i, chunk(level, i), scratch);
       };
     });
   }
 
  private:
-  Chunk chunk(size_t level, int64_t i) const {
-    const Cut& cut = cuts_[level];
-    const int64_t local = i - cut.first;
-    const int64_t begin = local % cut.per_item * cut.size;
-    return {local / cut.per_item, begin, std::min(begin + cut.size, problems_[level].voxels)};
-  }
+  Chunk chunk(size_t level, int64_t i) const { return of_[level][i - first_[level]]; }
 
-  const std::vector<Problem>& problems_;
-  std::vector<Cut> cuts_;
-  int64_t count_ = 0;
+  std::vector<Chunks> of_;
+  std::vector<int64_t> first_{0};  // chunk of each problem; the last entry is their number
   int64_t values_ = 0;
 };
 
@@ -90,7 +68,7 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
                                    std::optional<int64_t> ignore_index) {
   const std::vector<Problem> problems = describe_all(
       inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
-  const Chunks chunks(problems);
+  const AllChunks chunks(problems);
   const int64_t channels = problems[0].channels, row_count = problems[0].rows;
   const int64_t size = row_count * channels;
   const Kernels& run = kernels();
@@ -108,11 +86,8 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
   const std::vector<int64_t> first = first_items(problems);
   const int64_t items = first.back();
   Tensor rows = torch::stable::empty({row_count, items, channels}, ScalarType::Double);
-  Tensor invalid = torch::stable::empty({2}, ScalarType::Double);
   auto* const total = static_cast<double*>(rows.mutable_data_ptr());
-  auto* const bad = static_cast<double*>(invalid.mutable_data_ptr());
   std::fill(total, total + items * size, 0.0);
-  bad[0] = bad[1] = 0;
   chunks.in_order([&](size_t level, int64_t i, const Chunk& chunk) {
     const int64_t item = first[level] + chunk.item;
     for (int64_t row = 0; row < row_count; ++row) {
@@ -120,10 +95,8 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
       const double* const from = sums + i * size + row * channels;
       for (int64_t c = 0; c < channels; ++c) to[c] += from[c];
     }
-    if (bad[0] == 0) bad[1] = found[i].first;
-    bad[0] += double(found[i].count);
   });
-  return {rows, invalid};
+  return {rows, all_invalid(found)};
 }
 
 std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
@@ -138,40 +111,31 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
                       grad_sums.numel() == problems[0].rows * first.back() * problems[0].channels,
                   "region_sums: wrong gradient of the sums");
   const Kernels& run = kernels();
-  std::vector<Tensor> grads;
-  std::vector<View> views;
+  std::vector<Gradient> grads;
   size_t scratch_bytes = 0;
   for (size_t level = 0; level < inputs.size(); ++level) {
-    Tensor grad = torch::stable::empty_like(inputs[level]);
-    void* const data = grad.mutable_data_ptr();
-    advise_huge_pages(data, grad.numel() * grad.element_size());
-    views.push_back(view_of(grad, true, data));
-    grads.push_back(grad);
-    scratch_bytes = std::max(scratch_bytes, run.scratch_bytes(problems[level], &views[level]));
+    const Gradient& grad = grads.emplace_back(inputs[level]);
+    scratch_bytes = std::max(scratch_bytes, run.scratch_bytes(problems[level], &grad.view));
   }
   const auto* const incoming = static_cast<const double*>(grad_sums.const_data_ptr());
-  const Chunks chunks(problems);
+  const AllChunks chunks(problems);
   chunks.for_each(scratch_bytes, [&](size_t level, int64_t, const Chunk& chunk, void* scratch) {
     const GradSums grad{incoming + first[level] * problems[level].channels, first.back()};
-    run.backward(problems[level], chunk, scratch, grad, views[level]);
+    run.backward(problems[level], chunk, scratch, grad, grads[level].view);
   });
-  return grads;
+  std::vector<Tensor> tensors;
+  for (const Gradient& grad : grads) tensors.push_back(grad.tensor);
+  return tensors;
 }
 
 }  // namespace
 }  // namespace segloss::region_sums
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_region_sums_cpu(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
-      "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
-  m.def(
-      "_region_sums_cpu_backward(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
-      "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
-      "int? ignore_index) -> Tensor[]");
+  for (const char* schema : segloss::region_sums::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_region_sums_cpu", TORCH_BOX(&segloss::region_sums::forward));
-  m.impl("_region_sums_cpu_backward", TORCH_BOX(&segloss::region_sums::backward));
+  m.impl("_region_sums", TORCH_BOX(&segloss::region_sums::forward));
+  m.impl("_region_sums_backward", TORCH_BOX(&segloss::region_sums::backward));
 }

@@ -23,17 +23,10 @@ struct Options {
 
 inline Problem describe(const Tensor& input, const Tensor& target,
                         const std::optional<Tensor>& weight, const Options& options) {
-  check_shapes("region_sums", input, target, weight, true);
   Problem problem{};
-  problem.batch = input.size(0);
-  problem.channels = input.size(1);
-  problem.voxels = 1;
-  for (int64_t d = 2; d < input.dim(); ++d) problem.voxels *= input.size(d);
-  for (const int64_t code : {options.activation, options.ce_activation}) {
-    STD_TORCH_CHECK(code >= 0 && code <= 2, "region_sums: unknown activation");
-  }
-  problem.activation = static_cast<Activation>(options.activation);
-  problem.ce_activation = static_cast<Activation>(options.ce_activation);
+  describe_comparison("region_sums", input, target, weight, options.ignore_index, &problem, true);
+  problem.activation = describe_activation("region_sums", options.activation);
+  problem.ce_activation = describe_activation("region_sums", options.ce_activation);
   std::fill(std::begin(problem.row), std::end(problem.row), -1);
   for (const int64_t term : options.terms) {
     STD_TORCH_CHECK(term >= 0 && term < kTermCount, "region_sums: unknown term");
@@ -42,13 +35,6 @@ inline Problem describe(const Tensor& input, const Tensor& target,
   }
   STD_TORCH_CHECK(problem.rows > 0, "region_sums: no term is asked for");
   problem.gamma = options.gamma;
-  problem.has_ignore = options.ignore_index.has_value();
-  problem.ignore_index = options.ignore_index.value_or(0);
-  problem.dense_target = target.dim() == input.dim();
-  problem.input = const_view_of(input, true);
-  problem.target = const_view_of(target, problem.dense_target);
-  problem.has_weight = weight.has_value();
-  if (weight) problem.weight = const_view_of(*weight, true);
   return problem;
 }
 

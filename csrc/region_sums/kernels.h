@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "instruction_sets.h"
-#include "voxels/view.h"
+#include "voxels/problem.h"
 
 namespace segloss::region_sums {
 
@@ -34,36 +34,14 @@ enum Term : int32_t {
   kTermCount
 };
 
-struct Problem {
-  int64_t batch;
-  int64_t channels;
-  int64_t voxels;
+struct Problem : Comparison {
   Activation activation;
   Activation ce_activation;
   int row[kTermCount];  // where a term's sums go, -1 if nobody asked for it
   int rows;
   double gamma;
-  bool has_ignore;
-  int64_t ignore_index;
-  View input;
-  View target;
-  bool dense_target;
-  View weight;
-  bool has_weight;
 
   bool wants(Term term) const { return row[term] >= 0; }
-};
-
-struct Chunk {
-  int64_t item;
-  int64_t begin;
-  int64_t end;
-};
-
-// Labels that are neither a class nor ignored: how many, and the first in voxel order.
-struct Invalid {
-  int64_t count;
-  double first;
 };
 
 // The gradient of a problem's sums, [rows, B, C], within that of several problems' sums.

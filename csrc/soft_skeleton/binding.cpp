@@ -14,7 +14,7 @@ namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kParallelWork = 8192;  // voxels below which one thread does all
+constexpr int64_t kSerialVoxels = 8192;  // below which one thread does all
 // Scratch memory of all threads, per value: no more threads than fit, where they would take more
 // memory than the maps that they work on.
 constexpr double kScratchPerValue = 2.5;
@@ -34,10 +34,7 @@ void check(const Tensor& values, int64_t iterations, int64_t first) {
 Problem describe(const Tensor& values, const Tensor& out, int64_t iterations) {
   Problem problem{};
   problem.rank = int32_t(values.dim() - 2);
-  for (int d = 0; d < 3; ++d) problem.size[d] = 1;
-  problem.size[2] = values.size(problem.rank + 1);
-  if (problem.rank > 1) problem.size[0] = values.size(2);  // of an image a row is a slice
-  if (problem.rank > 2) problem.size[1] = values.size(3);
+  describe_slices(values, problem.size);
   // After so many erosions the minimum has reached every voxel: nothing changes any more.
   problem.iterations = std::min(iterations, problem.size[0] + problem.size[1] + problem.size[2]);
   problem.values = const_view_of(values, true);
@@ -45,32 +42,24 @@ Problem describe(const Tensor& values, const Tensor& out, int64_t iterations) {
   return problem;
 }
 
-// Runs all planes, and cuts them where there are fewer than threads; what runs share, the slices
-// around a cut, both compute.
-void run(const Problem& problem, int64_t batch, int64_t channels, int64_t first, bool backward) {
+void run(const Problem& problem, const Planes& planes, bool backward) {
   const Kernels& chosen = kernels();
-  const int64_t planes = batch * (channels - first), slices = problem.size[0];
-  const int64_t voxels = slices * problem.size[1] * problem.size[2];
-  if (planes == 0 || voxels == 0) return;
+  const int64_t voxels = planes.count() * problem.size[0] * problem.size[1] * problem.size[2];
+  if (voxels == 0) return;
   const size_t scratch = chosen.scratch_bytes(problem, backward);
   const int64_t value_bytes = problem.values.dtype == Dtype::kFloat64 ? 8 : 4;
   const int64_t affordable =
-      int64_t(kScratchPerValue * double(value_bytes * planes * voxels) / double(scratch));
+      int64_t(kScratchPerValue * double(value_bytes * voxels) / double(scratch));
   const int64_t threads =
-      planes * voxels <= kParallelWork
+      voxels <= kSerialVoxels
           ? 1
           : std::clamp<int64_t>(affordable, 1, torch::stable::get_num_threads());
   const int64_t reach = (problem.iterations + 2) * (backward ? 2 : 1);
-  const int64_t most = std::max<int64_t>(1, slices / reach);
-  const int64_t cuts = std::min((threads + planes - 1) / planes, most);
-  for_each_task(planes * cuts, threads, scratch, [&] {
-    return [&](int64_t task, void* scratch) {
-      const int64_t plane = task / cuts, cut = task % cuts;
-      const int64_t item = plane / (channels - first), channel = first + plane % (channels - first);
-      const auto work = backward ? chosen.backward : chosen.forward;
-      work(problem, item, channel, slices * cut / cuts, slices * (cut + 1) / cuts, scratch);
-    };
-  });
+  const auto work = backward ? chosen.backward : chosen.forward;
+  for_each_slab(planes, threads, reach, scratch,
+                [&](int64_t item, int64_t channel, int64_t begin, int64_t end, void* memory) {
+                  work(problem, item, channel, begin, end, memory);
+                });
 }
 
 Tensor empty_result(const Tensor& values, int64_t first) {
@@ -88,7 +77,7 @@ Tensor skeleton(Tensor values, int64_t iterations, int64_t first) {
   check(values, iterations, first);
   first = std::min(first, values.size(1));
   Tensor out = empty_result(values, first);
-  run(describe(values, out, iterations), values.size(0), values.size(1), first, false);
+  run(describe(values, out, iterations), planes_of(values, first), false);
   return out;
 }
 
@@ -104,7 +93,7 @@ Tensor gradient(Tensor grad, Tensor values, int64_t iterations, int64_t first) {
   Tensor out = empty_result(values, first);
   Problem problem = describe(values, out, iterations);
   problem.grad = const_view_of(grad, true);
-  run(problem, values.size(0), values.size(1), first, true);
+  run(problem, planes_of(values, first), true);
   return out;
 }
 
@@ -112,13 +101,13 @@ Tensor gradient(Tensor grad, Tensor values, int64_t iterations, int64_t first) {
 }  // namespace segloss::soft_skeleton
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def("_soft_skeleton_cpu(Tensor values, int iterations, int first) -> Tensor");
+  m.def("_soft_skeleton(Tensor values, int iterations, int first) -> Tensor");
   m.def(
-      "_soft_skeleton_backward_cpu(Tensor grad, Tensor values, int iterations, int first) -> "
+      "_soft_skeleton_backward(Tensor grad, Tensor values, int iterations, int first) -> "
       "Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_soft_skeleton_cpu", TORCH_BOX(&segloss::soft_skeleton::skeleton));
-  m.impl("_soft_skeleton_backward_cpu", TORCH_BOX(&segloss::soft_skeleton::gradient));
+  m.impl("_soft_skeleton", TORCH_BOX(&segloss::soft_skeleton::skeleton));
+  m.impl("_soft_skeleton_backward", TORCH_BOX(&segloss::soft_skeleton::gradient));
 }

@@ -15,7 +15,7 @@ namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-constexpr int64_t kParallelWork = 8192;  // voxels below which one thread does all
+constexpr int64_t kSerialVoxels = 8192;  // below which one thread does all
 
 void check_like(const Tensor& tensor, const Tensor& values, bool same_dtype) {
   STD_TORCH_CHECK(tensor.dim() == values.dim(), "structural_error: wrong rank");
@@ -53,40 +53,29 @@ Tensor run(const Tensor& values, const Tensor& target, const Tensor* grad, int64
   if (grad) check_like(*grad, values, true);
 
   Problem problem{};
-  const int rank = int(values.dim() - 2);
-  for (int d = 0; d < 3; ++d) problem.size[d] = 1;
-  problem.size[2] = values.size(rank + 1);
-  if (rank > 1) problem.size[0] = values.size(2);  // of an image a row is a slice
-  if (rank > 2) problem.size[1] = values.size(3);
+  describe_slices(values, problem.size);
   problem.radius = window_size / 2;
-  set_windows(problem, rank, sigma);
+  set_windows(problem, int(values.dim() - 2), sigma);
   problem.constant = constant;
   Tensor out = torch::stable::empty_like(values);
   advise_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
-  const int64_t batch = values.size(0), channels = values.size(1);
-  first = std::min(first, channels);
+  first = std::min(first, values.size(1));
   if (first > 0) torch::stable::zero_(out);
   problem.values = const_view_of(values, true);
   problem.target = const_view_of(target, true);
   if (grad) problem.grad = const_view_of(*grad, true);
   problem.out = view_of(out, true, out.mutable_data_ptr());
 
+  const Planes planes = planes_of(values, first);
+  const int64_t voxels = planes.count() * problem.size[0] * problem.size[1] * problem.size[2];
+  if (voxels == 0) return out;
   const Kernels& chosen = kernels();
-  const int64_t planes = batch * (channels - first), slices = problem.size[0];
-  const int64_t voxels = slices * problem.size[1] * problem.size[2];
-  if (planes == 0 || voxels == 0) return out;
-  const int64_t threads =
-      planes * voxels <= kParallelWork ? 1 : int64_t(torch::stable::get_num_threads());
-  const int64_t most = std::max<int64_t>(1, slices / (4 * problem.radius + 1));
-  const int64_t cuts = std::min((threads + planes - 1) / planes, most);
-  for_each_task(planes * cuts, threads, chosen.scratch_bytes(problem), [&] {
-    return [&](int64_t task, void* scratch) {
-      const int64_t plane = task / cuts, cut = task % cuts;
-      const int64_t item = plane / (channels - first), channel = first + plane % (channels - first);
-      const auto work = grad ? chosen.backward : chosen.forward;
-      work(problem, item, channel, slices * cut / cuts, slices * (cut + 1) / cuts, scratch);
-    };
-  });
+  const int64_t threads = voxels <= kSerialVoxels ? 1 : int64_t(torch::stable::get_num_threads());
+  const auto work = grad ? chosen.backward : chosen.forward;
+  for_each_slab(planes, threads, 4 * problem.radius + 1, chosen.scratch_bytes(problem),
+                [&](int64_t item, int64_t channel, int64_t begin, int64_t end, void* memory) {
+                  work(problem, item, channel, begin, end, memory);
+                });
   return out;
 }
 
@@ -105,14 +94,14 @@ Tensor gradient(Tensor grad, Tensor values, Tensor target, int64_t window_size, 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
   m.def(
-      "_structural_error_cpu(Tensor values, Tensor target, int window_size, float sigma, "
+      "_structural_error(Tensor values, Tensor target, int window_size, float sigma, "
       "float constant, int first) -> Tensor");
   m.def(
-      "_structural_error_backward_cpu(Tensor grad, Tensor values, Tensor target, int window_size, "
+      "_structural_error_backward(Tensor grad, Tensor values, Tensor target, int window_size, "
       "float sigma, float constant, int first) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {
-  m.impl("_structural_error_cpu", TORCH_BOX(&segloss::structural_error::error));
-  m.impl("_structural_error_backward_cpu", TORCH_BOX(&segloss::structural_error::gradient));
+  m.impl("_structural_error", TORCH_BOX(&segloss::structural_error::error));
+  m.impl("_structural_error_backward", TORCH_BOX(&segloss::structural_error::gradient));
 }

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <optional>
 
+#include "voxels/problem.h"
 #include "voxels/view.h"
 
 namespace segloss {
@@ -114,6 +115,39 @@ inline void check_shapes(const char* primitive, const Tensor& input, const Tenso
     STD_TORCH_CHECK(!weight || weight->size(d) == size || (d == 1 && weight->size(d) == 1),
                     primitive, ": wrong shape of weight");
   }
+}
+
+// Checks what a primitive reads, and describes the part of its problem that all have in common.
+inline void describe_comparison(const char* primitive, const Tensor& input, const Tensor& target,
+                                const std::optional<Tensor>& weight,
+                                std::optional<int64_t> ignore_index, Comparison* problem,
+                                bool byte_weight = false) {
+  check_shapes(primitive, input, target, weight, byte_weight);
+  problem->batch = input.size(0);
+  problem->channels = input.size(1);
+  problem->voxels = 1;
+  for (int64_t d = 2; d < input.dim(); ++d) problem->voxels *= input.size(d);
+  problem->has_ignore = ignore_index.has_value();
+  problem->ignore_index = ignore_index.value_or(0);
+  problem->dense_target = target.dim() == input.dim();
+  problem->input = const_view_of(input, true);
+  problem->target = const_view_of(target, problem->dense_target);
+  problem->has_weight = weight.has_value();
+  if (weight) problem->weight = const_view_of(*weight, true);
+}
+
+inline Activation describe_activation(const char* primitive, int64_t activation) {
+  STD_TORCH_CHECK(activation >= 0 && activation <= 2, primitive, ": unknown activation");
+  return static_cast<Activation>(activation);
+}
+
+// Describes the slices, the rows of a slice and the voxels of a row of [B, C, *S]; an image's rows
+// are its slices.
+inline void describe_slices(const Tensor& values, int64_t (&size)[3]) {
+  const int64_t rank = values.dim() - 2;
+  size[0] = rank > 1 ? values.size(2) : 1;
+  size[1] = rank > 2 ? values.size(3) : 1;
+  size[2] = values.size(rank + 1);
 }
 
 }  // namespace segloss

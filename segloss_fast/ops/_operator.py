@@ -55,7 +55,7 @@ class Implementation:
         """Return what it computes with, where it runs."""
         raise NotImplementedError
 
-    def step(self, primitive: str, name: str, device: str) -> Callable[..., Any]:
+    def step(self, primitive: str, name: str) -> Callable[..., Any]:
         """Return what computes a step of the primitive: ``"forward"``, ``"backward"``, ..."""
         raise NotImplementedError
 
@@ -66,20 +66,13 @@ class Native(Implementation):
     Args:
         limit: Why they cannot serve a call.
         cuda: Whether the primitive has some in CUDA C++.
-        names: Of the operators of steps other than forward.
     """
 
     name = "native"
 
-    def __init__(
-        self,
-        limit: Limit = unlimited,
-        *,
-        cuda: bool = True,
-        names: str = "_{primitive}_{step}_{device}",
-    ) -> None:
+    def __init__(self, limit: Limit = unlimited, *, cuda: bool = True) -> None:
         super().__init__(limit)
-        self.cuda, self.names = cuda, names
+        self.cuda = cuda
 
     def why_not(self, primitive: str, device: torch.device) -> str | None:
         return _native.why_no_native(primitive, device, self.cuda)
@@ -93,9 +86,8 @@ class Native(Implementation):
         assert library is not None
         return f"C++, {library.cpu_capability()}, {library.build_info()['compiler']}"
 
-    def step(self, primitive: str, name: str, device: str) -> Callable[..., Any]:
-        names = "_{primitive}_{device}" if name == "forward" else self.names
-        operator = names.format(primitive=primitive, step=name, device=device)
+    def step(self, primitive: str, name: str) -> Callable[..., Any]:
+        operator = f"_{primitive}" if name == "forward" else f"_{primitive}_{name}"
         found: Callable[..., Any] = getattr(torch.ops.segloss_fast, operator)
         return found
 
@@ -111,7 +103,7 @@ class Triton(Implementation):
     def detail(self, device: str) -> str:
         return f"Triton {version('triton')}" + (", interpreted" if device == "cpu" else "")
 
-    def step(self, primitive: str, name: str, device: str) -> Callable[..., Any]:
+    def step(self, primitive: str, name: str) -> Callable[..., Any]:
         # Not at import: triton is optional.
         module = import_module(f"segloss_fast.ops.{primitive}.triton_launch")
         found: Callable[..., Any] = getattr(module, name)
@@ -129,7 +121,7 @@ class Kernels:
     def __init__(self, primitive: str, *implementations: Implementation) -> None:
         self.primitive = primitive
         self.implementations = {each.name: each for each in implementations}
-        self._steps: dict[tuple[str, str, str], Callable[..., Any]] = {}
+        self._steps: dict[tuple[str, str], Callable[..., Any]] = {}
 
     def why_not(self, impl: str, device: torch.device, *of_call: Any) -> str | None:  # noqa: ANN401
         """Return why these kernels cannot serve such a call, None where they can.
@@ -160,12 +152,12 @@ class Kernels:
                 return name if not of_call or limit(device, *of_call) is None else "reference"
         return "reference"
 
-    def step(self, impl: str, name: str, device: torch.device) -> Callable[..., Any]:
+    def step(self, impl: str, name: str) -> Callable[..., Any]:
         """Return what computes a step by the kernels that ``impl`` names."""
-        key = impl, name, device.type
+        key = impl, name
         found = self._steps.get(key)
         if found is None:
-            found = self.implementations[impl].step(self.primitive, name, device.type)
+            found = self.implementations[impl].step(self.primitive, name)
             self._steps[key] = found
         return found
 
@@ -174,7 +166,7 @@ class Kernels:
 
         def kernel(*arguments: Any) -> Any:  # noqa: ANN401
             *passed, impl = arguments
-            return self.step(impl, name, passed[0].device)(*passed)
+            return self.step(impl, name)(*passed)
 
         return kernel
 

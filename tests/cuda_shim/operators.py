@@ -14,13 +14,19 @@ CSRC = Path(__file__).parents[2] / "csrc"
 
 
 def build_operators(
-    sources: Sequence[Path], output: Path, *, sanitize: bool = False, options: Sequence[str] = ()
+    sources: Sequence[Path],
+    output: Path,
+    library: str,
+    *,
+    sanitize: bool = False,
+    options: Sequence[str] = (),
 ) -> Path:
-    """Compile kernels, and what registers them for CPU tensors, against LibTorch.
+    """Compile kernels and their operators, which register for CPU tensors, against LibTorch.
 
     Args:
         sources: ``.cu`` and ``.cpp`` files.
-        output: The library to write.
+        output: The file to write.
+        library: The name that the operators have in ``torch.ops``.
         sanitize: As for :func:`tests.cuda_shim.build.build`.
         options: More of the compiler's, such as macros.
 
@@ -30,7 +36,7 @@ def build_operators(
     common = [
         f"-I{CSRC}",
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
-        *setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"'),
+        *setup.define_flags(SEGLOSS_CUDA_LIBRARY=library, SEGLOSS_CUDA_KEY="CPU"),
         *(f"-L{path}" for path in cpp_extension.library_paths()),
         "-Wl,--no-as-needed",  # the libraries come before what needs them
         "-ltorch_cpu",

@@ -24,13 +24,6 @@ NATIVE_FAULTS = (
         ),
     ),
     Fault(
-        "native-region-sums-last-invalid-label",
-        "csrc/region_sums/binding.cpp",
-        "if (bad[0] == 0) bad[1] = found[i].first;",
-        "if (found[i].count > 0) bad[1] = found[i].first;",
-        ("tests/ops/test_region_sums_errors.py",),
-    ),
-    Fault(
         "native-lovasz-bin-of-one-half",
         "csrc/lovasz/bins.inc",
         "const bool low = error.m < error.complement;",
@@ -92,5 +85,12 @@ NATIVE_FAULTS = (
         "valid = (value >= 0) & (value <= 1);",
         "valid = value >= 0;",
         ("tests/ops/test_one_class.py", "tests/test_conformance_one_class.py"),
+    ),
+    Fault(
+        "native-last-invalid-label",
+        "csrc/voxels/chunks.h",
+        "if (to[0] == 0) to[1] = found.first;",
+        "if (found.count > 0) to[1] = found.first;",
+        ("tests/ops/test_region_sums_errors.py",),
     ),
 )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import segloss_fast  # registers the operator  # noqa: F401
+from segloss_fast import _native  # registers the operator
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, there
 from tests.ops.distance_transform_cases import (
     DTYPES,
@@ -41,9 +41,9 @@ def run(impl: str, case: Case) -> Tensor:
         launch = import_module("segloss_fast.ops.distance_transform.triton_launch")
         result: Tensor = launch.forward(case.mask, case.spacing, case.side, case.squared)
         return result
-    if not hasattr(torch.ops.segloss_fast, "_distance_transform_cuda"):
+    if _native.CUDA_BUILD is None:
         pytest.skip("the CUDA library was not built")
-    operator = torch.ops.segloss_fast._distance_transform_cuda
+    operator = torch.ops.segloss_fast._distance_transform
     result = operator(case.mask, list(case.spacing), SIDES.index(case.side), case.squared)
     return result
 

@@ -19,17 +19,15 @@ from tests.cuda_shim.operators import CSRC, build_operators
 from tests.ops.distance_transform_cases import SIDES, Case, check, random_case, seeds
 
 CUDA = CSRC / "distance_transform" / "cuda"
-SOURCES = [*(CUDA / name for name in ("runs.cu", "lines.cu", "op.cu"))]
-REGISTRATION = Path(__file__).with_suffix(".cpp")
+LIBRARY = "segloss_shim_distance_transform"
 Run = Callable[[Case], Tensor]
 NAME = "distance_transform_shim.so"
 
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    output = folder / NAME
-    sources = [*SOURCES, REGISTRATION]
-    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
+    sources = sorted(CUDA.glob("*.cu"))
+    return build_operators(sources, folder / NAME, LIBRARY, sanitize=sanitize, options=["-Werror"])
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -40,7 +38,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def run(case: Case) -> Tensor:
     """Return the distances by the CUDA kernels, on the CPU."""
-    operator = torch.ops.segloss_shim_distance_transform.forward
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform
     side = SIDES.index(case.side)
     result: Tensor = operator(case.mask, list(case.spacing), side, case.squared)
     return result
@@ -48,7 +46,7 @@ def run(case: Case) -> Tensor:
 
 def run_malformed() -> None:
     """Calls that Python's checks would refuse, made directly: an error, or a harmless answer."""
-    operator = torch.ops.segloss_shim_distance_transform.forward
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform
     mask = torch.ones(1, 2, 3, 4)
     for arguments in (
         (mask, [1.0], 0, False),

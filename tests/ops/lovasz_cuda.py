@@ -76,7 +76,7 @@ def factors(loss: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _op(name: str) -> Any:  # noqa: ANN401
-    return getattr(getattr(torch.ops, LIBRARY), f"_lovasz_{name}_cuda")
+    return getattr(getattr(torch.ops, LIBRARY), f"_lovasz_{name}")
 
 
 def count(x: Tensor, target: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:

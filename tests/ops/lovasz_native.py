@@ -19,7 +19,7 @@ def options_of(
 
 def count(x: Tensor, target: Tensor, o: Options) -> tuple[Tensor, Tensor, Tensor]:
     code = ACTIVATIONS.index(o.activation)
-    found: tuple[Tensor, Tensor, Tensor] = ops._lovasz_count_cpu(
+    found: tuple[Tensor, Tensor, Tensor] = ops._lovasz_count(
         x, target, code, o.octaves, o.bits, o.per_image, o.ignore_index, o.cross_entropy
     )
     return found
@@ -27,9 +27,7 @@ def count(x: Tensor, target: Tensor, o: Options) -> tuple[Tensor, Tensor, Tensor
 
 def scan(counts: Tensor, rows: Tensor, o: Options, double: bool) -> tuple[Tensor, Tensor]:
     code = ACTIVATIONS.index(o.activation)
-    found: tuple[Tensor, Tensor] = ops._lovasz_scan_cpu(
-        counts, rows, code, o.octaves, o.bits, double
-    )
+    found: tuple[Tensor, Tensor] = ops._lovasz_scan(counts, rows, code, o.octaves, o.bits, double)
     return found
 
 
@@ -37,7 +35,7 @@ def backward(
     coefficients: Tensor, grad_ce: Tensor | None, x: Tensor, target: Tensor, o: Options
 ) -> Tensor:
     code = ACTIVATIONS.index(o.activation)
-    grad: Tensor = ops._lovasz_backward_cpu(
+    grad: Tensor = ops._lovasz_backward(
         coefficients, grad_ce, x, target, code, o.octaves, o.bits, o.ignore_index
     )
     return grad
@@ -47,7 +45,7 @@ def sort(
     x: Tensor, target: Tensor, o: Options, wants_gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     code = ACTIVATIONS.index(o.activation)
-    found: tuple[Tensor, Tensor, Tensor, Tensor] = ops._lovasz_sort_cpu(
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = ops._lovasz_sort(
         x, target, code, o.per_image, o.ignore_index, o.cross_entropy, wants_gradient
     )
     return found
@@ -57,9 +55,7 @@ def sort_backward(
     g: Tensor, grad_loss: Tensor, grad_ce: Tensor | None, x: Tensor, target: Tensor, o: Options
 ) -> Tensor:
     code = ACTIVATIONS.index(o.activation)
-    grad: Tensor = ops._lovasz_sort_backward_cpu(
-        g, grad_loss, grad_ce, x, target, code, o.ignore_index
-    )
+    grad: Tensor = ops._lovasz_sort_backward(g, grad_loss, grad_ce, x, target, code, o.ignore_index)
     return grad
 
 

@@ -18,21 +18,21 @@ from tests.cuda_shim.operators import CSRC, build_operators
 from tests.ops.region_masks_cases import Case, check, random_case
 
 CUDA = CSRC / "region_masks" / "cuda"
-HOST = [CUDA / "op.cu", Path(__file__).with_suffix(".cpp")]
+LIBRARY = "segloss_shim_region_masks"
 TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
 NAME = "region_masks_shim.so"
 
 
 def build_library(folder: Path, *, sanitize: bool) -> Path:
     """Compile the kernels for the CPU."""
-    sources, output = [CUDA / "masks.cu", *HOST], folder / NAME
-    return build_operators(sources, output, sanitize=sanitize, options=["-Werror"])
+    sources = sorted(CUDA.glob("*.cu"))
+    return build_operators(sources, folder / NAME, LIBRARY, sanitize=sanitize, options=["-Werror"])
 
 
 def build_traffic(folder: Path) -> Path:
     """Compile them with their wide loads counted, as library segloss_shim_traffic."""
-    options = ["-Werror", "-DSEGLOSS_SHIM_LIBRARY=segloss_shim_traffic"]
-    return build_operators([TRAFFIC, *HOST], folder / "traffic.so", options=options)
+    output, library = folder / "traffic.so", "segloss_shim_traffic"
+    return build_operators([TRAFFIC, CUDA / "op.cu"], output, library, options=["-Werror"])
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -43,7 +43,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def run(case: Case) -> Tensor:
     """Return the masks by the CUDA kernels, on the CPU."""
-    result: Tensor = torch.ops.segloss_shim_region_masks.masks(*case.arguments)
+    result: Tensor = torch.ops.segloss_shim_region_masks._region_masks(*case.arguments)
     return result
 
 
@@ -73,7 +73,7 @@ def run_malformed() -> None:
         *({"mode": value} for value in (-1, 4, 2**40)),
         {"first": -1},
     ]
-    operator = torch.ops.segloss_shim_region_masks.masks
+    operator = torch.ops.segloss_shim_region_masks._region_masks
     operator(*good.values())
     for change in changes:
         try:

@@ -26,8 +26,7 @@ def build_library(
     library: str = LIBRARY,
 ) -> Path:
     """Compile the CUDA sources into a library of operators for CPU tensors."""
-    options = [f"-DSEGLOSS_CUDA_LIBRARY={library}", "-DSEGLOSS_CUDA_KEY=CPU"]
-    return build_operators(sources, output, sanitize=sanitize, options=options)
+    return build_operators(sources, output, library, sanitize=sanitize)
 
 
 def options_of(
@@ -55,7 +54,7 @@ def forward(
     inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor], options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return the rows ``[K, sum of B, C]`` and the invalid labels ``[2]``."""
-    result: tuple[Tensor, Tensor] = torch.ops.segloss_fast_shim._region_sums_cuda(
+    result: tuple[Tensor, Tensor] = torch.ops.segloss_fast_shim._region_sums(
         list(inputs), list(targets), list(weights), *codes(options)
     )
     return result
@@ -68,7 +67,7 @@ def backward(
     weights: Sequence[Tensor],
     options: Options,
 ) -> list[Tensor]:
-    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_cuda_backward(
+    result: list[Tensor] = torch.ops.segloss_fast_shim._region_sums_backward(
         grad_rows, list(inputs), list(targets), list(weights), *codes(options)
     )
     return result

@@ -25,6 +25,5 @@ def test_kernels_keep_to_registers(architecture: str, name: str) -> None:
         assert kernel.shared == 0, kernel  # all of it is dynamic
 
 
-@pytest.mark.parametrize("name", ["op", "binding"])
-def test_host_code_compiles(name: str) -> None:
-    compile_source(CUDA / f"{name}.cu", HOST)
+def test_host_code_compiles() -> None:
+    compile_source(CUDA / "op.cu", HOST)

@@ -200,7 +200,7 @@ def test_labels_out_of_range(dtype: torch.dtype, value: float, method: str) -> N
         assert torch.equal(counts, cuda.count(x, target, options)[0])
         result = cuda.histogram(x, bad, options)
     else:
-        _, _, invalid, _ = torch.ops.segloss_fast_lovasz_shim._lovasz_sort_cuda(
+        _, _, invalid, _ = torch.ops.segloss_fast_lovasz_shim._lovasz_sort(
             x, bad, 0, False, None, False, False
         )
         result = cuda.sort(x, bad, options)

@@ -176,7 +176,7 @@ def test_each_value_is_read_once(tmp_path: Path) -> None:
                 case = Case(labels, None, classes, mode, 1)
                 bytes_read = labels.numel() * 4
             loaded.value = 0
-            check(torch.ops.segloss_shim_traffic.masks(*case.arguments), case)
+            check(torch.ops.segloss_shim_traffic._region_masks(*case.arguments), case)
             assert loaded.value == bytes_read, case
 
 

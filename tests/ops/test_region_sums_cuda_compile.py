@@ -21,7 +21,7 @@ def source_of(name: str) -> Path:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_kernel_spills(architecture: str, source: Path) -> None:
     _, kernels = compile_source(source, architecture)
-    assert len(kernels) == (1 if source.stem == "binding" else KERNELS)
+    assert len(kernels) == (1 if source.stem == "op" else KERNELS)
     for kernel in kernels:
         print(kernel)
         assert kernel.stack == 0, kernel

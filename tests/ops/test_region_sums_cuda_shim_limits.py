@@ -177,12 +177,12 @@ def test_memory_for_the_sums_is_small() -> None:
 
 def test_each_element_is_moved_once(tmp_path: Path) -> None:
     """The floor: forward reads the input once, backward reads it once and writes its gradient."""
-    traffic, (binding,) = (
+    traffic, (op,) = (
         Path(__file__).with_name("region_sums_traffic.cu"),
-        [source for source in region_sums_cuda.SOURCES if source.stem == "binding"],
+        [source for source in region_sums_cuda.SOURCES if source.stem == "op"],
     )
     library = region_sums_cuda.build_library(
-        tmp_path / "traffic.so", sources=[traffic, binding], library="segloss_fast_traffic"
+        tmp_path / "traffic.so", sources=[traffic, op], library="segloss_fast_traffic"
     )
     torch.ops.load_library(str(library))
     operators = torch.ops.segloss_fast_traffic
@@ -195,9 +195,9 @@ def test_each_element_is_moved_once(tmp_path: Path) -> None:
         x, target, _, _ = sample((2, classes, 8, 5, 16), "softmax", "labels")
         x = x.to(dtype)
         x = x.to(memory_format=torch.channels_last_3d) if packed else x
-        rows, _ = operators._region_sums_cuda([x], [target], [], *codes)
+        rows, _ = operators._region_sums([x], [target], [], *codes)
         moved = [counter.value for counter in counters]
-        operators._region_sums_cuda_backward(rows, [x], [target], [], *codes)
+        operators._region_sums_backward(rows, [x], [target], [], *codes)
         size = x.numel() * x.element_size()
         assert moved == [size, 0], (classes, dtype, packed)
         assert [counter.value for counter in counters] == [2 * size, size]

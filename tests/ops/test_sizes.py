@@ -53,7 +53,7 @@ def attempt_classes(classes: int) -> None:
     x, labels = torch.zeros(()).expand(1, classes, 1), torch.zeros(1, 1, dtype=torch.uint8)
     grad = torch.zeros(()).expand(1, 1, 1)
     for name, arguments in (("", (x, labels)), ("_backward", (grad, x, labels))):
-        operator = getattr(operators, f"_confusion_sums_cpu{name}")
+        operator = getattr(operators, f"_confusion_sums{name}")
         with pytest.raises(RuntimeError, match=r"more than 2\^48 values"):
             operator(*arguments, None, 0, None)
 
@@ -70,7 +70,7 @@ def test_confusion_sums_of_classes_whose_squares_wrap(classes: int) -> None:
 def test_counts_that_are_none(place: int, number: int, double: bool) -> None:
     counts = torch.ones(2, 1, 1, 2, 72, dtype=torch.int64)
     rows = torch.zeros(2, 1, 1, dtype=torch.float64)
-    scan = torch.ops.segloss_fast._lovasz_scan_cpu
+    scan = torch.ops.segloss_fast._lovasz_scan
     scan(counts, rows, 0, 9, 1, double)
     counts[0].view(-1)[place] = number
     with pytest.raises(RuntimeError, match=f"2\\^53 in all, got {number}"):

@@ -62,7 +62,7 @@ def run_valid(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
     side, squared = draw.randrange(len(SIDES)), draw.random() < 0.3
     # The operator itself: distance_transform gives it a transposed mask with its axes in the order
     # of memory, where squares are added in another order.
-    operator = torch.ops.segloss_fast._distance_transform_cpu
+    operator = torch.ops.segloss_fast._distance_transform
     found = operator(mask, spacing, side, squared)
     expected = operator(mask.contiguous(), spacing, side, squared)
     case = f"{shape} {dtype} {layout} {spacing} {SIDES[side]} {squared}"
@@ -92,7 +92,7 @@ def run_malformed() -> None:
         *({"side": value} for value in (-1, 4, 2**40)),
     ]
     for change in changes:
-        attempt("_distance_transform_cpu", *{**good, **change}.values())
+        attempt("_distance_transform", *{**good, **change}.values())
 
 
 def run_all() -> None:

@@ -89,7 +89,7 @@ def run_malformed() -> None:
         *({"input": x.to(dtype)} for dtype in (*INTEGER, torch.bool, torch.complex64)),
     ]
     for change in changes:
-        attempt("_hardest_voxels_cpu", *{**good, **change}.values(), None)
+        attempt("_hardest_voxels", *{**good, **change}.values(), None)
 
 
 def run_all() -> None:

@@ -93,18 +93,16 @@ def run_raw(call: dict[str, Any]) -> None:
         incoming = torch.ones(images, classes, dtype=double)
         counts = torch.ones(2, images, classes, 2, bins, dtype=torch.int64)
         for rows in (torch.zeros(2, images, classes, dtype=double), torch.zeros(1, dtype=double)):
-            attempt("_lovasz_scan_cpu", counts, rows, act, e, b, True)
+            attempt("_lovasz_scan", counts, rows, act, e, b, True)
         for dtype in (torch.float32, double):
             table = torch.ones(images, classes, 2, bins, dtype=dtype)
-            attempt("_lovasz_backward_cpu", table, incoming, x, target, act, e, b, None)
+            attempt("_lovasz_backward", table, incoming, x, target, act, e, b, None)
             g = torch.ones(x.shape, dtype=dtype)
-            attempt("_lovasz_sort_backward_cpu", g, incoming, None, x, target, act, None)
-            attempt(
-                "_lovasz_sort_backward_cpu", g[:1], incoming, incoming[:, :1], x, target, act, 1
-            )
+            attempt("_lovasz_sort_backward", g, incoming, None, x, target, act, None)
+            attempt("_lovasz_sort_backward", g[:1], incoming, incoming[:, :1], x, target, act, 1)
     for per_image in (False, True):
-        attempt("_lovasz_count_cpu", x, target, act, e, b, per_image, 1, True)
-        attempt("_lovasz_sort_cpu", x, target, act, per_image, None, True, per_image)
+        attempt("_lovasz_count", x, target, act, e, b, per_image, 1, True)
+        attempt("_lovasz_sort", x, target, act, per_image, None, True, per_image)
 
 
 def run_malformed() -> None:

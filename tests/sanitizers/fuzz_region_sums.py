@@ -241,9 +241,9 @@ def run_malformed() -> None:
         for size in (rows * 6, rows * 2, rows * 6 + 1, 0):
             grad = torch.ones(size, dtype=torch.float64)
             for dtype, tensors in itertools.product((torch.float64, torch.float32), lists):
-                attempt("_region_sums_cpu_backward", grad.to(dtype), *tensors, *codes)
+                attempt("_region_sums_backward", grad.to(dtype), *tensors, *codes)
         for tensors in lists:
-            attempt("_region_sums_cpu", *tensors, *codes)
+            attempt("_region_sums", *tensors, *codes)
 
 
 def run_all() -> None:

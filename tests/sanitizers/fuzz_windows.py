@@ -99,16 +99,16 @@ def run_malformed() -> None:
     )
     calls: list[tuple[Any, ...]] = [(x, k, f) for k in (-1, 2**62) for f in (0, -1, 2**62)]
     for arguments in (*calls, *((other, 2, 0) for other in wrong)):
-        attempt("_soft_skeleton_cpu", *arguments)
+        attempt("_soft_skeleton", *arguments)
     for pair in itertools.product((x, *wrong), repeat=2):
-        attempt("_soft_skeleton_backward_cpu", *pair, 2, 0)
-        attempt("_structural_error_cpu", *pair, 3, 1.5, 0.01, 0)
+        attempt("_soft_skeleton_backward", *pair, 2, 0)
+        attempt("_structural_error", *pair, 3, 1.5, 0.01, 0)
         for grad in (x, *wrong):
-            attempt("_structural_error_backward_cpu", grad, *pair, 3, 1.5, 0.01, 0)
+            attempt("_structural_error_backward", grad, *pair, 3, 1.5, 0.01, 0)
     for window, sigma, constant, first in itertools.product(
         (-1, 0, 2, 67, 2**62), (0.0, -1.0, torch.nan, 1.5), (0.0, torch.nan, 0.01), (-1, 2**62, 0)
     ):
-        attempt("_structural_error_cpu", x, x, window, sigma, constant, first)
+        attempt("_structural_error", x, x, window, sigma, constant, first)
 
 
 def run_all() -> None:

@@ -3,7 +3,7 @@
 
 #include "distance_transform/cuda/problem.h"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 
 constexpr int kStrip = 16;
 constexpr unsigned kWarp = 0xffffffffu;
@@ -103,4 +103,4 @@ struct Strips {
   }
 };
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

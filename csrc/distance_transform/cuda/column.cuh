@@ -5,7 +5,7 @@
 #include "cuda.cuh"
 #include "distance_transform/cuda/problem.h"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 
 constexpr unsigned kWarp = 0xffffffffu;
 constexpr int kAtOnce = 8;  // loads that a thread has in flight
@@ -174,4 +174,4 @@ __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const 
   __syncthreads();
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

@@ -5,7 +5,7 @@
 
 #include "distance_transform/cuda/problem.h"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 
 enum class Number { kInt16, kInt32, kFloat };  // what a pass writes, and the next one reads
 
@@ -15,4 +15,4 @@ void launch_runs(const RunPass& pass, Number out, cudaStream_t stream);
 size_t staged_bytes(int64_t size);
 void launch_lines(LinePass pass, Number in, bool staged, cudaStream_t stream);
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

@@ -7,7 +7,7 @@
 #include "distance_transform/cuda/launch.h"
 #include "distance_transform/cuda/search.cuh"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 namespace {
 
 // Brute force costs two candidates a step at a third of the price of those that divide and conquer
@@ -74,4 +74,4 @@ void launch_lines(LinePass pass, Number in, bool staged, cudaStream_t stream) {
   launch_from<float>(pass, staged, stream);
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

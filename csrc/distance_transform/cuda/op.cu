@@ -1,16 +1,19 @@
-// Describes the tensors to the passes, which it launches one after another.
+// The CUDA operator: it describes the tensors to the passes, and launches these one after another.
 #include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <vector>
 
 #include "cuda.cuh"
+#include "cuda_library.h"
 #include "distance_transform/cuda/launch.h"
-#include "distance_transform/cuda/op.h"
+#include "distance_transform/schemas.h"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 namespace {
 
 using torch::headeronly::ScalarType;
@@ -148,8 +151,6 @@ void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, 
   }
 }
 
-}  // namespace
-
 Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared) {
   check(mask, spacing, side);
   std::vector<int64_t> sizes;
@@ -187,4 +188,11 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
   return out;
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace
+}  // namespace segloss::distance_transform::cuda
+
+SEGLOSS_CUDA_SCHEMAS(segloss::distance_transform::kSchemas)
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
+  m.impl("_distance_transform", TORCH_BOX(&segloss::distance_transform::cuda::forward));
+}

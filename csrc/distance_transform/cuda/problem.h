@@ -11,12 +11,12 @@
 #include <cstdint>
 #include <limits>
 
-namespace segloss::distance_transform {
+#include "distance_transform/kernels.h"
+
+namespace segloss::distance_transform::cuda {
 
 constexpr int kLanes = 32;
 constexpr int64_t kMaxSize = int64_t(1) << 29;  // of an axis: sums of two positions fit an int
-
-enum class Side { kInside = 0, kOutside = 1, kBoth = 2, kSigned = 3 };
 
 // Stands for the run length where the line has no voxel of the other side.
 template <class Run>
@@ -109,4 +109,4 @@ __device__ inline float signed_square<float>(float square, float) {
   return square;
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

@@ -8,7 +8,7 @@
 #include "distance_transform/cuda/bits.cuh"
 #include "distance_transform/cuda/launch.h"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 namespace {
 
 constexpr int kWarps = 8;
@@ -173,4 +173,4 @@ void launch_runs(const RunPass& pass, Number out, cudaStream_t stream) {
   launch_from<uint64_t>(pass, out, stream);
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

@@ -5,7 +5,7 @@
 
 #include "distance_transform/cuda/column.cuh"
 
-namespace segloss::distance_transform {
+namespace segloss::distance_transform::cuda {
 
 constexpr int kRows = 4;      // that brute force does together: a square it reads serves them all
 constexpr int kAnchors = 32;  // every so many rows divide and conquer begins without knowledge
@@ -158,4 +158,4 @@ __device__ void divide_and_conquer(const Tile& column, bool positive, int first,
   }
 }
 
-}  // namespace segloss::distance_transform
+}  // namespace segloss::distance_transform::cuda

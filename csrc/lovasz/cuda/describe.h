@@ -19,25 +19,14 @@ struct Options {
   int64_t images;
 };
 
-inline void check_shapes(const Tensor& input, const Tensor& target) {
-  STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, "lovasz: input must be [B, C, *S]");
-  STD_TORCH_CHECK(input.size(1) > 0 && input.size(1) <= 65536, "lovasz: from 1 to 65536 classes");
-  STD_TORCH_CHECK(is_floating(dtype_of(input)), "lovasz: input must be floating point");
-  const bool dense = target.dim() == input.dim();
-  STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, "lovasz: wrong rank of target");
-  for (int64_t d = 0; d < input.dim(); ++d) {
-    STD_TORCH_CHECK((!dense && d == 1) || target.size(dense || d == 0 ? d : d - 1) == input.size(d),
-                    "lovasz: wrong shape of target");
-  }
-}
-
 inline void check_device(const Tensor& tensor, const Tensor& input) {
   STD_TORCH_CHECK(tensor.get_device_index() == input.get_device_index(),
                   "lovasz: a tensor lies on another device");
 }
 
 inline Problem describe(const Tensor& input, const Tensor& target, const Options& options) {
-  check_shapes(input, target);
+  check_shapes("lovasz", input, target, std::nullopt);
+  STD_TORCH_CHECK(input.size(1) <= 65536, "lovasz: from 1 to 65536 classes");
   check_device(target, input);
   STD_TORCH_CHECK(options.activation >= 0 && options.activation <= 2, "lovasz: unknown activation");
   STD_TORCH_CHECK(options.images == 1 || options.images == input.size(0),

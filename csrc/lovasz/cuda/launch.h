@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include "lovasz/cuda/problem.h"
-#include "lovasz/cuda/scan.h"
 #include "lovasz/cuda/sort.h"
 #include "voxels/cuda/math.cuh"
 
@@ -34,7 +33,7 @@ inline bool keeps_logits(const Problem& problem) {
          problem.channels <= kRegisterClasses && problem.input.dtype != Dtype::kFloat64;
 }
 
-constexpr int kMostColumns = 256;   // threads of a block that each have one voxel, see column.cuh
+constexpr int kMostColumns = 256;   // threads of a block that each have one voxel, see tile.cuh
 constexpr int kFewestColumns = 32;  // a warp
 
 void launch_statistics(const StatisticsLaunch& launch, int columns, cudaStream_t stream);
@@ -65,6 +64,18 @@ struct Finishing {
   double* invalid;        // [2]
 };
 void launch_finish(const Finishing& finishing, cudaStream_t stream);
+
+// The scan over the bins of each image and class.
+struct ScanLaunch {
+  Bins bins;
+  int64_t rows;           // images times classes
+  const int64_t* counts;  // [2][row][2][bin]
+  const double* flagged;  // [row]
+  double* loss;           // [row]
+  void* table;            // [row][2][bin]
+};
+
+void launch_scan(const ScanLaunch& launch, bool double_table, cudaStream_t stream);
 
 // `columns`: of the kernel for softmaxes of many classes, else 0.
 void launch_backward(const BackwardLaunch& launch, int columns, cudaStream_t stream);

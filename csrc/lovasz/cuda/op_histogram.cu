@@ -1,9 +1,11 @@
 // Counts by bin, their scan, and the gradient by the table that it writes.
+#include <optional>
+#include <tuple>
 #include <vector>
 
-#include "lovasz/cuda/counting.h"
-#include "lovasz/cuda/gradient.h"
-#include "lovasz/cuda/op.h"
+#include "cuda_library.h"
+#include "lovasz/cuda/steps.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz::cuda {
 namespace {
@@ -27,8 +29,8 @@ void check_counts(const Tensor& counts, const Tensor& rows, const Bins& bins) {
   check_device(rows, counts);
 }
 
-}  // namespace
-
+// Returns counts int64 [2, I, C, 2, K], rows float64 [2, I, C] and invalid float64 [2]. Offsets
+// have 8 bits here: of the 16 of their sum's unit the lower 8 are taken for their middle.
 std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t activation,
                                          int64_t octaves, int64_t bits, bool per_image,
                                          std::optional<int64_t> ignore_index, bool cross_entropy) {
@@ -75,6 +77,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   return {counts, rows, invalid};
 }
 
+// Returns loss float64 [I, C] and table [I, C, 2, K].
 std::tuple<Tensor, Tensor> scan(Tensor counts, Tensor rows, int64_t activation, int64_t octaves,
                                 int64_t bits, bool double_table) {
   ScanLaunch launch{};
@@ -117,4 +120,13 @@ Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input
   return differentiate(launch, grad_ce, input, device.stream());
 }
 
+}  // namespace
 }  // namespace segloss::lovasz::cuda
+
+SEGLOSS_CUDA_SCHEMAS(segloss::lovasz::kHistogramSchemas)
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
+  m.impl("_lovasz_count", TORCH_BOX(&segloss::lovasz::cuda::count));
+  m.impl("_lovasz_scan", TORCH_BOX(&segloss::lovasz::cuda::scan));
+  m.impl("_lovasz_backward", TORCH_BOX(&segloss::lovasz::cuda::backward));
+}

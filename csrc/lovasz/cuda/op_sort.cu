@@ -1,11 +1,13 @@
 // The exact method: keys, their sort, groups of equal errors, and the gradient by their increments.
 #include <array>
 #include <bit>
+#include <optional>
+#include <tuple>
 #include <vector>
 
-#include "lovasz/cuda/counting.h"
-#include "lovasz/cuda/gradient.h"
-#include "lovasz/cuda/op.h"
+#include "cuda_library.h"
+#include "lovasz/cuda/steps.h"
+#include "lovasz/schemas.h"
 
 namespace segloss::lovasz::cuda {
 namespace {
@@ -96,8 +98,7 @@ void find_slopes(const Tensor& input, const Problem& problem, const SortMemory& 
   launch_slopes(sorted, problem.input.dtype == Dtype::kFloat64, stream);
 }
 
-}  // namespace
-
+// Returns loss float64 [I, C], rows float64 [3, I, C], invalid float64 [2] and dL/dm [B, C, *S].
 std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int64_t activation,
                                                 bool per_image, std::optional<int64_t> ignore_index,
                                                 bool cross_entropy, bool wants_gradient) {
@@ -151,4 +152,12 @@ Tensor sort_backward(Tensor slopes, Tensor grad_loss, std::optional<Tensor> grad
   return differentiate(launch, grad_ce, input, device.stream());
 }
 
+}  // namespace
 }  // namespace segloss::lovasz::cuda
+
+SEGLOSS_CUDA_SCHEMAS(segloss::lovasz::kSortSchemas)
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
+  m.impl("_lovasz_sort", TORCH_BOX(&segloss::lovasz::cuda::sort));
+  m.impl("_lovasz_sort_backward", TORCH_BOX(&segloss::lovasz::cuda::sort_backward));
+}

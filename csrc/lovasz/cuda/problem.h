@@ -9,11 +9,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "voxels/view.h"
+#include "lovasz/kernels.h"
 
 namespace segloss::lovasz::cuda {
-
-enum class Activation : int32_t { kSoftmax, kSigmoid, kHinge };
 
 constexpr int kThreads = 512;  // of a block
 constexpr int kWarps = kThreads / 32;

@@ -2,7 +2,7 @@
 // neighbouring bins, in descending order.
 #include "cuda.cuh"
 #include "lovasz/cuda/increments.cuh"
-#include "lovasz/cuda/scan.h"
+#include "lovasz/cuda/launch.h"
 
 namespace segloss::lovasz::cuda {
 namespace {

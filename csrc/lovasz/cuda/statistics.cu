@@ -1,6 +1,6 @@
 // The statistics of each voxel's softmax, for kernels that then read a part of the classes.
-#include "lovasz/cuda/column.cuh"
 #include "lovasz/cuda/launch.h"
+#include "lovasz/cuda/tile.cuh"
 
 namespace segloss::lovasz::cuda {
 namespace {

@@ -1,10 +1,13 @@
-// Describes the tensors to the kernels.
+// The CUDA operator: it describes the tensors to the kernels.
+#include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "cuda.cuh"
+#include "cuda_library.h"
 #include "region_masks/cuda/launch.h"
-#include "region_masks/cuda/op.h"
 #include "region_masks/describe.h"
+#include "region_masks/schemas.h"
 
 namespace segloss::region_masks::cuda {
 namespace {
@@ -33,8 +36,6 @@ bool in_quads(const View& view) {
          view.batch_stride % kQuad == 0 && reinterpret_cast<uintptr_t>(view.data) % bytes == 0;
 }
 
-}  // namespace
-
 Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64_t mode,
              std::optional<int64_t> ignore_index, int64_t first) {
   STD_TORCH_CHECK(!labels || labels->get_device_index() == values.get_device_index(),
@@ -57,4 +58,11 @@ Tensor masks(Tensor values, std::optional<Tensor> labels, int64_t classes, int64
   return out;
 }
 
+}  // namespace
 }  // namespace segloss::region_masks::cuda
+
+SEGLOSS_CUDA_SCHEMAS(segloss::region_masks::kSchemas)
+
+STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
+  m.impl("_region_masks", TORCH_BOX(&segloss::region_masks::cuda::masks));
+}

@@ -12,9 +12,7 @@ from segloss_fast.ops._operator import Kernels, Native, Triton, define_both, no_
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 
-kernels = Kernels(
-    "confusion_sums", Native(cuda=False, names="_{primitive}_{device}_{step}"), Triton(no_float64)
-)
+kernels = Kernels("confusion_sums", Native(cuda=False), Triton(no_float64))
 
 
 def _forward(
@@ -25,7 +23,7 @@ def _forward(
     ignore_index: int | None,
     impl: str,
 ) -> Tensor:
-    launch, code = kernels.step(impl, "forward", input.device), ACTIVATIONS.index(activation)
+    launch, code = kernels.step(impl, "forward"), ACTIVATIONS.index(activation)
     sums, invalid = launch(input, target, voxel_weight, code, ignore_index)
     return marked(sums, invalid, input, target)
 
@@ -39,7 +37,7 @@ def _backward(
     ignore_index: int | None,
     impl: str,
 ) -> Tensor:
-    launch, code = kernels.step(impl, "backward", input.device), ACTIVATIONS.index(activation)
+    launch, code = kernels.step(impl, "backward"), ACTIVATIONS.index(activation)
     grad: Tensor = launch(grad_sums, input, target, voxel_weight, code, ignore_index)
     return grad
 

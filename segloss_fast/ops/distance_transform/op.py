@@ -15,7 +15,7 @@ kernels = Kernels("distance_transform", Native(), Triton(), Scipy())
 
 
 def _forward(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
-    launch = kernels.step(impl, "forward", mask.device)
+    launch = kernels.step(impl, "forward")
     result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared)
     return result
 

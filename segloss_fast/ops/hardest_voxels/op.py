@@ -25,7 +25,7 @@ def _forward(
     ignore_index: int | None,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    launch = kernels.step(impl, "forward", input.device)
+    launch = kernels.step(impl, "forward")
     code = ACTIVATIONS.index(activation)
     result: tuple[Tensor, Tensor] = launch(
         input, target, voxel_weight, class_weight, k, code, first, ignore_index

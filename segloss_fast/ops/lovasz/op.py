@@ -44,7 +44,7 @@ def _count(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tens
     Of labels out of range, on CUDA and not in debug mode, row 0 says so, and the loss becomes NaN.
     """
     options, impl = _numbered(arguments)
-    launch = kernels.step(impl, "count", input.device)
+    launch = kernels.step(impl, "count")
     counts, rows, invalid = launch(input, target, *options)
     if must_mark(invalid, input, target):
         rows[0] += invalid[0]
@@ -65,7 +65,7 @@ def scan(
     if impl == "triton":  # small: PyTorch serves
         return reference.scan(counts, rows, options, dtype)
     code = ACTIVATIONS.index(options.activation)
-    launch = kernels.step(impl, "scan", counts.device)
+    launch = kernels.step(impl, "scan")
     loss, table = launch(counts, rows, code, options.octaves, options.bits, dtype == torch.float64)
     return loss, table
 
@@ -111,7 +111,7 @@ def _histogram_backward(
         arguments: See input.
     """
     (code, octaves, bits, _, ignore_index, _), impl = _numbered(arguments)
-    launch = kernels.step(impl, "backward", input.device)
+    launch = kernels.step(impl, "backward")
     grad: Tensor = launch(coefficients, grad_ce, input, target, code, octaves, bits, ignore_index)
     return grad
 
@@ -141,7 +141,7 @@ def _histogram_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]
 def _sort(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
     """Return the loss ``[I, C]``, the rows ``[3, I, C]`` and g, as the reference does."""
     options, _ = _numbered(arguments)
-    launch = kernels.step("native", "sort", input.device)
+    launch = kernels.step("native", "sort")
     loss, rows, invalid, g = launch(input, target, *options)
     return marked(loss, invalid, input, target), rows, g
 
@@ -163,7 +163,7 @@ def _sort_backward(
     *arguments: Any,  # noqa: ANN401
 ) -> Tensor:
     (code, _, ignore_index, *_), _ = _numbered(arguments)
-    launch = kernels.step("native", "sort_backward", input.device)
+    launch = kernels.step("native", "sort_backward")
     grad: Tensor = launch(g, grad_loss, grad_ce, input, target, code, ignore_index)
     return grad
 

@@ -22,7 +22,7 @@ def _forward(
     first: int,
     impl: str,
 ) -> Tensor:
-    launch = kernels.step(impl, "forward", values.device)
+    launch = kernels.step(impl, "forward")
     result: Tensor = launch(values, labels, classes, MODES.index(mode), ignore_index, first)
     return result
 

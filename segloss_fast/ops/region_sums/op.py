@@ -37,9 +37,7 @@ def _not_in_triton(device: torch.device, dtype: torch.dtype, classes: int = 1) -
     return no_float64(device, dtype)
 
 
-kernels = Kernels(
-    "region_sums", Native(_too_many, names="_{primitive}_{device}_{step}"), Triton(_not_in_triton)
-)
+kernels = Kernels("region_sums", Native(_too_many), Triton(_not_in_triton))
 
 
 def forward(
@@ -61,7 +59,7 @@ def forward(
     Raises:
         ValueError: If labels are out of range; on CUDA only in debug mode, else the rows are NaN.
     """
-    launch = kernels.step(impl, "forward", inputs[0].device)
+    launch = kernels.step(impl, "forward")
     if impl == "triton":
         weights = reference.each(voxel_weights, inputs)
         tensors = zip(inputs, targets, weights, strict=True)
@@ -82,7 +80,7 @@ def backward(
     options: Options,
 ) -> list[Tensor]:
     """Return the gradient of each input, given that of the rows."""
-    launch = kernels.step(impl, "backward", inputs[0].device)
+    launch = kernels.step(impl, "backward")
     if impl != "triton":
         grads: list[Tensor] = launch(grad_rows, inputs, targets, voxel_weights, *_codes(options))
         return grads

@@ -1,32 +1,20 @@
 // The CUDA operators: checks what would corrupt memory, describes the tensors to the kernels, and
 // spreads chunks of voxels over the device. The chunks depend on the shapes and on the number of
 // multiprocessors alone and their sums are added in order: the same bits from every run.
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <optional>
-#include <string>
 #include <tuple>
 #include <vector>
 
 #include "cuda.cuh"
+#include "cuda_library.h"
 #include "region_sums/cuda/describe.h"
 #include "region_sums/cuda/launch.h"
 #include "region_sums/cuda/reduce.cuh"
-
-#ifndef SEGLOSS_CUDA_LIBRARY  // the tests register the same operators for the CPU, elsewhere
-#define SEGLOSS_CUDA_LIBRARY segloss_fast
-#define SEGLOSS_CUDA_KEY CUDA
-#endif
-#ifdef __CUDACC__
-#define SEGLOSS_TEXT(x) #x
-#define SEGLOSS_TEXT_OF(x) SEGLOSS_TEXT(x)
-#define SEGLOSS_NVCC SEGLOSS_TEXT_OF(__CUDACC_VER_MAJOR__) "." SEGLOSS_TEXT_OF(__CUDACC_VER_MINOR__)
-#else
-#define SEGLOSS_NVCC "none"
-#endif
+#include "region_sums/schemas.h"
 
 namespace segloss::region_sums::cuda {
 namespace {
@@ -185,32 +173,12 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
   return grads;
 }
 
-// What this library is, as JSON.
-std::string build_info() {
-  return "{\"version\": \"" SEGLOSS_VERSION "\", \"compiler\": \"" SEGLOSS_NVCC
-         "\", \"architectures\": \"" SEGLOSS_CUDA_ARCHITECTURES "\", \"max_classes\": " +
-         std::to_string(kMaxClasses) + "}";
-}
-
 }  // namespace
 }  // namespace segloss::region_sums::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(SEGLOSS_CUDA_LIBRARY, m) {
-  m.def(
-      "_region_sums_cuda(Tensor[] inputs, Tensor[] targets, Tensor[] voxel_weights, int[] terms, "
-      "int activation, int ce_activation, float gamma, int? ignore_index) -> (Tensor, Tensor)");
-  m.def(
-      "_region_sums_cuda_backward(Tensor grad_rows, Tensor[] inputs, Tensor[] targets, "
-      "Tensor[] voxel_weights, int[] terms, int activation, int ce_activation, float gamma, "
-      "int? ignore_index) -> Tensor[]");
-  m.def("_cuda_build_info() -> str");
-}
+SEGLOSS_CUDA_SCHEMAS(segloss::region_sums::kSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
-  m.impl("_region_sums_cuda", TORCH_BOX(&segloss::region_sums::cuda::forward));
-  m.impl("_region_sums_cuda_backward", TORCH_BOX(&segloss::region_sums::cuda::backward));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, CompositeExplicitAutograd, m) {
-  m.impl("_cuda_build_info", TORCH_BOX(&segloss::region_sums::cuda::build_info));
+  m.impl("_region_sums", TORCH_BOX(&segloss::region_sums::cuda::forward));
+  m.impl("_region_sums_backward", TORCH_BOX(&segloss::region_sums::cuda::backward));
 }

@@ -1,0 +1,5 @@
+// The confusion_sums kernels, for each instruction set.
+#include "confusion_sums/kernels.h"
+
+#define SEGLOSS_KERNELS "confusion_sums/kernels.inc"
+#include "instruction_sets.inc"

@@ -1,0 +1,5 @@
+// The region_sums kernels, for each instruction set.
+#include "region_sums/kernels.h"
+
+#define SEGLOSS_KERNELS "region_sums/kernels.inc"
+#include "instruction_sets.inc"
