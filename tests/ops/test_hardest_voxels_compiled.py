@@ -70,7 +70,7 @@ def search_of(space: Sequence[int], capability: int) -> dict[str, Compiled]:
     return {name: compile_launch(launch, capability) for name, launch in kernels.items()}
 
 
-@pytest.mark.parametrize(("name", "capability"), zip(KINDS, itertools.cycle((90, 80))))
+@pytest.mark.parametrize(("name", "capability"), [*zip(KINDS, itertools.cycle((90, 80)))])
 def test_cross_entropies_do_not_spill(name: str, capability: int) -> None:
     found = compile_launch(launches_of(KINDS[name])[0], capability)
     report = found.report()
