@@ -16,19 +16,15 @@ from types import ModuleType
 import pytest
 
 from segloss_fast import _native
-from tests.suite import durations, selection, tracing
+from tests.cuda_shim import build
+from tests.suite import durations, interpreter, selection, tracing
 from tests.suite.built import PACKAGE, once, write_quick_compiler
 from tests.suite.tree import ROOT as ROOT
 from tests.suite.tree import copy_tree
 
 COMPILER = os.environ.get("CXX", "c++")
-# -O1, which comes after setup.py's -O3: the kernels rely on inlining, but more optimisation hides
-# errors and compiles longer, as does more than the line numbers of -g1. Conversion of floats to
-# integers is not part of "undefined".
-SANITIZED = (
-    "-O1 -g1 -fno-omit-frame-pointer "
-    "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
-)
+# They come after setup.py's -O3.
+SANITIZED = " ".join(build.SANITIZED)
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -36,6 +32,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.register(selection, "segloss_selection")
     pluginmanager.register(durations, "segloss_durations")
     pluginmanager.register(tracing, "segloss_tracing")
+    pluginmanager.register(interpreter, "segloss_interpreter")
 
 
 def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

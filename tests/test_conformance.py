@@ -263,12 +263,14 @@ def test_compiles_into_one_graph(record: LossRecord, impl: str) -> None:
 @pytest.mark.torch_compile
 @by_graph
 def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None:
+    """The graph alone: of each operator opcheck tries the rest of the way with sizes left open."""
+
     def loss(x: Tensor, target: Tensor, value: float) -> Tensor:
         own = {record.number: value} if record.number else {}
         result: Tensor = record.function(x, target, impl=impl, **own)
         return result
 
-    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend_of(record, impl))
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="eager")
     for size, value in [((4, 5), 0.25), ((6, 7), 0.5)]:
         case = problem("labels", size, dtype=torch.float32)
         expected_value = loss(case.input, case.target, value)

@@ -21,6 +21,12 @@ import segloss_fast
 seconds = time.perf_counter() - start
 print(json.dumps([sorted(set(sys.modules) - modules), resident() - memory, seconds]))
 """
+# As python -m segloss_fast -v.
+VERDICT = """
+import runpy, sys
+sys.argv = ["segloss_fast", "-v"]
+runpy.run_module("segloss_fast", run_name="__main__")
+"""
 LARGE = """
 import warnings
 warnings.simplefilter("always")
@@ -106,18 +112,15 @@ def test_a_pure_install_says_why_and_what_repairs_it(
     if kind is not None:
         (package / "_pure.json").write_text(json.dumps({"kind": kind, "reason": "because"}))
 
-    def run(*arguments: str) -> str:
-        done = run_python(*arguments, folder=tmp_path)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    verdict, *rows = run("-m", "segloss_fast", "-v").splitlines()
+    asked = "import torch, segloss_fast as s\ntry: s.region_sums(torch.zeros(1, 2, 3), "
+    asked += "torch.zeros(1, 3), impl='native')\nexcept RuntimeError as error: print(error)\n"
+    done = run_python("-c", f"{VERDICT}print('asked:')\n{asked}{LARGE}", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    says, answer = done.stdout.split("asked:\n")
+    verdict, *rows = says.splitlines()
     assert verdict.startswith(f"CPU: plain PyTorch, because {said}")
     assert "--no-deps" in verdict
     assert any("native module: none: because" in row for row in rows) == bool(kind)
-    asked = "import torch, segloss_fast as s\ntry: s.region_sums(torch.zeros(1, 2, 3), "
-    asked += "torch.zeros(1, 3), impl='native')\nexcept RuntimeError as error: print(error)\n"
-    answer = run("-c", asked + LARGE)
     assert said in answer
     assert answer.count("RuntimeWarning: segloss_fast computes on the CPU in plain PyTorch") == (
         kind != "skip"

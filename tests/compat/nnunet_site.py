@@ -1,4 +1,7 @@
-"""An environment with nnU-Net, beside that of the tests, which never has it."""
+"""An environment with nnU-Net, beside that of the tests, which never has it.
+
+As a program it makes the environment, so that no test waits for it.
+"""
 
 from __future__ import annotations
 
@@ -74,3 +77,7 @@ def run(*arguments: str, timeout: float, **environ: str) -> subprocess.Completed
         timeout=timeout,
         check=False,
     )
+
+
+if __name__ == "__main__":
+    made()

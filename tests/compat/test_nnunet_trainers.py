@@ -95,12 +95,11 @@ def test_ignored_labels_and_voxels_that_are_no_cubes(tmp_path: Path) -> None:
 
 @pytest.mark.install
 def test_regions(tmp_path: Path) -> None:
-    found = run(tmp_path, "regions", "compare", "others", "plain_levels")
+    found = run(tmp_path, "regions", "compare", "others")
     check_comparison(found["compare"], "DC_and_BCE_loss")
     assert {dtype for _, dtype in found["compare"]["targets"]} == {"torch.bool"}
     assert {size[1] for size, _ in found["compare"]["targets"]} == {3}
     check_others(found["others"])
-    assert set(found["plain_levels"]) == ALL
 
 
 def test_an_old_nnunet_is_an_error(

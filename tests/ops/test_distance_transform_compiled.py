@@ -16,10 +16,10 @@ DTYPES = (torch.uint8, torch.int64, torch.float16, torch.float32)
 
 @pytest.mark.parametrize(
     ("side", "dtype", "capability"),
-    [
-        (side, dtype, (80, 90)[(row + column) % 2])
+    [  # each side with two dtypes, and each dtype with two sides
+        (side, DTYPES[(row + column) % len(DTYPES)], capability)
         for row, side in enumerate(SIDES)
-        for column, dtype in enumerate(DTYPES)
+        for column, capability in enumerate((80, 90))
     ],
     ids=str,
 )

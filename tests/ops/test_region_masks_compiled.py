@@ -42,12 +42,16 @@ def launch_of(
 
 
 def cases() -> Iterator[tuple[str, torch.dtype, torch.dtype | None, Sequence[int], int]]:
-    """Yield mode, dtype, dtype of the labels beside, shape, and architecture, these in turn."""
+    """Yield mode, dtype, dtype of the labels beside, shape, and architecture, these in turn.
+
+    Both shapes in turn, so that each is met with every dtype, and with all labels.
+    """
     capabilities = itertools.cycle((80, 90, 90, 80))
     for mode, dtypes in KINDS.items():
         labels = (None,) if mode == "labels" else (None, torch.uint8, torch.int64)
-        for chosen in itertools.product(dtypes, labels, (SPACE, (63, 61, 3))):
-            yield (mode, *chosen, next(capabilities))
+        spaces = itertools.cycle((SPACE, (63, 61, 3)))
+        for dtype, label in itertools.product(dtypes, labels):
+            yield mode, dtype, label, next(spaces), next(capabilities)
 
 
 @pytest.mark.parametrize(("mode", "dtype", "label", "space", "capability"), [*cases()], ids=str)

@@ -21,7 +21,7 @@ def report() -> Report:
 
 
 def test_nothing_spills(report: Report) -> None:
-    assert len(report) > 80
+    assert len(report) > 60
     for name, kernel in report.items():
         assert kernel["loop_spills"] == 0, name
         # What the assembler keeps there around the loop; no loss asks for all terms together.
@@ -61,7 +61,7 @@ def test_a_tile_is_read_once_and_written_once_in_vectors(report: Report) -> None
         if direction == "backward":
             assert kernel["stores"] == {str(width): classes}, name
         checked += 1
-    assert checked > 40
+    assert checked > 30
 
 
 def test_the_softmax_of_a_class_column_stays_in_its_thread(report: Report) -> None:

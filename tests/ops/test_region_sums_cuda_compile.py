@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvcc import ARCHITECTURES, compile_source, opcodes
+from tests.nvcc import ARCHITECTURES, HOST, compile_source, opcodes
 from tests.ops.region_sums_cuda import SOURCES
 
 KERNELS = 8  # of forward, and of backward
@@ -20,6 +20,8 @@ def source_of(name: str) -> Path:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_kernel_spills(architecture: str, source: Path) -> None:
+    if source.stem == "backward" and architecture != HOST:
+        pytest.skip("what it shares with the forward kernels is compiled for both")
     _, kernels = compile_source(source, architecture)
     assert len(kernels) == (1 if source.stem == "op" else KERNELS)
     for kernel in kernels:
@@ -35,7 +37,7 @@ def test_no_kernel_spills(architecture: str, source: Path) -> None:
 
 
 def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
-    for source in ("forward", "backward"):
+    for source in ("forward", "backward") if architecture == HOST else ("forward",):
         found = opcodes(compile_source(source_of(source), architecture)[0])
         assert len(found) == KERNELS
         for name, codes in found.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--impl native, but the native kernels are not built: make build")
 
 
+@cache  # asked for every test, and slow: it looks for versions of packages
 def available() -> set[str]:
     """Return the implementations of region_sums that run on the CPU here."""
     return {

@@ -72,8 +72,9 @@ def _defaults(loss: str, classes: int) -> dict[str, Any]:
 def sample() -> Iterator[tuple[str, int, str, str, int, str]]:
     """Yield loss, classes, dtype, target, compute capability and direction.
 
-    DiceCE and all terms together with every number of classes in both directions, other losses with
-    every second number and one direction; dtypes and targets in turn. DiceCE with most of those.
+    DiceCE with every number of classes in both directions, all terms together with every one in
+    these in turn, as other losses with every second number; dtypes and targets in turn. DiceCE with
+    all pairs of a number of classes, a dtype and a target.
     """
     both = ("forward", "backward")
     turn = itertools.cycle(itertools.product(DTYPES, TARGETS))
@@ -82,13 +83,20 @@ def sample() -> Iterator[tuple[str, int, str, str, int, str]]:
         whole = loss in ("DiceCE", "All")
         for classes in CLASSES if whole else CLASSES[place % 2 :: 2]:
             (dtype, target), capability = next(turn), next(capabilities)
-            for direction in both if whole else (next(directions),):
+            chosen = (next(directions),) if loss != "DiceCE" else both
+            for direction in chosen:
                 yield loss, classes, dtype, target, capability, direction
-    for classes, dtype, target in itertools.product((4, 14), DTYPES[:2], TARGETS):
+    for classes, dtype, target in pairs((4, 14)):
         for direction in both:
             yield "DiceCE", classes, dtype, target, 90, direction
     yield "DiceCE", 14, "float32", "int64", 80, "total"
     yield "DiceCE", 14, "float32", "dense", 90, "total"
+
+
+def pairs(classes: tuple[int, int]) -> Iterator[tuple[int, str, str]]:
+    """Yield numbers of classes, dtypes and targets such that each pair of two of them occurs."""
+    for (i, number), (j, target) in itertools.product(enumerate(classes), enumerate(TARGETS)):
+        yield number, DTYPES[(i + j) % 2], target
 
 
 def examine(case: tuple[str, int, str, str, int, str]) -> tuple[str, dict[str, Any]]:
