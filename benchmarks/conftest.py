@@ -1,4 +1,4 @@
-"""pytest in this folder: ``--quick``, a fixed thread count, results that do not name the host."""
+"""pytest in this folder: its options, a fixed thread count, results that do not name the host."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import MutableMapping
 import pytest
 import torch
 
-from benchmarks.harness import FULL, QUICK, Effort
-from benchmarks.provenance import THREADS, Session, machine
+from benchmarks.measure.harness import FULL, QUICK, Effort
+from benchmarks.measure.provenance import THREADS, Session, machine
 
 SESSION = pytest.StashKey[Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``."""
+    """Add ``--quick`` and ``--device``."""
     parser.addoption("--quick", action="store_true", help="small benchmarks, in about a minute")
+    parser.addoption(
+        "--device", choices=("cpu", "cuda"), help="of what is measured; all if not given"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
