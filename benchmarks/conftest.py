@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import MutableMapping
 
 import pytest
@@ -26,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
     # torch.compile imports modules of torch that warn; the tests' setting makes warnings errors.
     config.addinivalue_line("filterwarnings", "ignore")
+    # That filter is for tests; pytest-benchmark says this after them, where no case was asked for.
+    warnings.filterwarnings("ignore", "Not saving anything, no benchmarks have been run!")
     config.stash[SESSION] = Session()
 
 
