@@ -1,1 +1,1 @@
-"""Benchmarks: ``make bench`` runs them (run.py), report.py makes the tables."""
+"""Benchmarks: ``make bench`` runs them (run.py), tables/report.py makes the tables."""

@@ -19,10 +19,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks import compare, dropins
-from benchmarks.contenders import Case
-from benchmarks.dropins import DROPINS, DropIn, Loss
-from benchmarks.harness import Effort, Step, Tensors
+from benchmarks.cases import dropins
+from benchmarks.cases.contenders import Case
+from benchmarks.cases.dropins import DROPINS, DropIn, Loss
+from benchmarks.cases.inputs import Tensors
+from benchmarks.measure import compare
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import Effort, Step
 
 LARGE, SMALL, QUICK = (1, 128, 3), (2, 64, 2), (1, 24, 3)
 CONTENDERS = ("native", "eager")
@@ -35,6 +38,12 @@ class Comparison:
 
     dropin: DropIn
     shape: tuple[int, ...]
+    device = "cpu"
+
+    @property
+    def name(self) -> str:
+        """The case as an identifier."""
+        return self.about.name
 
     @property
     def about(self) -> Case:
@@ -49,11 +58,8 @@ def comparisons(*sizes: tuple[int, int, int]) -> list[Comparison]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    sizes = (QUICK, SMALL) if metafunc.config.getoption("quick") else (LARGE, SMALL)
-    cases = comparisons(*sizes)
-    tests = [(case, name) for case in cases for name in CONTENDERS]
-    ids = [f"{case.about.name}-{name}" for case, name in tests]
-    metafunc.parametrize(("case", "contender"), tests, ids=ids)
+    cases, quick = comparisons(LARGE, SMALL), comparisons(QUICK, SMALL)
+    parametrize(metafunc, cases, quick, lambda case: CONTENDERS)
 
 
 def _step(case: Comparison, loss: Loss, inputs: Tensors, targets: Tensors) -> Step:

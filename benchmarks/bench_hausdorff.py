@@ -12,9 +12,10 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import compare
-from benchmarks.contenders import Case, cube, pairs
-from benchmarks.harness import MODES, Effort
+from benchmarks.cases.contenders import Case, contenders, cube
+from benchmarks.measure import compare
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import MODES, Effort
 
 CASES = [
     *(cube("HausdorffDT", 1, side, "native", "eager") for side in (96, 128, 192)),
@@ -31,8 +32,7 @@ QUICK_CASES = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    tests, ids = pairs(QUICK_CASES if metafunc.config.getoption("quick") else CASES, MODES)
-    metafunc.parametrize(("case", "contender", "mode"), tests, ids=ids)
+    parametrize(metafunc, CASES, QUICK_CASES, contenders, MODES)
 
 
 def test_hausdorff(

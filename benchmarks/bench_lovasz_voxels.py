@@ -11,20 +11,20 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import lovasz
-from benchmarks.harness import Effort
-from benchmarks.lovasz import Case, cube
+from benchmarks.cases.lovasz import Case, contenders, cube
+from benchmarks.measure import lovasz
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import Effort
 
-SIDES = (24, 32, 48, 64, 96, 128, 192, 256)
-QUICK_SIDES = (24, 32, 48, 64)
+CASES = [
+    cube("LovaszSigmoid", 1, side, "random", 0.01, "histogram", "sort", "eager")
+    for side in (24, 32, 48, 64, 96, 128, 192, 256)
+]
+QUICK_CASES = CASES[:4]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    sides = QUICK_SIDES if metafunc.config.getoption("quick") else SIDES
-    contenders = ("histogram", "sort", "eager")
-    cases = [cube("LovaszSigmoid", 1, side, "random", 0.01, *contenders) for side in sides]
-    tests, ids = lovasz.pairs(cases, ("both",))
-    metafunc.parametrize(("case", "contender", "mode"), tests, ids=ids)
+    parametrize(metafunc, CASES, QUICK_CASES, contenders, ("both",))
 
 
 def test_lovasz_voxels(

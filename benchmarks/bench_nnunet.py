@@ -21,10 +21,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from benchmarks import compare
-from benchmarks.contenders import LEVELS, Case
-from benchmarks.harness import Effort, Step, Tensors
-from benchmarks.inputs import blob_labels, logits
+from benchmarks.cases.contenders import LEVELS, Case, contenders
+from benchmarks.cases.inputs import Tensors, blob_labels, logits
+from benchmarks.measure import compare
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import Effort, Step
 from segloss_fast import HausdorffDTLoss, SoftClDiceLoss
 from segloss_fast.compat import nnunet
 from segloss_fast.compat.nnunet import ClDiceMixin, HausdorffMixin
@@ -91,12 +92,13 @@ def theirs(name: str, side: int) -> nn.Module:
     return wrapped
 
 
+def cases(side: int) -> list[Case]:
+    """Return a case per trainer, with patches of that side."""
+    return [Case(name, (2, 3, side, side, side), contenders=CONTENDERS) for name in NAMES]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    side = 32 if metafunc.config.getoption("quick") else 96
-    cases = [Case(name, (2, 3, side, side, side), contenders=CONTENDERS) for name in NAMES]
-    tests = [(case, name) for case in cases for name in CONTENDERS]
-    ids = [f"{case.name}-{name}" for case, name in tests]
-    metafunc.parametrize(("case", "contender"), tests, ids=ids)
+    parametrize(metafunc, cases(96), cases(32), contenders)
 
 
 def _step(loss: nn.Module, inputs: Tensors, targets: Tensors) -> Step:

@@ -23,9 +23,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 import segloss_fast
-from benchmarks import compare
-from benchmarks.contenders import Case, cube, on_one, pairs
-from benchmarks.harness import MODES, Effort, LossFunction, Step, measure_accuracy, solve
+from benchmarks.cases.contenders import Case, contenders, cube, make_inputs, on_one
+from benchmarks.cases.inputs import LossFunction
+from benchmarks.measure import compare
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import MODES, Effort, Step, measure_accuracy, solve
 from segloss_fast import _native
 from segloss_fast.ops.distance_transform import scipy_transform
 
@@ -147,7 +149,7 @@ def no_kernels(*, scipy: bool = True) -> Iterator[None]:
         yield
 
 
-def contender(loss: str, name: str) -> LossFunction:
+def loss_of(loss: str, name: str) -> LossFunction:
     """Return ours without kernels, or MONAI's."""
     ours, theirs = LOSSES[loss]
     if name == "eager":
@@ -162,21 +164,20 @@ def contender(loss: str, name: str) -> LossFunction:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    tests, ids = pairs(QUICK_CASES if metafunc.config.getoption("quick") else CASES, MODES)
-    metafunc.parametrize(("case", "name", "mode"), tests, ids=ids)
+    parametrize(metafunc, CASES, QUICK_CASES, contenders, MODES)
 
 
 @functools.lru_cache(maxsize=1)
 def measure(case: Case, effort: Effort) -> compare.Measured:
     """Compare the two sides of a case, and whether they are the same loss."""
-    inputs, targets = compare.make_inputs(case)
-    steps = {name: Step(contender(case.loss, name), inputs, targets) for name in case.contenders}
+    inputs, targets = make_inputs(case)
+    steps = {name: Step(loss_of(case.loss, name), inputs, targets) for name in case.contenders}
     exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-    found = compare.compare(steps, Step(contender(case.loss, "eager"), exact, targets), effort)
+    found = compare.compare(steps, Step(loss_of(case.loss, "eager"), exact, targets), effort)
     small = cube(case.loss, 4, SMALL)
-    inputs, targets = compare.make_inputs(small)
+    inputs, targets = make_inputs(small)
     exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-    ours, theirs = (Step(contender(case.loss, name), exact, targets) for name in CONTENDERS)
+    ours, theirs = (Step(loss_of(case.loss, name), exact, targets) for name in CONTENDERS)
     differ = measure_accuracy(ours, solve(theirs))
     # MONAI's distances are float32 and some of its constants, too.
     assert max(differ.value, differ.grad_l2) < 1e-5, f"not the same loss: {differ}"
@@ -184,7 +185,7 @@ def measure(case: Case, effort: Effort) -> compare.Measured:
 
 
 def test_reference(
-    benchmark: BenchmarkFixture, case: Case, name: str, mode: str, effort: Effort
+    benchmark: BenchmarkFixture, case: Case, contender: str, mode: str, effort: Effort
 ) -> None:
     about = compare.describe(case, "MONAI", "reference")
-    compare.record(benchmark, measure(case, effort), name, mode, effort, about)
+    compare.record(benchmark, measure(case, effort), contender, mode, effort, about)

@@ -35,7 +35,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.tables import table
+from benchmarks.tables.cells import table
 from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.contract import SORT_BELOW
 from segloss_fast.ops.lovasz.options import Options

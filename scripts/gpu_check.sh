@@ -46,7 +46,7 @@ fi
 if has pytest_benchmark; then
   has monai || echo "left out: the comparison with MONAI"
   step benchmarks
-  "$python" benchmarks/run.py region_sums_cuda distance_transform_cuda lovasz_cuda losses_cuda \
+  "$python" benchmarks/run.py --device cuda region_sums distance_transform lovasz losses \
     --output "$out" ${QUICK:+--quick} \
     | tee "$out/report.md" || failed+=(benchmarks)
 else

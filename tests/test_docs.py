@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import segloss_fast
-from benchmarks import compat_tables, headlines, report
-from benchmarks.results import RESULTS, load
+from benchmarks.measure.results import RESULTS, load
+from benchmarks.tables import compat, headlines, report
 from tests import pages
 from tests.conftest import ROOT, run_python
 from tests.suite.tiers import begins_in
@@ -112,7 +112,7 @@ def test_published_tables_are_those_of_the_committed_results() -> None:
     results = load(RESULTS)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(results)
     assert headlines.block(results) in report.README.read_text(encoding="utf-8")
-    assert compat_tables.page(results) in report.COMPAT.read_text(encoding="utf-8")
+    assert compat.page(results) in report.COMPAT.read_text(encoding="utf-8")
 
 
 def test_every_loss_has_a_row_of_its_own() -> None:

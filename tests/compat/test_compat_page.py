@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import dropins
+from benchmarks.cases import dropins
 from segloss_fast.compat._peers import PEERS
 from tests.compat import counts
 

@@ -1,4 +1,4 @@
-"""Makes tables and plots of the committed results: ``python -m benchmarks.report``.
+"""Makes tables and plots of the committed results: ``python -m benchmarks.tables.report``.
 
 ``--publish`` writes docs/benchmarks.md, between two markers the README's short table and that of
 docs/compat.md, and the README's picture, docs/speed.png; ``--plot-lovasz FILE`` draws a Lovász
@@ -13,23 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import (
-    compat_tables,
-    distance_tables,
-    headlines,
-    lovasz_tables,
-    picture,
-    tables,
-)
-from benchmarks.results import RESULTS, Result, load
+from benchmarks.measure.results import RESULTS, Result, load
+from benchmarks.tables import cells, compat, distances, headlines, lovasz, picture
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 COMPAT, PICTURE = ROOT / "docs" / "compat.md", ROOT / "docs" / "speed.png"
 PREFACE = """# Benchmarks
 
 All cases of all benchmarks, on the machines of `benchmarks/results/`; written by
-`python -m benchmarks.report --publish`. Ratios above 1 mean that ours is faster.
+`python -m benchmarks.tables.report --publish`. Ratios above 1 mean that ours is faster.
 """
 
 
@@ -62,7 +55,7 @@ def _peers(p: dict[str, str]) -> str:
 
 def _own_block(result: Result) -> list[str] | None:
     """Return the paragraphs of a benchmark with tables of its own, None of another."""
-    tried = (module.block(result) for module in (distance_tables, lovasz_tables, compat_tables))
+    tried = (module.block(result) for module in (distances, lovasz, compat))
     return next((paragraphs for paragraphs in tried if paragraphs is not None), None)
 
 
@@ -82,14 +75,14 @@ def full(results: Sequence[Result]) -> str:
             "Ratios are of both; above 1, ours is faster. The peer is MONAI unless the case names "
             "another; in the last column is where ours is slower. "
             "The peers' half-precision input is widened to float32 first.",
-            tables.times(cases),
-            *tables.remarks(cases),
+            cells.times(cases),
+            *cells.remarks(cases),
             *_bandwidth(result),
             "MB above inputs and gradient, kept for backward / peak:",
-            tables.memory(cases),
+            cells.memory(cases),
             "Errors against float64, value / gradient in relative L2 / max gradient error over max "
             "gradient (half precision: the gradient is rounded to it):",
-            tables.accuracy(cases),
+            cells.accuracy(cases),
         ]
     return "\n\n".join(parts)
 
@@ -99,10 +92,11 @@ def _bandwidth(result: Result) -> list[str]:
     if not any(case.device == "cuda" for case in result.cases):
         return []
     copy = 1e9 * float(result.provenance["copy_gb_s"])
+    columns = {"triton": "Triton", "native": "CUDA C++"}
     return [
         "Bandwidth, forward / backward, as a part of that of a copy, on the bytes that no kernel "
         "can avoid:",
-        tables.bandwidth(result.cases, copy),
+        cells.bandwidth(result.cases, copy, columns, cells.describe),
     ]
 
 
@@ -115,7 +109,7 @@ def publish(results: Sequence[Result]) -> None:
     """Write the page of all tables, those within other pages, and the README's picture."""
     PAGE.write_text(page(results), encoding="utf-8")
     update(README, headlines.block(results))
-    update(COMPAT, compat_tables.page(results))
+    update(COMPAT, compat.page(results))
     picture.draw(results, PICTURE)
 
 
@@ -157,7 +151,7 @@ def main() -> int:
     if options.publish:
         publish(results)
     if options.plot_lovasz:
-        lovasz_tables.plot(_of(results, lovasz_tables.SCALING), options.plot_lovasz)
+        lovasz.plot(_of(results, lovasz.SCALING), options.plot_lovasz)
     if not (options.publish or options.plot_lovasz):
         print(full(results))
     return 0

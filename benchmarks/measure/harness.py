@@ -25,13 +25,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import cuda
+from benchmarks.cases.inputs import LossFunction, Tensors
+from benchmarks.measure import cuda
 
 MODES = ("forward", "backward", "both")
-
-Tensors = tuple[Tensor, ...]
-# Called with the inputs and the targets: one each, or several levels of different size.
-LossFunction = Callable[[Tensors, Tensors], Tensor]
 # Runs a contender once; returns the seconds it took, by mode.
 Run = Callable[[], Mapping[str, float]]
 
@@ -68,7 +65,8 @@ class Timing:
     rounds: int
 
 
-def _timing(seconds: Sequence[float]) -> Timing:
+def timing(seconds: Sequence[float]) -> Timing:
+    """Return the quartiles of so many measurements."""
     low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return Timing(1e3 * median, 1e3 * (high - low), len(seconds))
 
@@ -100,7 +98,7 @@ def interleave(runs: Mapping[str, Run], effort: Effort) -> dict[str, dict[str, T
     finally:
         gc.enable()
     return {
-        name: {mode: _timing(seconds) for mode, seconds in modes.items()}
+        name: {mode: timing(seconds) for mode, seconds in modes.items()}
         for name, modes in taken.items()
     }
 

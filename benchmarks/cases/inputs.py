@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+# Called with the inputs and the targets: one each, or several levels of different size.
+LossFunction = Callable[[Tensors, Tensors], Tensor]
 
 
 def blob_labels(shape: Sequence[int], seed: int = 0, foreground: float = 0.5) -> Tensor:

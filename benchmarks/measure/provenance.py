@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 import segloss_fast
-from benchmarks import cuda
+from benchmarks.measure import cuda
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 THREADS = 2
 PACKAGES = ("torch", "monai", "scipy", "edt", "kornia", "segmentation-models-pytorch")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.eager_losses import one_hot_map
+from benchmarks.cases.eager_losses import one_hot_map
 
 SMOOTH = 1e-5
 

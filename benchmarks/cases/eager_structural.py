@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.eager_losses import one_hot_map
+from benchmarks.cases.eager_losses import one_hot_map
 
 _POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)

@@ -1,12 +1,13 @@
-"""The tables of report.py: names of cases, ratios, cells."""
+"""What all tables are made of: names of cases, ratios, cells."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks.results import Case, Row
+from benchmarks.cases.contenders import DEFINITION
+from benchmarks.measure.results import Case, Row
 
 # The contenders that have columns, by device; tables.remarks has a sentence for any other.
 _OTHERS = {"reference": "our reference", "eager": "MONAI", "compiled": "MONAI compiled"}
@@ -16,7 +17,6 @@ LABELS = {
 }
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
-DEFINITION = "eager PyTorch"  # the peer of losses that are compared with their definition
 LARGE = 60_000_000  # logits: what is smaller may stay in the cache
 
 
@@ -66,22 +66,25 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _milliseconds(row: Row | None) -> str:
+def milliseconds(row: Row | None) -> str:
+    """Return the medians of all modes."""
     return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
 
 
-def _speed(case: Case, other: str) -> str:
-    times = ratio(case, other)
+def speed(times: float | None) -> str:
+    """Return a ratio of times, in bold where ours is slower."""
     if times is None:
         return "-"
     return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
 
 
-def _megabytes(row: Row | None, *kinds: str) -> str:
+def megabytes(row: Row | None, *kinds: str) -> str:
+    """Return memory of these kinds."""
     return "-" if row is None else " / ".join(f"{row.memory[kind] / 1e6:.2f}" for kind in kinds)
 
 
-def _errors(row: Row | None, *kinds: str) -> str:
+def errors(row: Row | None, *kinds: str) -> str:
+    """Return errors of these kinds."""
     return "-" if row is None else " / ".join(f"{row.accuracy[kind]:.0e}" for kind in kinds)
 
 
@@ -103,8 +106,8 @@ def times(cases: Sequence[Case]) -> str:
     rows = [
         [
             describe(case),
-            *(_milliseconds(case.rows.get(name)) for name in labels),
-            *(_speed(case, other) for other in others),
+            *(milliseconds(case.rows.get(name)) for name in labels),
+            *(speed(ratio(case, other)) for other in others),
             _bold(lost(case)),
         ]
         for case in cases
@@ -116,7 +119,7 @@ def memory(cases: Sequence[Case]) -> str:
     """Return the memory that is kept for backward and at the peak."""
     kinds = ("saved", "peak")
     rows = [
-        [describe(case), *(_megabytes(case.rows.get(name), *kinds) for name in _labels(cases))]
+        [describe(case), *(megabytes(case.rows.get(name), *kinds) for name in _labels(cases))]
         for case in cases
     ]
     return table(["case", *_labels(cases).values()], rows)
@@ -126,42 +129,41 @@ def accuracy(cases: Sequence[Case]) -> str:
     """Return the errors against float64."""
     kinds = ("value", "grad_l2", "grad_max")
     rows = [
-        [describe(case), *(_errors(case.rows.get(name), *kinds) for name in _labels(cases))]
+        [describe(case), *(errors(case.rows.get(name), *kinds) for name in _labels(cases))]
         for case in cases
     ]
     return table(["case", *_labels(cases).values()], rows)
 
 
-def bandwidth(cases: Sequence[Case], copy: float) -> str:
+def bandwidth(
+    cases: Sequence[Case], copy: float, columns: Mapping[str, str], words: Callable[[Case], str]
+) -> str:
     """Return the bandwidth that forward and backward reach, as a part of a copy's.
 
     Args:
-        cases: Those with enough logits that memory decides.
+        cases: Those with enough logits that memory decides have a row.
         copy: Bytes per second of a copy, read and written.
+        columns: The contenders, and what they are called.
+        words: Describes a case.
     """
-    rows = []
-    for case in cases:
-        if math.prod(case.shape) < LARGE:
-            continue
-        cells = []
-        for name in ("triton", "native"):
-            row = case.rows.get(name)
-            parts = [] if row is None else [_part(case, row, mode, copy) for mode in _MODES]
-            cells.append(" / ".join(f"{part:.0%}" for part in parts) or "-")
-        rows.append([describe(case), *cells])
-    return table(["case", "Triton", "CUDA C++"], rows)
+    rows = [
+        [words(case), *(_parts(case, case.rows.get(name), copy) for name in columns)]
+        for case in cases
+        if math.prod(case.shape) >= LARGE
+    ]
+    return table(["case", *columns.values()], rows)
 
 
-_MODES = ("forward", "backward")
-
-
-def _part(case: Case, row: Row, mode: str, copy: float) -> float:
-    return case.floor_bytes[mode] / (row.ms[mode] / 1e3) / copy
+def _parts(case: Case, row: Row | None, copy: float) -> str:
+    if row is None:
+        return "-"
+    seconds = {mode: row.ms[mode] / 1e3 for mode in ("forward", "backward")}
+    return " / ".join(f"{case.floor_bytes[mode] / s / copy:.0%}" for mode, s in seconds.items())
 
 
 def mean(cases: Sequence[Case]) -> str:
     """Say how much faster than their definitions ours are."""
-    known = [speed for case in cases if (speed := ratio(case, "eager")) is not None]
+    known = [times for case in cases if (times := ratio(case, "eager")) is not None]
     return (
         f"{len(known)} losses against {DEFINITION}: geometric mean "
         f"{statistics.geometric_mean(known):.1f}x, worst {min(known):.1f}x."
@@ -172,8 +174,8 @@ def remarks(cases: Sequence[Case]) -> list[str]:
     """Return a sentence for each contender that has no column, and the mean over definitions."""
     alone = [case for case in cases if case.peer == DEFINITION]
     return ([mean(alone)] if alone else []) + [
-        f"{describe(case)}, {name}: {_milliseconds(row)} ms, "
-        f"{_megabytes(row, 'saved', 'peak')} MB; ours is {_speed(case, name)} as fast."
+        f"{describe(case)}, {name}: {milliseconds(row)} ms, "
+        f"{megabytes(row, 'saved', 'peak')} MB; ours is {speed(ratio(case, name))} as fast."
         for case in cases
         for name, row in case.rows.items()
         if name not in LABELS[case.device]

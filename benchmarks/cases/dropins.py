@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from benchmarks.contenders import LEVELS
-from benchmarks.harness import Tensors
-from benchmarks.inputs import blob_labels, logits
-from benchmarks.lovasz import smp_losses
+from benchmarks.cases.contenders import LEVELS
+from benchmarks.cases.inputs import Tensors, blob_labels, logits
+from benchmarks.cases.lovasz import smp_losses
 
 PEERS = {"monai": "MONAI", "smp": "segmentation-models-pytorch", "kornia": "kornia"}
 SOFTMAX: dict[str, Any] = {"softmax": True, "to_onehot_y": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 import segloss_fast
-from benchmarks.eager_losses import EAGER_FORMULAS
-from benchmarks.eager_structural import EAGER_STRUCTURES
-from benchmarks.eager_topk import EAGER_TOPK
-from benchmarks.harness import LossFunction, Tensors
-from benchmarks.tables import DEFINITION
+from benchmarks.cases.eager_losses import EAGER_FORMULAS
+from benchmarks.cases.eager_structural import EAGER_STRUCTURES
+from benchmarks.cases.eager_topk import EAGER_TOPK
+from benchmarks.cases.inputs import LossFunction, Tensors, blob_labels, logits
 
 LOSSES = {
     "Dice": segloss_fast.DiceLoss,
@@ -42,6 +41,7 @@ LOSSES = {
     "SoftDiceClDice": segloss_fast.SoftDiceClDiceLoss,
     "StructuralSimilarity": segloss_fast.StructuralSimilarityLoss,
 }
+DEFINITION = "eager PyTorch"  # the peer of losses that are compared with their definition
 # Without a peer of their own: the definition in eager PyTorch is timed beside them.
 EAGER = {**EAGER_FORMULAS, **EAGER_TOPK, **EAGER_STRUCTURES}
 SIGMOID = ("BalancedCE", "Combo")  # also of several classes
@@ -100,6 +100,19 @@ def cube(loss: str, classes: int, side: int, *contenders: str, **options: object
     """Return a case of one cubic volume."""
     shape = (1, classes, side, side, side)
     return Case(loss, shape, contenders=contenders, **options)  # type: ignore[arg-type]
+
+
+def make_inputs(case: Case) -> tuple[Tensors, Tensors]:
+    """Return logits and labels of every level, on the device."""
+    labels = [blob_labels(shape) for shape in case.shapes]
+    inputs = [logits(level, case.shape[1], case.logits) for level in labels]
+    inputs = [x.to(case.device, case.dtype) for x in inputs]
+    if case.channels_last:
+        inputs = [x.movedim(1, -1).contiguous().movedim(-1, 1) for x in inputs]
+    return (
+        tuple(x.requires_grad_() for x in inputs),
+        tuple(level.to(case.device, case.labels) for level in labels),
+    )
 
 
 def on_one(loss: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
@@ -217,11 +230,3 @@ def contenders(case: Case) -> list[str]:
         return name == "eager" or compiler is not None
 
     return [name for name in case.contenders if runs(name)]
-
-
-def pairs(
-    cases: Sequence[Case], modes: Sequence[str]
-) -> tuple[list[tuple[Case, str, str]], list[str]]:
-    """Return (case, contender, mode) of each test, and its identifier."""
-    tests = [(case, name, mode) for case in cases for mode in modes for name in contenders(case)]
-    return tests, [f"{case.name}-{mode}-{name}" for case, name, mode in tests]

@@ -10,14 +10,23 @@ from dataclasses import asdict, dataclass
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import cuda
-from benchmarks.contenders import HALF, KINKED, OURS, Case, contender, contenders, peer, truth
-from benchmarks.harness import (
+from benchmarks.cases.contenders import (
+    HALF,
+    KINKED,
+    OURS,
+    Case,
+    contender,
+    contenders,
+    make_inputs,
+    peer,
+    truth,
+)
+from benchmarks.measure import cuda
+from benchmarks.measure.harness import (
     Accuracy,
     Effort,
     Memory,
     Step,
-    Tensors,
     Timing,
     interleave,
     measure_accuracy,
@@ -25,7 +34,6 @@ from benchmarks.harness import (
     run_alone,
     solve,
 )
-from benchmarks.inputs import blob_labels, logits
 from segloss_fast.ops.region_sums.contract import preference
 
 
@@ -38,19 +46,6 @@ class Measured:
     memory: dict[str, Memory]
     accuracy: dict[str, Accuracy]
     floor: dict[str, int]
-
-
-def make_inputs(case: Case) -> tuple[Tensors, Tensors]:
-    """Return logits and labels of every level, on the device."""
-    labels = [blob_labels(shape) for shape in case.shapes]
-    inputs = [logits(level, case.shape[1], case.logits) for level in labels]
-    inputs = [x.to(case.device, case.dtype) for x in inputs]
-    if case.channels_last:
-        inputs = [x.movedim(1, -1).contiguous().movedim(-1, 1) for x in inputs]
-    return (
-        tuple(x.requires_grad_() for x in inputs),
-        tuple(level.to(case.device, case.labels) for level in labels),
-    )
 
 
 def compare(steps: dict[str, Step], truth: Step, effort: Effort) -> Measured:

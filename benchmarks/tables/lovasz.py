@@ -1,4 +1,4 @@
-"""The tables and the plot of lovasz's benchmarks for report.py: ratios, errors, memory."""
+"""The tables and the plot of lovasz's benchmarks: ratios, errors, memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import Case, Result
-from benchmarks.tables import LARGE, number, table
+from benchmarks.measure.results import Case, Result
+from benchmarks.tables import cells
 
 COLUMNS = {
     "histogram": "histogram",
@@ -46,7 +46,7 @@ def block(result: Result) -> list[str] | None:
         blocks += [
             "Bandwidth, forward / backward, as a part of that of a copy, on the bytes that no "
             "kernel can avoid:",
-            _bandwidth(cases, copy),
+            cells.bandwidth(cases, copy, _columns(cases), _describe),
         ]
     return blocks
 
@@ -55,6 +55,11 @@ def _names(cases: Sequence[Case]) -> list[str]:
     """Return the contenders that any case has, in the order of the columns."""
     found = {name for case in cases for name in case.rows}
     return [name for name in COLUMNS if name in found]
+
+
+def _columns(cases: Sequence[Case]) -> dict[str, str]:
+    """Return ours among them, and what they are called."""
+    return {name: COLUMNS[name] for name in OURS if name in _names(cases)}
 
 
 def _describe(case: Case) -> str:
@@ -72,78 +77,40 @@ def ratio(case: Case, ours: str) -> float | None:
     return case.rows["eager"].ms["both"] / case.rows[ours].ms["both"]
 
 
-def _speed(case: Case, ours: str) -> str:
-    times = ratio(case, ours)
-    if times is None:
-        return "-"
-    return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
-
-
-def _milliseconds(case: Case, name: str) -> str:
-    row = case.rows.get(name)
-    return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
-
-
 def _times(cases: Sequence[Case]) -> str:
     names = _names(cases)
-    ours = [name for name in OURS if name in names]
+    ours = _columns(cases)
     head = ["case", *(COLUMNS[name] for name in names)]
-    head += [f"{COLUMNS[name]} vs published" for name in ours]
+    head += [f"{words} vs published" for words in ours.values()]
     rows = [
         [
             _describe(case),
-            *(_milliseconds(case, name) for name in names),
-            *(_speed(case, name) for name in ours),
+            *(cells.milliseconds(case.rows.get(name)) for name in names),
+            *(cells.speed(ratio(case, name)) for name in ours),
         ]
         for case in cases
     ]
-    return table(head, rows)
-
-
-def _errors(case: Case, name: str) -> str:
-    row = case.rows.get(name)
-    if row is None:
-        return "-"
-    return " / ".join(f"{row.accuracy[kind]:.0e}" for kind in ("value", "grad_l2"))
+    return cells.table(head, rows)
 
 
 def _accuracy(cases: Sequence[Case]) -> str:
     names = _names(cases)
-    rows = [[_describe(case), *(_errors(case, name) for name in names)] for case in cases]
-    return table(["case", *(COLUMNS[name] for name in names)], rows)
-
-
-def _megabytes(case: Case, name: str) -> str:
-    row = case.rows.get(name)
-    if row is None:
-        return "-"
-    return " / ".join(f"{row.memory[kind] / 1e6:.2f}" for kind in ("saved", "peak"))
+    kinds = ("value", "grad_l2")
+    rows = [
+        [_describe(case), *(cells.errors(case.rows.get(name), *kinds) for name in names)]
+        for case in cases
+    ]
+    return cells.table(["case", *(COLUMNS[name] for name in names)], rows)
 
 
 def _memory(cases: Sequence[Case]) -> str:
     names = _names(cases)
-    rows = [[_describe(case), *(_megabytes(case, name) for name in names)] for case in cases]
-    return table(["case", *(COLUMNS[name] for name in names)], rows)
-
-
-def _bandwidth(cases: Sequence[Case], copy: float) -> str:
-    names = [name for name in OURS if name in _names(cases)]
-    rows = []
-    for case in cases:
-        if math.prod(case.shape) < LARGE:
-            continue
-        cells = []
-        for name in names:
-            row = case.rows.get(name)
-            parts = [] if row is None else _parts(case, row.ms, copy)
-            cells.append(" / ".join(f"{part:.0%}" for part in parts) or "-")
-        rows.append([_describe(case), *cells])
-    return table(["case", *(COLUMNS[name] for name in names)], rows)
-
-
-def _parts(case: Case, ms: dict[str, float], copy: float) -> list[float]:
-    modes = ("forward", "backward")
-    return [case.floor_bytes[mode] / (ms[mode] / 1e3) / copy for mode in modes]
+    kinds = ("saved", "peak")
+    rows = [
+        [_describe(case), *(cells.megabytes(case.rows.get(name), *kinds) for name in names)]
+        for case in cases
+    ]
+    return cells.table(["case", *(COLUMNS[name] for name in names)], rows)
 
 
 def _scaling(cases: Sequence[Case]) -> str:
@@ -153,12 +120,12 @@ def _scaling(cases: Sequence[Case]) -> str:
     rows = [
         [
             f"{math.prod(case.shape):,}",
-            *(number(case.rows[name].ms["both"]) for name in names),
+            *(cells.number(case.rows[name].ms["both"]) for name in names),
             *(f"{case.rows[name].accuracy['grad_l2']:.0e}" for name in names),
         ]
         for case in cases
     ]
-    return table(head, rows)
+    return cells.table(head, rows)
 
 
 def plot(result: Result, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 # What extra_info says of a case, whoever runs it.
 SAME = ("loss", "shape", "dtype", "logits", "peer", "device", "ours", "floor_bytes")
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @dataclass
@@ -65,20 +65,32 @@ class Case:
 
 @dataclass
 class Result:
-    """One run of one benchmark file on one machine."""
+    """One run of one benchmark file on one device."""
 
     benchmark: str
     provenance: dict[str, str]
     cases: list[Case]
 
 
-def compact(benchmark: str, raw: Mapping[str, Any]) -> Result:
-    """Condense pytest-benchmark's JSON.
+def compact(benchmark: str, raw: Mapping[str, Any]) -> list[Result]:
+    """Condense pytest-benchmark's JSON; return a result per device.
 
     Args:
-        benchmark: Name of the benchmark.
+        benchmark: Name of the benchmark; its result on a CUDA device is ``<benchmark>_cuda``, and
+            its machine is that device.
         raw: The JSON, whose ``extra_info`` is as compare.py writes it.
     """
+    provenance = dict(raw["provenance"])
+    on_device = {**provenance, "machine": provenance.get("gpu_machine", "")}
+    cases = _cases(raw)
+    found = [
+        Result(benchmark, provenance, [case for case in cases if case.device == "cpu"]),
+        Result(f"{benchmark}_cuda", on_device, [case for case in cases if case.device == "cuda"]),
+    ]
+    return [result for result in found if result.cases]
+
+
+def _cases(raw: Mapping[str, Any]) -> list[Case]:
     cases: dict[str, Case] = {}
     for test in raw["benchmarks"]:
         info = test["extra_info"]
@@ -91,10 +103,7 @@ def compact(benchmark: str, raw: Mapping[str, Any]) -> Result:
         row.alone_ms[info["mode"]] = _short(1e3 * test["stats"]["median"])
         row.memory = info["memory"]
         row.accuracy = {key: _short(error) for key, error in info["accuracy"].items()}
-    provenance = dict(raw["provenance"])
-    if any(case.device == "cuda" for case in cases.values()):
-        provenance["machine"] = provenance["gpu_machine"]
-    return Result(benchmark, provenance, list(cases.values()))
+    return list(cases.values())
 
 
 def _short(number: float) -> float:

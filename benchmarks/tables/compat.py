@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.results import Case, Result
-from benchmarks.tables import lost, number, ratio, table
+from benchmarks.measure.results import Case, Result
+from benchmarks.tables.cells import lost, number, ratio, speed, table
 
 BENCHMARK = "compat"
 HEAD = ("class", "input", "ms: ours, theirs", "faster", "MB: ours, theirs", "memory", "slower in")
@@ -57,7 +57,7 @@ def _row(case: Case) -> list[str]:
         f"`{case.loss}`",
         "x".join(map(str, case.shape)),
         ", ".join(number(row.ms["both"]) for row in (own, other)),
-        f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**",
+        speed(times),
         ", ".join(f"{size:.1f}" for size in megabytes),
         f"{megabytes[0] / megabytes[1]:.1%}" if megabytes[1] else "-",
         "; ".join(words.rsplit(" ", 1)[0] for words in lost(case)),

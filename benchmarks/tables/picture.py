@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import headlines
-from benchmarks.results import Case, Result
+from benchmarks.measure.results import Case, Result
+from benchmarks.tables import headlines
 
 SIZE = [128, 128, 128]
 COLORS = {

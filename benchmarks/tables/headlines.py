@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks import compat_tables, distance_tables, tables
-from benchmarks.results import Case, Result
+from benchmarks.cases.contenders import DEFINITION
+from benchmarks.measure.results import Case, Result
+from benchmarks.tables import cells, compat, distances
 
 
 class Headline(NamedTuple):
@@ -59,14 +60,14 @@ def block(results: Sequence[Result]) -> str:
     Raises:
         ValueError: If a headline's case was not measured.
     """
-    dropins = [result for result in results if result.benchmark == compat_tables.BENCHMARK]
+    dropins = [result for result in results if result.benchmark == compat.BENCHMARK]
     results = own(results)
     return "\n\n".join(
         [
             "Forward and backward on the CPU, two threads, C classes; memory beside inputs and "
-            f"gradient. Berman et al. is their published code, {tables.DEFINITION} the loss's "
+            f"gradient. Berman et al. is their published code, {DEFINITION} the loss's "
             "definition in tensor operations.",
-            tables.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
+            cells.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
             "\n".join([*_means(results), *_dropins(dropins), _losses(results)]),
         ]
     )
@@ -74,12 +75,12 @@ def block(results: Sequence[Result]) -> str:
 
 def own(results: Sequence[Result]) -> list[Result]:
     """Return the results of our losses by their own names and with their kernels."""
-    return [r for r in results if r.benchmark not in ("reference", compat_tables.BENCHMARK)]
+    return [r for r in results if r.benchmark not in ("reference", compat.BENCHMARK)]
 
 
 def _dropins(results: Sequence[Result]) -> list[str]:
     return [
-        f"Drop-ins, one volume, {result.provenance['cpu']}: {compat_tables.volumes(result)}"
+        f"Drop-ins, one volume, {result.provenance['cpu']}: {compat.volumes(result)}"
         for result in results[:1]
     ]
 
@@ -99,7 +100,7 @@ def _line(results: Sequence[Result], headline: Headline) -> list[str]:
         f"`{name(case)}`",
         _input(case),
         _peer(case, headline.peer),
-        ", ".join(map(tables.number, ms)),
+        ", ".join(map(cells.number, ms)),
         f"{ms[1] / ms[0]:.1f}x",
         ", ".join(memory),
     ]
@@ -133,10 +134,10 @@ def _means(results: Sequence[Result]) -> list[str]:
     found = []
     for result in results:
         if result.benchmark == "distance_transform":
-            found.append(f"`distance_transform`, {distance_tables.summary(result.cases)}")
+            found.append(f"`distance_transform`, {distances.summary(result.cases)}")
         elif result.benchmark == "losses":
-            alone = [case for case in result.cases if case.peer == tables.DEFINITION]
-            found.append(tables.mean(alone))
+            alone = [case for case in result.cases if case.peer == DEFINITION]
+            found.append(cells.mean(alone))
     return found
 
 
@@ -147,8 +148,8 @@ def _losses(results: Sequence[Result]) -> str:
     for case in cases:
         for peer in case.rows.keys() - OURS:
             for mode in case.rows[peer].ms:
-                times = tables.ratio(case, peer, mode) or 1.0
-                found = (times, f"{case.loss} {times:.2f}x {tables.label(case, peer)}")
+                times = cells.ratio(case, peer, mode) or 1.0
+                found = (times, f"{case.loss} {times:.2f}x {cells.label(case, peer)}")
                 if times < 1:
                     worst[mode, case.loss] = min(found, worst.get((mode, case.loss), found))
     said = {mode: [words for (m, _), (_, words) in worst.items() if m == mode] for mode in MODES}

@@ -1,12 +1,12 @@
-"""The tables of distance_transform's benchmarks for report.py: ratios and errors."""
+"""The tables of distance_transform's benchmarks: ratios and errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from benchmarks.results import Case, Result
-from benchmarks.tables import number, ratio, table
+from benchmarks.measure.results import Case, Result
+from benchmarks.tables.cells import number, ratio, speed, table
 
 
 def block(result: Result) -> list[str] | None:
@@ -50,7 +50,7 @@ def _times(cases: Sequence[Case]) -> str:
             case.logits,
             "x".join(map(str, case.shape[2:])),
             *(_ms(case, name) for name in ("native", "edt", "scipy")),
-            *(_speed(case, name) for name in ("edt", "scipy")),
+            *(speed(ratio(case, name)) for name in ("edt", "scipy")),
             ", ".join(f"{case.rows[name].accuracy['value']:.0e}" for name in ("native", "edt")),
             f"{case.rows['native'].memory['peak'] / 1e6:.2f}",
         ]
@@ -61,13 +61,6 @@ def _times(cases: Sequence[Case]) -> str:
 
 def _ms(case: Case, name: str) -> str:
     return number(case.rows[name].ms["both"])
-
-
-def _speed(case: Case, other: str) -> str:
-    times = ratio(case, other)
-    if times is None:
-        return "-"
-    return f"{times:.1f}x" if times >= 1 else f"**{times:.2f}x**"
 
 
 def summary(cases: Sequence[Case]) -> str:

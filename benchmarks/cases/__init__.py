@@ -1,0 +1,1 @@
+"""What the benchmarks compare: inputs, our losses, and what they replace."""

@@ -1,0 +1,123 @@
+"""How distance_transform is measured: distances inside of masks have no gradient, nor logits."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.cases.distances import CONTENDERS, Case, CudaCase, contender, make_mask
+from benchmarks.measure import cuda
+from benchmarks.measure.harness import Effort, Timing, interleave, timing
+
+FLUSH = 256 << 20
+ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the tests of a case share.
+
+    Attributes:
+        runs: The contenders.
+        times: Their times, under the mode ``both``, like those of the losses.
+        peak: Bytes that ours allocates above the output.
+        errors: Largest error of each, relative to scipy's float64.
+    """
+
+    runs: dict[str, Callable[[], object]]
+    times: dict[str, dict[str, Timing]]
+    peak: int
+    errors: dict[str, float]
+
+
+@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
+def measure(case: Case, effort: Effort) -> Measured:
+    """Compare the contenders of a case, interleaved."""
+    import numpy as np
+    import scipy.ndimage  # a machine with a device may not have it
+
+    mask = make_mask(case)
+    runs = {name: contender(case, name, mask) for name in CONTENDERS}
+    times = interleave({name: functools.partial(_timed, run) for name, run in runs.items()}, effort)
+    truth = np.asarray(scipy.ndimage.distance_transform_edt(mask.numpy(), sampling=case.spacing))
+    errors = {}
+    for name, run in runs.items():
+        found = np.asarray(run()).reshape(truth.shape)
+        errors[name] = float((np.abs(found - truth) / np.maximum(truth, min(case.spacing))).max())
+    return Measured(runs, times, _peak(runs["native"]) - 4 * mask.numel(), errors)
+
+
+def _timed(run: Callable[[], object]) -> dict[str, float]:
+    start = time.perf_counter()
+    result = run()
+    seconds = time.perf_counter() - start
+    del result  # after the clock has stopped
+    return {"both": seconds}
+
+
+def _peak(run: Callable[[], object]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    held = peak = 0
+    events = profiler.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def on_device(call: Callable[[], object]) -> Timing:
+    """Return the time on the current stream, by the device's clock, from a cold cache."""
+    spoiler = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
+    seconds = []
+    for _ in range(ROUNDS):
+        spoiler.zero_()
+        clock = cuda.Clock()
+        clock.tick()
+        call()
+        seconds.append(clock.stop()[1])
+    return timing(seconds)
+
+
+def record(
+    benchmark: BenchmarkFixture,
+    case: Case | CudaCase,
+    contender: str,
+    peer: str,
+    taken: Timing,
+    **found: object,
+) -> None:
+    """Say what was found about one contender of a case.
+
+    Args:
+        benchmark: The fixture.
+        case: What was measured.
+        contender: Its name.
+        peer: Whom ours is compared with.
+        taken: The contender's time.
+        **found: ``memory``, ``accuracy`` and ``floor_bytes``, where they were measured.
+    """
+    benchmark.group = case.name
+    benchmark.extra_info.update(
+        case=case.name,
+        loss="distance_transform",
+        shape=case.shape,
+        dtype="bool",
+        logits=case.kind,
+        peer=peer,
+        device=case.device,
+        ours="native",
+        contender=contender,
+        mode="both",
+        interleaved_ms={"both": taken.median},
+        interleaved_iqr_ms={"both": taken.iqr},
+        interleaved_rounds=taken.rounds,
+        **{"memory": {}, "accuracy": {}, "floor_bytes": {}, **found},
+    )
