@@ -2,6 +2,7 @@
 // the CPU, in a library of the tests for CPU tensors.
 #pragma once
 
+#include <cuda_runtime.h>  // says whether it is that of the tests
 #include <torch/csrc/stable/library.h>
 
 #ifndef SEGLOSS_CUDA_LIBRARY
