@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 python=${BIN:-$root/.venv/bin}/python
+unset PYTHONDONTWRITEBYTECODE # all passes and their workers take the same tests
 export COVERAGE_PROCESS_START=$root/pyproject.toml COVERAGE_FILE=$root/build/coverage/data
 rm -rf build/coverage build/durations.jsonl
 mkdir -p build/coverage

@@ -5,3 +5,5 @@ extern "C" float read_past_end(const float* data, long size) { return data[size]
 extern "C" int overflow(int value) { return value + 1; }
 
 extern "C" long truncate(float value) { return static_cast<int>(value); }
+
+extern "C" float read(const float* data) { return *data; }

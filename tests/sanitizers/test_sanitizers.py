@@ -23,6 +23,7 @@ argument = {
     "read_past_end": (ctypes.c_void_p(memory.data_ptr()), ctypes.c_long(memory.numel())),
     "overflow": (ctypes.c_int(2**31 - 1),),
     "truncate": (ctypes.c_float(float("nan")),),
+    "read": (ctypes.c_void_p(None),),
 }
 getattr(planted, sys.argv[2])(*argument[sys.argv[2]])
 print("not noticed")
@@ -46,21 +47,28 @@ def runtime() -> dict[str, str]:
     return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": options}
 
 
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with errors."""
+    library = tmp_path_factory.mktemp("planted") / "planted.so"
+    command = [COMPILER, *SANITIZED.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    return library
+
+
 @pytest.mark.parametrize(
     ("error", "report"),
     [
         ("read_past_end", "AddressSanitizer: heap-buffer-overflow"),
         ("overflow", "runtime error: signed integer overflow"),
         ("truncate", "runtime error: nan is outside the range"),
+        ("read", "AddressSanitizer: SEGV on unknown address 0x000000000000"),
     ],
 )
 def test_planted_error_is_reported(
-    runtime: dict[str, str], tmp_path: Path, error: str, report: str
+    planted: Path, runtime: dict[str, str], tmp_path: Path, error: str, report: str
 ) -> None:
-    library = tmp_path / "planted.so"
-    command = [COMPILER, *SANITIZED.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
-    subprocess.run([*command, "-o", str(library)], check=True)
-    done = run_python("-c", PLANTED, str(library), error, folder=tmp_path, **runtime)
+    done = run_python("-c", PLANTED, str(planted), error, folder=tmp_path, **runtime)
     assert done.returncode != 0, done.stdout
     assert report in done.stdout
     assert "not noticed" not in done.stdout
