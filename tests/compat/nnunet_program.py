@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,84 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.compat import nnunet_built
 from tests.compat.nnunet_dataset import prepare
-
-NAME = "nnUNetTrainerSegLossFast"
-OTHERS = ("Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversky")
-
-
-def trainer_of(name: str, *, iterations: int, fold: int = 0) -> Any:  # noqa: ANN401
-    """Return a trainer that nnU-Net finds by its name, ready to begin, the same each time."""
-    from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    original = GaussianBlurTransform.__init__
-    if not hasattr(GaussianBlurTransform, "original"):
-        GaussianBlurTransform.original = original
-
-        def without_benchmark(self: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
-            original(self, *args, **{**options, "benchmark": False})
-
-        GaussianBlurTransform.__init__ = without_benchmark
-    trainer = get_trainer_from_args("1", "3d_fullres", fold, name, device=torch.device("cpu"))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = 1, iterations
-    trainer.num_val_iterations_per_epoch = 1
-    seed()
-    trainer.initialize()
-    seed()
-    return trainer
-
-
-def seed() -> None:
-    """Begin all random numbers again."""
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-
-
-def train(trainer: Any) -> list[float]:  # noqa: ANN401
-    """Train, and return the loss of each iteration."""
-    losses: list[float] = []
-    step = trainer.train_step
-
-    def recorded(batch: dict[str, Any]) -> Any:  # noqa: ANN401
-        found = step(batch)
-        losses.append(float(found["loss"]))
-        return found
-
-    trainer.train_step = recorded
-    trainer.run_training()
-    return losses
-
-
-class Both(torch.nn.Module):
-    """nnU-Net's loss, which trains, compared with another one at every step."""
-
-    def __init__(self, stock: torch.nn.Module, ours: torch.nn.Module) -> None:
-        super().__init__()
-        self.stock, self.ours = stock, ours
-        self.steps: list[tuple[float, float]] = []
-
-    def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
-        """Return nnU-Net's loss; note how far apart both are, value and gradients."""
-        found = []
-        with torch.enable_grad():
-            for loss in (self.stock, self.ours):
-                leaves = [x.detach().requires_grad_() for x in outputs]
-                value = loss(leaves, targets)
-                value.backward()
-                found.append((value.item(), [x.grad for x in leaves]))
-        (a, grads), (b, others) = found
-        apart = 0.0
-        for x, y in zip(grads, others, strict=True):
-            if x is not None and y is not None:
-                apart = max(apart, float((x - y).norm() / x.norm().clamp_min(1e-12)))
-            else:
-                assert x is None
-                assert y is None
-        self.steps.append((abs(a - b), apart))
-        result: torch.Tensor = self.stock(outputs, targets)
-        return result
+from tests.compat.nnunet_training import (
+    NAME,
+    OTHERS,
+    Both,
+    hausdorff_of_levels,
+    loss_of,
+    seed,
+    train,
+    trainer_of,
+)
 
 
 def compare(folder: Path) -> dict[str, Any]:
@@ -142,17 +75,12 @@ def others(folder: Path) -> dict[str, Any]:
         if batch is None:
             trainer.on_train_start()
             batch = next(trainer.dataloader_train)
-        values = [_loss(trainer, batch)]
+        values = [loss_of(trainer, batch)]
         found[name] = {"start": _added(trainer, batch)}
         for _ in range(trainer.num_iterations_per_epoch):
             trainer.train_step(batch)
-        found[name] |= {"values": [*values, _loss(trainer, batch)], **_added(trainer, batch)}
+        found[name] |= {"values": [*values, loss_of(trainer, batch)], **_added(trainer, batch)}
     return found
-
-
-def _loss(trainer: Any, batch: dict[str, Any]) -> float:  # noqa: ANN401
-    with torch.no_grad():
-        return float(trainer.loss(trainer.network(batch["data"]), batch["target"]))
 
 
 def _added(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
@@ -165,39 +93,9 @@ def _added(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN4
         stock, added = loss.stock(output, batch["target"]), loss.added(output, batch["target"])
     found = {"stock": float(stock), "share": loss.weight * float(added), "added": float(added)}
     if type(trainer).__name__.endswith("Hausdorff") and not trainer.label_manager.has_regions:
-        spacing = np.array(trainer.configuration_manager.spacing)
-        found["spacing"] = spacing.tolist()
-        sizes = [np.array(x.shape[2:]) for x in output]
-        values = [
-            hausdorff(x, t, spacing * sizes[0] / size)
-            for x, t, size in zip(output, batch["target"], sizes, strict=True)
-        ]
-        weights = [0.5**level for level in range(len(values) - 1)]
-        pairs = zip(weights, values, strict=False)
-        found["by_scipy"] = sum(weight * value for weight, value in pairs) / sum(weights)
+        found["spacing"] = list(trainer.configuration_manager.spacing)
+        found["by_scipy"] = hausdorff_of_levels(trainer, output, batch["target"])
     return found
-
-
-def hausdorff(x: torch.Tensor, target: torch.Tensor, spacing: np.ndarray) -> float:
-    """Return the Hausdorff loss of both foreground classes, with scipy's distances.
-
-    Voxels with the label 3 do not count, and are outside of the masks.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    probabilities, labels = torch.softmax(x.double(), 1).numpy(), target.numpy()[:, 0]
-    counted = labels != 3
-    total = []
-    for item in range(len(labels)):
-        for c in (1, 2):
-            p, t = probabilities[item, c], labels[item] == c
-            squares = np.zeros(t.shape)
-            for mask in ((p > 0.5) & counted[item], t):
-                if mask.any() and not mask.all():
-                    squares += distance_transform_edt(mask, spacing) ** 2
-                    squares += distance_transform_edt(~mask, spacing) ** 2
-            total.append(((p - t) ** 2 * squares)[counted[item]].mean())
-    return float(np.mean(total))
 
 
 def plain_levels(folder: Path) -> dict[str, Any]:
@@ -217,6 +115,16 @@ def plain_levels(folder: Path) -> dict[str, Any]:
         found[name] = float(trainer.train_step(batch)["loss"])
     del nnUNetTrainer.enable_deep_supervision
     return found
+
+
+def page(folder: Path) -> dict[str, Any]:
+    """Train with the trainers of the page's example."""
+    return nnunet_built.page()
+
+
+def built(folder: Path) -> dict[str, Any]:
+    """Compare losses of other configurations, which are built and not trained with."""
+    return nnunet_built.built(folder)
 
 
 def errors(folder: Path) -> dict[str, str]:

@@ -14,8 +14,11 @@ import pytest
 from segloss_fast.__main__ import main
 from segloss_fast.compat import nnunet
 from segloss_fast.compat._peers import Peer
+from tests import pages
 from tests.compat import nnunet_site
+from tests.suite.tree import ROOT
 
+PAGE = ROOT / "docs" / "nnunet.md"
 SECONDS = 900  # of which a machine with nothing else to do needs a tenth
 ALL = {"", "Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversky"}
 
@@ -23,11 +26,22 @@ ALL = {"", "Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversk
 def run(folder: Path, kind: str, *tasks: str) -> dict[str, Any]:
     """Return what the program found out, by task, and all that it said."""
     arguments = ["-m", "tests.compat.nnunet_program", str(folder), kind, *tasks]
-    trainers = {"nnUNet_extTrainer": os.pathsep.join([str(folder), folder_of_trainers()])}
+    own = own_trainers(folder)
+    trainers = {"nnUNet_extTrainer": os.pathsep.join([str(own), folder_of_trainers()])}
     done = nnunet_site.run(*arguments, timeout=SECONDS, **trainers)
     assert done.returncode == 0, done.stdout[-5000:]
     lines = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     return {"said": done.stdout, **{name: json.loads(text) for _, name, text in lines}}
+
+
+def own_trainers(folder: Path) -> Path:
+    """Return a folder with a file that holds what the page says a user writes."""
+    (example,) = (block for block in pages.blocks(PAGE) if block.language == "py")
+    assert "class nnUNetTrainerMine" in example.code
+    own = folder / "own"
+    own.mkdir()
+    (own / "my_trainers.py").write_text(example.code)
+    return own
 
 
 def folder_of_trainers() -> str:
@@ -65,14 +79,44 @@ def check_others(found: dict[str, Any]) -> None:
     )
 
 
+def check_page(found: dict[str, Any]) -> None:
+    """Assert that the page's trainers have nnU-Net's schedule, and the losses that they name."""
+    for one in found.values():
+        assert "nnUNetTrainer_5epochs" in one["bases"]
+    hausdorff, mine = found["hausdorff"], found["mine"]
+    assert hausdorff["loss"] == pytest.approx(hausdorff["expected"], rel=1e-5)
+    assert hausdorff["share"] > 0.01 * abs(hausdorff["loss"])
+    before, after = mine["losses"]
+    assert before == pytest.approx(mine["expected"], rel=1e-5)
+    assert after < before
+
+
+def check_built(found: dict[str, Any]) -> None:
+    """Assert that configurations that pool the batch's Dice have nnU-Net's loss."""
+    assert set(found) == {"2d", "3d_cascade_fullres"}
+    for configuration, one in found.items():
+        assert len(one["patch"]) == (2 if configuration == "2d" else 3)
+        assert one["cascaded"] == (configuration != "2d")
+        assert one["batch_dice"] is True
+        assert one["levels"] > 1
+        ((value, gradient),) = one["apart"]
+        assert value < 1e-5
+        assert 0 < gradient < 1e-5
+        assert len(one["others"]) == len(ALL) - 1
+        for loss, norm in one["others"]:
+            assert abs(loss) < 100
+            assert 0 < norm < 100
+
+
 @pytest.mark.install
 def test_labels(tmp_path: Path) -> None:
-    found = run(tmp_path, "labels", "compare", "predict", "plain_levels", "errors")
+    found = run(tmp_path, "labels", "compare", "predict", "plain_levels", "errors", "built")
     check_comparison(found["compare"], "DC_and_CE_loss")
     assert {dtype for _, dtype in found["compare"]["targets"]} == {"torch.int16"}
     assert found["predict"]["shape"] == [32, 32, 32]
     assert set(found["predict"]["labels"]) <= {0, 1, 2}
     assert set(found["plain_levels"]) == ALL
+    check_built(found["built"])
     errors = found["errors"]
     assert "Could not find requested nnunet trainer" in errors["misspelt"]
     assert "-tr one of nnUNetTrainerSegLossFast, nnUNetTrainerSegLossFastH" in found["said"]
@@ -83,11 +127,13 @@ def test_labels(tmp_path: Path) -> None:
 
 @pytest.mark.install
 def test_ignored_labels_and_voxels_that_are_no_cubes(tmp_path: Path) -> None:
-    found = run(tmp_path, "ignored", "compare", "others")
+    found = run(tmp_path, "ignored", "compare", "others", "page", "built")
     check_comparison(found["compare"], "DC_and_CE_loss")
     sizes = [size for size, _ in found["compare"]["targets"]]
     assert sizes[1][2:] == [32, 16, 16]  # the coarse axis is pooled later
     check_others(found["others"])
+    check_page(found["page"])
+    check_built(found["built"])
     for hausdorff in (found["others"]["Hausdorff"], found["others"]["Hausdorff"]["start"]):
         assert hausdorff["spacing"] == [3, 1, 1]
         assert hausdorff["added"] == pytest.approx(hausdorff["by_scipy"], rel=1e-5)
@@ -95,11 +141,12 @@ def test_ignored_labels_and_voxels_that_are_no_cubes(tmp_path: Path) -> None:
 
 @pytest.mark.install
 def test_regions(tmp_path: Path) -> None:
-    found = run(tmp_path, "regions", "compare", "others")
+    found = run(tmp_path, "regions", "compare", "others", "built")
     check_comparison(found["compare"], "DC_and_BCE_loss")
     assert {dtype for _, dtype in found["compare"]["targets"]} == {"torch.bool"}
     assert {size[1] for size, _ in found["compare"]["targets"]} == {3}
     check_others(found["others"])
+    check_built(found["built"])
 
 
 def test_an_old_nnunet_is_an_error(
