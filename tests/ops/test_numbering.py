@@ -20,9 +20,7 @@ ENUMS: dict[tuple[str, str], Sequence[str]] = {
     ("region_sums/kernels.h", "Term"): (*TERMS, "term_count"),
     ("voxels/view.h", "Activation"): ACTIVATIONS,
     ("lovasz/kernels.h", "Activation"): LOVASZ_ACTIVATIONS,
-    ("lovasz/cuda/problem.h", "Activation"): LOVASZ_ACTIVATIONS,
     ("distance_transform/kernels.h", "Side"): SIDES,
-    ("distance_transform/cuda/problem.h", "Side"): SIDES,
     ("region_masks/kernels.h", "Mode"): MODES,
 }
 TRITON: dict[str, Sequence[str]] = {
