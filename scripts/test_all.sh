@@ -20,14 +20,13 @@ tests() {
 }
 native() { "$python" -c 'import sys; from segloss_fast import _native; sys.exit(_native._C is None)'; }
 
-# Most of it is downloaded: meanwhile others compute. A test that finds none says why.
+# Most of it is downloaded, while others compute: a test that comes too early waits, and one that
+# finds none says why.
 "$python" -m tests.compat.nnunet_site >/dev/null 2>&1 &
-nnunet=$!
 
 echo "== 1 of 4: make test ($(date +%T))"
 "${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${record[*]}"
 if native; then
-  wait "$nnunet" || true
   echo "== 2 of 4: the rest, natively ($(date +%T))"
   tests --rest --impl native
 fi
