@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
 from segloss_fast.losses._declare import loss_function
+from segloss_fast.losses._erosion import erosions, has_own_derivative
 from segloss_fast.losses._keywords import PerItem, Voxel, VoxelKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
 from segloss_fast.losses.boundary import check_tensors
 from segloss_fast.ops._voxels.labels import counted_voxels, is_class
 from segloss_fast.ops.region_sums import RegionSums, region_sums
-
-_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 
 @loss_function
@@ -121,19 +119,12 @@ def _rows(
         if voxel_weight is not None:
             own = voxel_weight if voxel_weight.shape[1] == 1 else voxel_weight[:, c : c + 1]
             weight = own if counted is None else own.masked_fill(~counted, 0)
-        rows.append(
-            checkpoint(
-                _eroded,
-                p[:, c : c + 1],
-                t,
-                counted,
-                weight,
-                alpha,
-                iterations,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        )
+        one = p[:, c : c + 1], t, counted, weight, alpha, iterations
+        if has_own_derivative():
+            rows.append(_eroded(*one))
+        else:
+            row = checkpoint(_eroded, *one, use_reentrant=False, preserve_rng_state=False)
+            rows.append(row)
     return torch.stack(rows, 1)
 
 
@@ -146,39 +137,12 @@ def _eroded(
     iterations: int,
 ) -> Tensor:
     """Return one class's sums over voxels, ``[B]``; all maps are ``[B, 1, *S]``."""
-    error = (p - t).square()
+    difference = p - t
     if counted is not None:
-        error = error * counted
-    if error.numel() == 0:
-        return error.flatten(1).sum(1)
-    total = torch.zeros_like(error)
-    for i in range(1, iterations + 1):
-        error = stretch(erode(error))
-        total = total + error * i**alpha
+        difference = difference * counted
+    if difference.numel() == 0:
+        return difference.flatten(1).sum(1)
+    total = erosions(difference, alpha, iterations, 1 / (2 * (p.dim() - 2) + 1))
     if weight is not None:
         total = total * weight
     return total.flatten(1).sum(1, dtype=torch.float32 if p.device.type == "mps" else torch.float64)
-
-
-def erode(error: Tensor) -> Tensor:
-    """Return the mean over face neighbours minus one half, cut off at 0."""
-    axes = error.dim() - 2
-    kernel = error.new_zeros([3] * axes)
-    for axis in range(axes):
-        line = kernel
-        for other in range(axes):
-            if other != axis:
-                line = line.narrow(other, 1, 1)
-        line.fill_(1 / (2 * axes + 1))
-    with torch.autocast(error.device.type, enabled=False):  # which would round to half precision
-        mean = _CONVOLUTIONS[axes - 1](error, kernel[None, None], padding=1)
-    # Not clamp_min, whose derivative at the bound depends on torch's version.
-    return (mean - 0.5).masked_fill(mean < 0.5, 0)
-
-
-def stretch(error: Tensor) -> Tensor:
-    """Return the values of each item stretched to [0, 1], unless all are equal."""
-    axes = list(range(1, error.dim()))
-    low, high = -(-error).amax(axes, keepdim=True), error.amax(axes, keepdim=True)
-    varies = high != low
-    return torch.where(varies, (error - low) / torch.where(varies, high - low, 1), error)

@@ -7,9 +7,14 @@ from torch import Tensor, nn
 
 from segloss_fast._check import widen
 from segloss_fast.compat.kornia import _checks
-from segloss_fast.compat.kornia._erosion import erosions, share
+from segloss_fast.losses._erosion import erosions
 
 CHUNK = 2**20  # values of classes that are eroded together
+
+
+def share(axes: int) -> float:
+    """Return what a neighbour counts: one of so many, of a float32 as kornia has it."""
+    return float(torch.tensor(1 / (2 * axes + 1), dtype=torch.float32))
 
 
 class _ErosionLoss(nn.Module):
@@ -53,7 +58,7 @@ class _ErosionLoss(nn.Module):
             p = x[:, first : first + max(CHUNK // pixels, 1)]
             c = torch.arange(first, first + p.shape[1], device=p.device)
             t = (target == c.view(-1, *[1] * self.axes)).to(p.dtype)
-            found = erosions((p - t).square(), self.alpha, self.k)
+            found = erosions(p - t, self.alpha, self.k, share(self.axes))
             maps.append(found if self.reduction == "none" else found.sum())
         if self.reduction == "none":
             loss = torch.cat(maps, 1).transpose(0, 1).unsqueeze(2)
