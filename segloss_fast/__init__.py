@@ -1,45 +1,10 @@
 """Fused segmentation losses for PyTorch: the same numbers in a fraction of the time and memory."""
 
-from segloss_fast import functional
+from segloss_fast import functional, losses
 from segloss_fast._backends import Backend, backends
 from segloss_fast._impl import debug, set_impl, use_impl
 from segloss_fast._version import __version__
-from segloss_fast.losses import (
-    BalancedCrossEntropyLoss,
-    BoundaryLoss,
-    ComboLoss,
-    CrossEntropyLoss,
-    DeepSupervisionLoss,
-    DiceCELoss,
-    DiceFocalLoss,
-    DiceLoss,
-    DiceTopKLoss,
-    DistancePenalizedCELoss,
-    ExpLogLoss,
-    FocalLoss,
-    FocalTverskyLoss,
-    GeneralizedDiceFocalLoss,
-    GeneralizedDiceLoss,
-    GeneralizedWassersteinDiceLoss,
-    HausdorffDTLoss,
-    HausdorffERLoss,
-    JaccardLoss,
-    LogCoshDiceLoss,
-    LogHausdorffDTLoss,
-    LovaszHingeLoss,
-    LovaszSigmoidLoss,
-    LovaszSoftmaxLoss,
-    MCCLoss,
-    SensitivitySpecificityLoss,
-    ShapeAwareLoss,
-    SoftClDiceLoss,
-    SoftDiceClDiceLoss,
-    StructuralSimilarityLoss,
-    TopKLoss,
-    TverskyLoss,
-    UnifiedFocalLoss,
-    WeightedSum,
-)
+from segloss_fast.losses import *  # noqa: F403
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
@@ -47,42 +12,8 @@ from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_mu
 
 __all__ = [
     "Backend",
-    "BalancedCrossEntropyLoss",
-    "BoundaryLoss",
-    "ComboLoss",
-    "CrossEntropyLoss",
-    "DeepSupervisionLoss",
-    "DiceCELoss",
-    "DiceFocalLoss",
-    "DiceLoss",
-    "DiceTopKLoss",
-    "DistancePenalizedCELoss",
-    "ExpLogLoss",
-    "FocalLoss",
-    "FocalTverskyLoss",
-    "GeneralizedDiceFocalLoss",
-    "GeneralizedDiceLoss",
-    "GeneralizedWassersteinDiceLoss",
-    "HausdorffDTLoss",
-    "HausdorffERLoss",
-    "JaccardLoss",
-    "LogCoshDiceLoss",
-    "LogHausdorffDTLoss",
-    "LovaszHingeLoss",
-    "LovaszSigmoidLoss",
-    "LovaszSoftmaxLoss",
     "LovaszSums",
-    "MCCLoss",
     "RegionSums",
-    "SensitivitySpecificityLoss",
-    "ShapeAwareLoss",
-    "SoftClDiceLoss",
-    "SoftDiceClDiceLoss",
-    "StructuralSimilarityLoss",
-    "TopKLoss",
-    "TverskyLoss",
-    "UnifiedFocalLoss",
-    "WeightedSum",
     "__version__",
     "backends",
     "boundary_field",
@@ -98,3 +29,4 @@ __all__ = [
     "set_impl",
     "use_impl",
 ]
+__all__ += losses.__all__
