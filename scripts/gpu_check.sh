@@ -25,8 +25,9 @@ for impl in native triton; do
   grep -Eq "cuda +$impl +yes" "$out/backends.txt" || { echo "no $impl kernels on this GPU"; exit 1; }
 done
 
-# Without the settings of pyproject.toml that need pytest-benchmark.
-pytest=("$python" -m pytest -o addopts= -ra -p no:cacheprovider)
+# Without the settings of pyproject.toml that need pytest-benchmark, or that make failures of the
+# warnings of other versions.
+pytest=("$python" -m pytest -o addopts= -o filterwarnings= -W default -ra -p no:cacheprovider)
 
 step tests
 "${pytest[@]}" tests/gpu --junitxml="$out/tests.xml" || failed+=(tests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,11 +49,22 @@ def there(tensor: Tensor) -> Tensor:
 def no_synchronisation() -> Iterator[None]:
     """Raise where the host waits for the device."""
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        _guard("error")
         yield
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        _guard("default")
+
+
+def _guard(mode: str) -> None:
+    """Set what torch does where the host waits.
+
+    It sets the mode, then warns that this is a prototype: were that an error, the mode would stay
+    on for all tests that follow.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def free_memory() -> int:
