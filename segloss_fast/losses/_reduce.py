@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segloss_fast._check import check_input, check_number, widen
 from segloss_fast.losses._keywords import Ratio, Voxel, Weights
+from segloss_fast.losses._resident import resident
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 
@@ -166,8 +167,7 @@ def class_weights(weights: Weights | None, name: str, like: Tensor) -> Tensor | 
     """Return the weights as a row ``[C]`` with the device and dtype of ``like`` ``[B', C]``."""
     if weights is None:
         return None
-    # Not blocking: the host does not wait for a GPU because the weights lie in its own memory.
-    row = torch.as_tensor(weights, dtype=like.dtype).to(like.device, non_blocking=True)
+    row = resident(weights, like)
     if row.shape != like.shape[1:]:
         raise ValueError(
             f"{name} must hold {like.shape[1]} numbers, one per class, got shape {list(row.shape)}"

@@ -13,6 +13,7 @@ from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import check_classes, class_weights, divide, ratio
+from segloss_fast.losses._resident import resident
 from segloss_fast.losses.region import needs_counts
 from segloss_fast.ops.confusion_sums import confusion_sums
 
@@ -60,7 +61,7 @@ def _matrix(matrix: Matrix | None, sums: Tensor) -> Tensor:
     classes = sums.shape[1]
     if matrix is None:
         return 1 - torch.eye(classes, dtype=sums.dtype, device=sums.device)
-    distances = torch.as_tensor(matrix, dtype=sums.dtype).to(sums.device, non_blocking=True)
+    distances = resident(matrix, sums)
     if distances.shape != (classes, classes):
         raise ValueError(
             f"distance_matrix must be [{classes}, {classes}], a row and a column per class, "

@@ -69,3 +69,26 @@ def test_deep_supervision_equals_that_of_the_cpu(impl: str) -> None:
     assert_close(value.cpu(), true_value, 1e-5)
     for grad, true_grad in zip(torch.autograd.grad(value, there), true_grads, strict=True):
         assert relative_l2(grad.cpu(), true_grad) < 1e-5
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("kind", [list, torch.tensor])
+def test_a_cuda_graph_holds_class_weights_of_the_host(impl: str, kind: type) -> None:
+    """Which were copied by the call before it; the module was not moved to the device."""
+    require(impl)
+    case = problem("labels", dtype=torch.float32)
+    x, target = on_device(case.input, case.target)
+    assert x is not None
+    weights = kind([0.5 + c for c in range(x.shape[1])])
+    loss = segloss_fast.DiceCELoss(class_weight=weights, impl=impl)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        loss(x, target)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = loss(x, target)
+    x.copy_(x.roll(1, -1))
+    graph.replay()
+    assert torch.equal(found, loss(x, target))
