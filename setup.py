@@ -47,16 +47,10 @@ CXX_FLAGS = [
     "-Wextra",
     "-Wno-unknown-pragmas",
 ]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden"]
 # Machine code for the data centre's sm_80 (which sm_86 and sm_89 run too) and sm_90, and PTX for
-# what comes after.
-NVCC_FLAGS = [
-    "-O3",
-    "-std=c++20",
-    "-gencode=arch=compute_80,code=sm_80",
-    "-gencode=arch=compute_90,code=sm_90",
-    "-gencode=arch=compute_90,code=compute_90",
-    "-Xcompiler=-fvisibility=hidden",
-]
+# what comes after. The variable SEGLOSS_CUDA_ARCHITECTURES names others.
+CUDA_ARCHITECTURES = "80 90 90+PTX"
 
 
 def version() -> str:
@@ -110,6 +104,23 @@ def native_extension() -> Extension:
     )
 
 
+def cuda_targets(architectures: str) -> dict[str, str]:
+    """Return the flag of nvcc for each target, as in ``"80 90 90+PTX"``; ValueError for others."""
+    found = {}
+    for architecture in architectures.split():
+        match = re.fullmatch(r"(\d{2,3}a?)(\+PTX)?", architecture)
+        if match is None:
+            raise ValueError(
+                "SEGLOSS_CUDA_ARCHITECTURES must hold numbers like 90, or 90+PTX for what follows, "
+                f"got {architecture!r}"
+            )
+        target = f"{'compute' if match[2] else 'sm'}_{match[1]}"
+        found[target] = f"-gencode=arch=compute_{match[1]},code={target}"
+    if not found:
+        raise ValueError("SEGLOSS_CUDA_ARCHITECTURES must name an architecture, got none")
+    return found
+
+
 def why_no_cuda() -> str | None:
     """Return why the CUDA library cannot be built here, None where it can."""
     import torch
@@ -126,8 +137,8 @@ def cuda_extension() -> Extension:
     """Describe ``segloss_fast._C_cuda``, which only registers operators: it is no Python module."""
     from torch.utils import cpp_extension
 
-    architectures = [flag.rpartition("=")[2] for flag in NVCC_FLAGS if "-gencode" in flag]
-    defines = define_flags(SEGLOSS_CUDA_ARCHITECTURES=f'"{" ".join(architectures)}"')
+    targets = cuda_targets(os.environ.get("SEGLOSS_CUDA_ARCHITECTURES", CUDA_ARCHITECTURES))
+    defines = define_flags(SEGLOSS_CUDA_ARCHITECTURES=f'"{" ".join(targets)}"')
     return Extension(
         "segloss_fast._C_cuda",
         sources=sources(".cu"),
@@ -139,6 +150,7 @@ def cuda_extension() -> Extension:
             "cxx": [],  # all is nvcc's
             "nvcc": [
                 *NVCC_FLAGS,
+                *targets.values(),
                 *(f"-isystem={path}" for path in cpp_extension.include_paths("cuda")),
                 f"-Xcompiler=-ffile-prefix-map={ROOT.resolve()}=.",
                 "-DUSE_CUDA",

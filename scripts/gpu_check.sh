@@ -1,61 +1,115 @@
 #!/usr/bin/env bash
-# Builds the native libraries, runs the tests that need a GPU, then its benchmarks: all that a bare
-# machine with a GPU has to do, in one call.
+# What a bare machine with a GPU has to do, in stages, the one that says most in a minute first:
 #
-#   scripts/gpu_check.sh [FOLDER]     results: FOLDER (default: gpu_results)
+#   scripts/gpu_check.sh [FOLDER [STAGE...]]     FOLDER (default: gpu_results) keeps the results
 #
-# Needs torch with CUDA, triton, nvcc, g++ and pytest. Uses pytest-benchmark (without it no
-# benchmarks), monai (without it no comparison with it) and compute-sanitizer (without it no
-# memory check), and says what it left out. Installs nothing. SANITIZE=0 leaves the memory check
-# out; QUICK=1 runs the small benchmarks.
-set -euo pipefail
+#   smoke     builds for this device, and tries every family of kernels once        3 minutes
+#   time      device times with a table by kernel, beside the bandwidth of a copy   3 minutes
+#   tests     tests/gpu: CUDA C++ first, then Triton, then what is past 2^31        10 minutes
+#   sanitize  compute-sanitizer's racecheck and memcheck of the hand-written kernels 3 minutes
+#   bench     the benchmarks that are published                                     30 minutes
+#
+# Without a stage named: the first four. Each has its own limit, writes results as they come, and
+# hides no other. A stage that passed is not run again: call it once more after a stop. Needs torch
+# with CUDA, triton, scipy, nvcc, g++ and pytest; uses pytest-xdist, compute-sanitizer,
+# pytest-benchmark and monai where they are. Installs nothing. DEVICE=cpu tries the check itself.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
 out=$(realpath -m "${1:-gpu_results}")
+shift || true
+stages=("$@")
+[ ${#stages[@]} -gt 0 ] || stages=(smoke time tests sanitize)
 mkdir -p "$out"
-failed=()
+small=()
+[ "$device" = cuda ] || small=(--device "$device" --small)
+export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD
+BIG="more_than_2_to_the_31 or past_2_to_the_31"
 
 has() { "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)"; }
-step() { echo "== $* ($(date +%T))"; }
 
-step build
-SEGLOSS_BUILD=require SEGLOSS_CUDA=1 "$python" setup.py --quiet build_ext --inplace
-"$python" -m segloss_fast -v | tee "$out/backends.txt"
-for impl in native triton; do
-  grep -Eq "cuda +$impl +yes" "$out/backends.txt" || { echo "no $impl kernels on this GPU"; exit 1; }
-done
+# Runs a part of a stage within so many seconds; what it prints is kept, too.
+part() {
+  local name=$1 seconds=$2
+  shift 2
+  timeout --kill-after 5 "$seconds" "$@" 2>&1 | tee -a "$out/$name.txt"
+  local status=${PIPESTATUS[0]}
+  [ "$status" -ne 124 ] || echo "$name: cut off after $seconds s" | tee -a "$out/$name.txt"
+  return "$status"
+}
 
-# Without the settings of pyproject.toml that need pytest-benchmark, or that make failures of the
-# warnings of other versions.
-pytest=("$python" -m pytest -o addopts= -o filterwarnings= -W default -ra -p no:cacheprovider)
+# Without settings that need pytest-benchmark, or that make failures of other versions' warnings.
+run_tests() {
+  local name=$1 seconds=$2
+  shift 2
+  local options=(-o addopts= -o filterwarnings= -W default -q -ra --tb=short -p no:cacheprovider)
+  part "$name" "$seconds" "$python" -m pytest "${options[@]}" --junitxml="$out/$name.xml" "$@"
+  local status=$?
+  [ "$status" -eq 5 ] || return "$status" # 5: there was none to run
+}
 
-step tests
-"${pytest[@]}" tests/gpu --junitxml="$out/tests.xml" || failed+=(tests)
+build() {
+  [ "$device" = cuda ] || return 0
+  local architecture
+  architecture=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
+  SEGLOSS_CUDA_ARCHITECTURES=${SEGLOSS_CUDA_ARCHITECTURES:-$architecture} SEGLOSS_BUILD=require \
+    SEGLOSS_CUDA=1 "$python" setup.py --quiet build_ext --inplace
+}
 
-if [ "${SANITIZE:-1}" = 1 ] && command -v compute-sanitizer > /dev/null; then
-  step memory check
-  # Without torch's cache of memory, in which an access out of bounds would hit another tensor.
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
-    --log-file "$out/memcheck.txt" \
-    "${pytest[@]}" tests/gpu/test_{region_sums,hardest_voxels,confusion_sums,soft_skeleton,structural_error}.py \
-    -k "blocks_and_chunks or one_call or test_random_problems or test_layouts or test_dtypes_and_layouts" \
-    || failed+=("memory check")
-else
-  echo "left out: the memory check (compute-sanitizer)"
-fi
+stage_smoke() {
+  part build 240 bash -c "$(declare -f build); device=$device python='$python'; build" || return
+  part backends 60 "$python" -m segloss_fast -v
+  part smoke 150 "$python" -m tests.gpu.check.smoke "$out" "${small[@]}"
+}
 
-if has pytest_benchmark; then
+stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[@]}"; }
+
+stage_tests() {
+  local files=(tests/gpu) failed=0 workers=()
+  [ "$device" = cuda ] || files=(tests/test_gpu_harness.py)
+  if has xdist; then workers=(-n "${WORKERS:-8}" --dist worksteal); fi
+  run_tests native 120 "${workers[@]}" "${files[@]}" -k "native and not ($BIG)" || failed=1
+  run_tests others 420 "${workers[@]}" "${files[@]}" -k "not native and not ($BIG)" || failed=1
+  run_tests big 90 "${files[@]}" -k "$BIG" || failed=1 # each alone: they need the memory
+  return "$failed"
+}
+
+stage_sanitize() {
+  local failed=0 tool
+  for tool in racecheck memcheck; do
+    if [ "$device" != cuda ]; then
+      part "$tool" 60 "$python" -m tests.gpu.check.tiny "$out" "${small[@]}" || failed=1
+    elif command -v compute-sanitizer > /dev/null; then
+      # Without torch's cache of memory, in which an access out of bounds would hit another tensor.
+      PYTORCH_NO_CUDA_MEMORY_CACHING=1 part "$tool" 90 compute-sanitizer --tool "$tool" \
+        --error-exitcode 9 "$python" -m tests.gpu.check.tiny "$out" || failed=1
+    else
+      echo "left out: $tool (compute-sanitizer)"
+    fi
+  done
+  return "$failed"
+}
+
+stage_bench() {
+  has pytest_benchmark || { echo "left out: the benchmarks (pytest-benchmark)"; return 0; }
   has monai || echo "left out: the comparison with MONAI"
-  step benchmarks
-  "$python" benchmarks/run.py --device cuda region_sums distance_transform lovasz losses \
-    --output "$out" ${QUICK:+--quick} \
-    | tee "$out/report.md" || failed+=(benchmarks)
-else
-  echo "left out: the benchmarks (pytest-benchmark)"
-fi
+  part bench 1800 "$python" benchmarks/run.py --device "$device" \
+    region_sums distance_transform lovasz losses --output "$out" ${QUICK:+--quick}
+}
 
-step done
-if [ ${#failed[@]} -gt 0 ]; then
-  printf 'failed: %s\n' "${failed[@]}"
-  exit 1
-fi
+failed=()
+for stage in "${stages[@]}"; do
+  if ! declare -F "stage_$stage" > /dev/null; then
+    echo "unknown stage: $stage (smoke, time, tests, sanitize, bench)"
+    exit 2
+  fi
+  if [ -e "$out/$stage.passed" ]; then
+    echo "== $stage has passed"
+    continue
+  fi
+  echo "== $stage ($(date +%T))"
+  if "stage_$stage"; then touch "$out/$stage.passed"; else failed+=("$stage"); fi
+done
+echo "== done ($(date +%T)); results: $out"
+[ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}"; exit 1; }

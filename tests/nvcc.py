@@ -17,7 +17,7 @@ from tests.suite.built import NATIVE, once
 
 CSRC = Path(__file__).parent.parent / "csrc"
 # Those of setup.py, for one architecture at a time, and what torch's build adds.
-FLAGS = [flag for flag in setup.NVCC_FLAGS if "-gencode" not in flag]
+FLAGS = list(setup.NVCC_FLAGS)
 FLAGS += ["--expt-relaxed-constexpr", "-DUSE_CUDA", "-Xptxas=-v"]
 FLAGS += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra"]
 FLAGS += setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"')
