@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import segloss_fast
 from segloss_fast import ops
 from tests.conftest import ROOT
 
-PACKAGE, NATIVE = ROOT / "segloss_fast", ROOT / "csrc"
+PACKAGE, NATIVE = Path(segloss_fast.__file__).parent, ROOT / "csrc"
 PRIMITIVES = {path.parent.name for path in PACKAGE.glob("ops/[a-z]*/__init__.py")}
 IMPORT = re.compile(r"^\s*(?:from|import) segloss_fast\.ops(?:\.| import )(\w+)(\.\w+)?", re.M)
 INCLUDE = re.compile(r'^#include "(\w+)/', re.M)
