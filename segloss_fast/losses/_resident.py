@@ -10,8 +10,6 @@ from torch import Tensor
 
 from segloss_fast._impl import transforms_active
 
-Nested = tuple[Any, ...]  # of numbers or again of tuples
-
 
 def resident(values: Any, like: Tensor) -> Tensor:  # noqa: ANN401
     """Return the numbers as a tensor with the device and dtype of ``like``.
@@ -36,11 +34,11 @@ def resident(values: Any, like: Tensor) -> Tensor:  # noqa: ANN401
     return _copied(_frozen(row.tolist()), like.dtype, like.device)
 
 
-def _frozen(values: Any) -> Nested:  # noqa: ANN401
-    return tuple(_frozen(each) if isinstance(each, list) else each for each in values)
+def _frozen(values: Any) -> Any:  # noqa: ANN401
+    return tuple(map(_frozen, values)) if isinstance(values, list) else values
 
 
 @lru_cache(maxsize=256)
-def _copied(values: Nested, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _copied(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:  # noqa: ANN401
     with torch.inference_mode(False):  # or the next call that differentiates could not use it
         return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)

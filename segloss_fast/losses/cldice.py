@@ -216,9 +216,7 @@ def _target_skeleton(input: Tensor, labels: Tensor, iterations: int, keywords: V
     first = 0 if keywords.include_background else 1
     if labels.dim() < input.dim():
         masks = masks_of_target(input, labels, keywords)
-        skeleton = soft_skeleton(masks, iterations, first=first, impl=keywords.impl)
-        # On the CPU bytes are weights as they are; bfloat16 is the next in size, 0 and 1 are exact.
-        return skeleton if skeleton.device.type == "cpu" else skeleton.to(torch.bfloat16)
+        return soft_skeleton(masks, iterations, first=first, impl=keywords.impl)  # bytes
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     values = values_where_counted(input, labels, keywords).to(dtype)
     return soft_skeleton(values, iterations, first=first, impl=keywords.impl)

@@ -6,6 +6,7 @@ choice of an implementation, ``segloss_fast.backends()`` and the tests read thos
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -32,7 +33,7 @@ def no_float64(device: torch.device, dtype: torch.dtype) -> str | None:
     return "the Triton kernels have no float64" if dtype == torch.float64 else None
 
 
-class Implementation:
+class Implementation(ABC):
     """A way to compute a primitive beside its definition: what it serves, and why not the rest.
 
     Attributes:
@@ -47,17 +48,17 @@ class Implementation:
     def __init__(self, limit: Limit = unlimited) -> None:
         self.limit = limit
 
+    @abstractmethod
     def why_not(self, primitive: str, device: torch.device) -> str | None:
         """Return why it does not run on this device, None where it does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detail(self, device: str) -> str:
         """Return what it computes with, where it runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, primitive: str, name: str) -> Callable[..., Any]:
         """Return what computes a step of the primitive: ``"forward"``, ``"backward"``, ..."""
-        raise NotImplementedError
 
 
 class Native(Implementation):

@@ -26,6 +26,10 @@ def test_a_matrix_is_copied_once() -> None:
     assert resident(torch.tensor(matrix), ELSEWHERE) is first
 
 
+def test_a_single_number_keeps_its_shape() -> None:
+    assert resident(2.5, ELSEWHERE).shape == ()  # for the error of who wanted a row
+
+
 def test_numbers_that_are_there_are_seen_as_they_are() -> None:
     like = torch.zeros(1)
     weights = torch.tensor([1.0, 2.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast import region_sums
+from segloss_fast import region_sums, region_sums_multi
 from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.region_sums import TERMS
 from tests.helpers import IMPLS, relative_l2, relative_max
@@ -200,3 +200,5 @@ def test_a_weight_of_bytes_is_one_of_numbers(impl: str, dtype: torch.dtype, chan
     numbers = weighted_gradient(x, target, impl, voxel_weight=weight.float(), **options)
     for found, wanted in zip(ours, numbers, strict=True):
         assert torch.equal(found, wanted)
+    (both,) = region_sums_multi([x], [target], voxel_weights=[weight], impl=impl, **options)  # type: ignore[arg-type]
+    assert torch.equal(both.rows, ours[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from segloss_fast.ops import PRIMITIVES
 from tests.conftest import COMPILER, SANITIZED, Sandbox, run_python
 
 pytestmark = pytest.mark.sanitizers
@@ -74,19 +75,7 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    "primitive",
-    [
-        "region_sums",
-        "lovasz",
-        "distance_transform",
-        "region_masks",
-        "hardest_voxels",
-        "confusion_sums",
-        "windows",
-        "sizes",
-    ],
-)
+@pytest.mark.parametrize("primitive", PRIMITIVES)
 def test_primitive(sanitized_sandbox: Sandbox, runtime: dict[str, str], primitive: str) -> None:
     done = sanitized_sandbox.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
     assert done.returncode == 0, done.stdout

@@ -11,7 +11,7 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._operator import preference
-from segloss_fast.ops.distance_transform import op, reference, scipy_transform
+from segloss_fast.ops.distance_transform import op, reference
 from segloss_fast.ops.distance_transform.reference import SIDES
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
@@ -78,7 +78,8 @@ def distance_transform(
     if impl == "reference":
         return reference.forward(mask, spacings, side, squared)
     if impl == "scipy":
-        return scipy_transform.forward(mask, spacings, side, squared)
+        found: Tensor = op.kernels.step(impl, "forward")(mask, spacings, side, squared)
+        return found
     axes = _memory_order(mask)
     if axes is None:
         return op.call(mask, spacings, side, squared, impl)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,8 @@ from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, Options
 from segloss_fast.ops.region_sums.record import RegionSums
 
 REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
+
+WEIGHTS = (*_check.FLOATING, *_check.BYTES)  # the dtypes of weights that implementations take
 
 
 def region_sums(
@@ -73,16 +74,14 @@ def region_sums(
     target = check_target(input, target, ignore_index)
     voxel_weight = _check.as_weight(voxel_weight, keep=_check.BYTES)
     if voxel_weight is not None:
-        check_voxel_weight(input, voxel_weight, (*_check.FLOATING, *_check.BYTES))
+        check_voxel_weight(input, voxel_weight, WEIGHTS)
     weights = [] if voxel_weight is None else [voxel_weight]
     impl = choose(impl, [input], [target], weights)
-    if impl != "native":  # whose kernels read bytes as they are
-        voxel_weight = _check.as_weight(voxel_weight)
     if impl == "reference":
-        weights = [] if voxel_weight is None else [voxel_weight]
         rows = _reference([input], [target], weights, options)
     else:
-        rows = op.call(input, target, voxel_weight, options, impl)
+        read = None if voxel_weight is None else _readable(voxel_weight, impl)
+        rows = op.call(input, target, read, options, impl)
     return RegionSums(options.terms, rows)
 
 
@@ -135,19 +134,29 @@ def region_sums_multi(
     weights = [] if voxel_weights is None else voxel_weights
     if voxel_weights is not None:
         weights = _check_sequence("voxel_weights", voxel_weights, len(inputs))
-        weights = [_check.as_weight(weight) for weight in weights]
+        weights = [_check.as_weight(weight, keep=_check.BYTES) for weight in weights]
     options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
     for x in inputs[1:]:
         _check.check_input(x)
     targets = [check_target(*pair, ignore_index) for pair in zip(inputs, targets, strict=True)]
     for x, weight in zip(inputs, weights, strict=False):
-        check_voxel_weight(x, weight)
+        check_voxel_weight(x, weight, WEIGHTS)
     _check_alike(inputs, targets, weights)
     impl = choose(impl, inputs, targets, weights)
-    serve = _reference if impl == "reference" else functools.partial(op.call_multi, impl=impl)
-    rows = serve(inputs, targets, list(weights), options)
+    if impl == "reference":
+        rows = _reference(inputs, targets, weights, options)
+    else:
+        read = [_readable(weight, impl) for weight in weights]
+        rows = op.call_multi(inputs, targets, read, options, impl)
     parts = rows.split([x.shape[0] for x in inputs], dim=1)
     return [RegionSums(options.terms, part) for part in parts]
+
+
+def _readable(voxel_weight: Tensor, impl: str) -> Tensor:
+    """Return the weight in a dtype that the kernels read; bfloat16 holds bytes exactly."""
+    if impl == "native" or voxel_weight.dtype in _check.FLOATING:
+        return voxel_weight
+    return voxel_weight.to(torch.bfloat16)
 
 
 def _check_sequence(name: str, values: object, count: int | None = None) -> list[Tensor]:
