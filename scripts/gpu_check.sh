@@ -3,14 +3,14 @@
 #
 #   scripts/gpu_check.sh [FOLDER [STAGE...]]     FOLDER (default: gpu_results) keeps the results
 #
-#   smoke     builds for this device, and tries every family of kernels once        3 minutes
-#   time      device times with a table by kernel, beside the bandwidth of a copy   3 minutes
-#   tests     tests/gpu: CUDA C++ first, then Triton, then what is past 2^31        10 minutes
-#   sanitize  compute-sanitizer's racecheck and memcheck of the hand-written kernels 3 minutes
-#   bench     the benchmarks that are published                                     30 minutes
+#   smoke     builds for this device, and tries every family of kernels once
+#   time      device times with a table by kernel, beside the bandwidth of a copy
+#   tests     tests/gpu: CUDA C++ first, then Triton, then what is past 2^31
+#   sanitize  compute-sanitizer's racecheck and memcheck of the hand-written kernels
+#   bench     the benchmarks that are published
 #
-# Without a stage named: the first four. Each has its own limit, writes results as they come, and
-# hides no other. A stage that passed is not run again: call it once more after a stop. Needs torch
+# Without a stage named: the first four. Each part has a limit of its own, in seconds below; it
+# writes results as they come, and hides no other. A stage that passed is not run again: call it once more after a stop. Needs torch
 # with CUDA, triton, scipy, nvcc, g++ and pytest; uses pytest-xdist, compute-sanitizer,
 # pytest-benchmark and monai where they are. Installs nothing. DEVICE=cpu tries the check itself.
 set -uo pipefail

@@ -141,6 +141,11 @@ def try_others(journal: Journal, device: str, small: bool) -> None:
             journal.note(f"{name} {problem}", compare, loss, problem, device, "auto", 10.0)
 
 
+def is_here(impl: str) -> Entry:
+    """Look for kernels of an implementation on the device."""
+    return {"ok": impl in kernels_of("region_sums", "cuda")}
+
+
 def refuse(device: str, impl: str) -> Entry:
     """Give a label that is no class: NaN on a device, an error on the CPU, and all goes on."""
     x, y = Problem(4, (16, 16, 16)).tensors(device)
@@ -169,6 +174,9 @@ def main() -> int:
     warnings.simplefilter("ignore")
     options = arguments(__doc__ or "")
     journal = Journal(options.folder / "smoke.jsonl")
+    if options.device == "cuda":
+        for impl in ("native", "triton"):  # without one, its families would be passed over
+            journal.note(f"{impl} kernels are here", is_here, impl)
     for trial in TRIALS:
         trial(journal, options.device, options.small)
     for impl in kernels_of("region_sums", options.device):
