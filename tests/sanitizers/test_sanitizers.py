@@ -75,8 +75,8 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
-@pytest.mark.parametrize("primitive", PRIMITIVES)
-def test_primitive(sanitized_sandbox: Sandbox, runtime: dict[str, str], primitive: str) -> None:
-    done = sanitized_sandbox.python(str(HERE / f"fuzz_{primitive}.py"), **runtime)
+@pytest.mark.parametrize("program", [*PRIMITIVES, "sizes"])
+def test_native_code(sanitized_sandbox: Sandbox, runtime: dict[str, str], program: str) -> None:
+    done = sanitized_sandbox.python(str(HERE / f"fuzz_{program}.py"), **runtime)
     assert done.returncode == 0, done.stdout
     assert "no finding" in done.stdout, done.stdout
