@@ -3,12 +3,14 @@ PYTHON ?= python3
 # Options of pytest in the test targets, and how many processes test side by side.
 ARGS ?=
 WORKERS ?= auto
+# More options of pip's installs.
+PIP_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export SEGLOSS_BUILD ?= auto
 NATIVE := $(shell find csrc -type f) setup.py pyproject.toml constraints.txt segloss_fast/_version.py
 CXX_SOURCES := git ls-files --cached --others --exclude-standard '*.cpp' '*.cu' '*.cuh' '*.h' '*.inc'
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_OPTIONS)
 
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 

@@ -65,6 +65,16 @@ def sources(suffix: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(f"*{suffix}"))
 
 
+def kernels_first(source: str) -> tuple[int, str]:
+    """Sort files by how long they compile: the last one to end would leave the other cores idle.
+
+    It is the kernels that take long, and of them those with much code.
+    """
+    path = ROOT / source
+    parts = path.parent.glob("*.inc") if path.stem == "kernels" else ()
+    return -sum(part.stat().st_size for part in parts), source
+
+
 def define_flags(**defines: str) -> list[str]:
     """Return the macros that every file is compiled with, and these."""
     common = {"TORCH_TARGET_VERSION": STABLE_ABI_TARGET, "SEGLOSS_VERSION": f'"{version()}"'}
@@ -94,7 +104,7 @@ def native_extension() -> Extension:
     defines = define_flags(SEGLOSS_FLAGS=f'"{" ".join(flags)}"')
     return Extension(
         "segloss_fast._C",
-        sources=sources(".cpp"),
+        sources=sorted(sources(".cpp"), key=kernels_first),
         include_dirs=[str(ROOT / "csrc")],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
@@ -247,6 +257,13 @@ def build_arguments(mode: str) -> dict[str, object]:
 
     class OptionalBuild(BuildExtension):
         """BuildExtension that, in mode auto, leaves out what fails: CUDA first, then all."""
+
+        def finalize_options(self) -> None:
+            """Keep the object files of editable installs, too: what did not change stays."""
+            super().finalize_options()
+            if self.inplace:
+                kept = f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
+                self.build_temp = str(ROOT / "build" / kept)
 
         def run(self) -> None:
             try:

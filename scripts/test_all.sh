@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # Runs all tests, and reports the branches of the package that they covered. The passes:
-#   1. what `make test` runs;
-#   2. the rest of it with the native kernels, and what compiles, models and installs kernels;
-#   3. Triton's kernels in its interpreter, which a process chooses at its first import;
-#   4. in random order, a copy of the tree without native kernels, where PyTorch serves everything.
-# A test that names an implementation thus runs once for each. `make test-all` calls this.
+#   1. with native kernels: what `make test` runs, and what compiles, models and installs kernels;
+#   2. Triton's kernels in its interpreter, which a process chooses at its first import;
+#   3. in random order, a copy of the tree without native kernels, where PyTorch serves everything.
+# A test that names an implementation runs once for each. `make test-all` calls this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -24,18 +23,18 @@ native() { "$python" -c 'import sys; from segloss_fast import _native; sys.exit(
 # finds none says why.
 "$python" -m tests.compat.nnunet_site >/dev/null 2>&1 &
 
-echo "== 1 of 4: make test ($(date +%T))"
-"${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${record[*]}"
+echo "== 1 of 3: with native kernels ($(date +%T))"
 if native; then
-  echo "== 2 of 4: the rest, natively ($(date +%T))"
-  tests --rest --impl native
+  tests --part native
+else
+  "${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${record[*]}"
 fi
-echo "== 3 of 4: Triton's interpreter ($(date +%T))"
+echo "== 2 of 3: Triton's interpreter ($(date +%T))"
 TRITON_INTERPRET=1 tests
-echo "== 4 of 4: without native kernels ($(date +%T))"
+echo "== 3 of 3: without native kernels ($(date +%T))"
 "$python" -m tests.suite.tree build/pure
 # Without nnU-Net's tests, whose environment would be made once more.
-(cd build/pure && tests --rest --impl reference --shuffle "${SHUFFLE:-1}" \
+(cd build/pure && tests --part pure --shuffle "${SHUFFLE:-1}" \
   -m "not (sanitizers or compiled or install or shim)" --ignore-glob="*/test_nnunet_*.py")
 
 echo "== branches covered ($(date +%T))"

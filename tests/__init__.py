@@ -1,0 +1,5 @@
+"""The tests."""
+
+from tests.suite import following
+
+following.look_away()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch  # noqa: F401 # before the package, whose import coverage follows
 
 from segloss_fast import _native
 from tests.cuda_shim import build

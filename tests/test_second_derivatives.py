@@ -15,6 +15,7 @@ from tests.records import LOVASZ_LOSSES
 from tests.suite.tiers import begins_in, few
 
 ACTIVATIONS = few(["probabilities", "softmax", "sigmoid"], test=2)
+of_the_reference = pytest.mark.of("reference")
 MODULES = [record.module for record in LOSSES]
 
 
@@ -32,6 +33,7 @@ def check(module: Any, kind: str, **keywords: Any) -> None:  # noqa: ANN401
     assert torch.autograd.gradgradcheck(value, (x.requires_grad_(),))
 
 
+@of_the_reference
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", few(["class_weighted", "ignore", "dense"], test=2))
 def test_structural_similarity(activation: str, kind: str) -> None:
@@ -39,6 +41,7 @@ def test_structural_similarity(activation: str, kind: str) -> None:
     check(StructuralSimilarityLoss, kind, activation=activation, beta=0.3, c=0.1)
 
 
+@of_the_reference
 @begins_in("all")
 @pytest.mark.parametrize("activation", ["probabilities", "softmax"])
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -46,6 +49,7 @@ def test_of_the_reference(module: Any, activation: str) -> None:  # noqa: ANN401
     check(module, "ignore", activation=activation)
 
 
+@of_the_reference
 @begins_in("all")
 @pytest.mark.parametrize("name", list(LOVASZ_LOSSES))
 @pytest.mark.parametrize("method", ["sort", "histogram"])

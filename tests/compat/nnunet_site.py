@@ -57,7 +57,7 @@ def made() -> Path:
 
 def _install(folder: Path) -> None:
     minor = int(torch.__version__.split(".")[1])
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     command += ["--disable-pip-version-check", "--target", str(folder / "site")]
     command += ["--requirement", str(REQUIREMENTS), f"torchvision==0.{minor + 15}.*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ import pickle
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 from typing_extensions import Self
+
+from tests.suite.following import following
 
 SECONDS = 20  # how long a rank waits for others that do not come
 
@@ -81,15 +84,16 @@ def _work(rank: int, ranks: int, tasks: Sequence[tuple[int, Task]], port: int, f
     assert dist.group.WORLD is not None
     groups[ranks] = dist.group.WORLD
     found: list[Any] = []
-    for of_ranks, task in tasks:
-        begun = time.monotonic()
-        result: object = None
-        if rank < of_ranks:
-            try:
-                result = task(rank, groups[of_ranks])
-            except Exception as error:
-                result = error
-        found.append((result, time.monotonic() - begun))
+    with following() if rank == 0 else nullcontext():
+        for of_ranks, task in tasks:
+            begun = time.monotonic()
+            result: object = None
+            if rank < of_ranks:
+                try:
+                    result = task(rank, groups[of_ranks])
+                except Exception as error:
+                    result = error
+            found.append((result, time.monotonic() - begun))
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

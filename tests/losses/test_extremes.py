@@ -27,6 +27,7 @@ from tests.records_formulas import FORMULA_LOSSES
 from tests.records_topk import CONFUSION_LOSSES
 from tests.suite.tiers import begins_in
 
+pytestmark = pytest.mark.of("each")  # held against one evaluation of the definition
 EPSILON = torch.finfo(torch.float32).eps
 # How much further off than plain PyTorch a result may be, and the rounding that anything may have:
 # where plain PyTorch is lucky, and because sums over 512 voxels are float32.

@@ -11,6 +11,8 @@ from segloss_fast.ops._voxels.maps import BLOCK
 from segloss_fast.ops.confusion_sums import reference
 from tests.helpers import relative_l2
 
+pytestmark = pytest.mark.of("reference")
+
 ONE_HOT = torch.nn.functional.one_hot
 
 

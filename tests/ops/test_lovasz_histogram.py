@@ -18,6 +18,7 @@ from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_samples import ACTIVATIONS, IMPLS, LAYOUT
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
+of_the_reference = pytest.mark.of("reference")  # which has the definitions of the bins
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 CASES = 56  # of each kind, activation and length: 2016 in all
 
@@ -94,6 +95,7 @@ def place_among_equals(values: Tensor) -> Tensor:
 @pytest.mark.parametrize("octaves", [9, 12, 16])
 @pytest.mark.parametrize("bits", [1, 7, 9])
 @by_activation
+@of_the_reference
 def test_bins_are_those_of_the_description(activation: str, octaves: int, bits: int) -> None:
     generator = torch.Generator().manual_seed(2)
     o, size = options(activation, (octaves, bits)), bins.number(octaves, bits)
@@ -126,6 +128,7 @@ def test_bins_are_those_of_the_description(activation: str, octaves: int, bits: 
         assert sums[m == 0].eq(0).all()
 
 
+@of_the_reference
 def test_layouts() -> None:
     sizes = set()
     for bits in bins.BITS:
@@ -147,6 +150,7 @@ def test_layouts() -> None:
             bins.layout(value)  # type: ignore[arg-type]
 
 
+@of_the_reference
 @pytest.mark.parametrize("first", [1, 2, 15, 16, 17, 1000, 10**7, 2**40])
 def test_harmonic_sums(first: int) -> None:
     for number in (0, 1, 2, 15, 16, 17, 40, 300):
@@ -159,6 +163,7 @@ def test_harmonic_sums(first: int) -> None:
         assert math.isclose(harmonic(torch.tensor(float(first)).double(), n), ends, rel_tol=1e-13)
 
 
+@of_the_reference
 def test_increments_of_many_groups() -> None:
     generator = torch.Generator().manual_seed(3)
     for empty in (False, True):

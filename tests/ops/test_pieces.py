@@ -16,6 +16,7 @@ from segloss_fast.ops.region_sums.options import Options
 from tests.helpers import peak_allocation
 from tests.suite.tiers import few
 
+pytestmark = pytest.mark.of("reference")
 SHAPES = [(3, 2, 5), (1, 3, 31), (4, 3, 3, 7), (2, 3, 3, 5, 2), (3, 2, 1), (0, 2, 3), (2, 2, 0)]
 Sums = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 

@@ -14,6 +14,8 @@ from segloss_fast.ops.region_sums import reference
 from segloss_fast.ops.region_sums.options import Options
 from tests.helpers import relative_l2
 
+pytestmark = pytest.mark.of("reference")
+
 IGNORED = 7
 
 

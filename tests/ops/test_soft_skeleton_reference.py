@@ -10,6 +10,8 @@ from segloss_fast.ops.soft_skeleton import reference
 from tests.helpers import peak_allocation
 from tests.ops.soft_skeleton_cases import KINDS, values, weights
 
+pytestmark = pytest.mark.of("reference")
+
 SIZES = [(37,), (8, 21), (40, 1), (1, 2), (9, 8, 17), (5, 1, 9), (2, 3, 1)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

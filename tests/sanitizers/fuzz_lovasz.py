@@ -82,14 +82,19 @@ def run_bad_label(dtype: torch.dtype, target_dtype: torch.dtype, label: float) -
         message = str(error)
     case = f"{label} among {target_dtype} labels of {classes} classes"
     assert "got 1 other values" in message, f"{case}: {message}"
-    run_raw({"x": x, "target": target, "act": draw.randrange(3), "e": 9, "b": 1})
+    call = {"x": x, "target": target, "act": draw.randrange(3), "e": 9, "b": 1}
+    run_raw(call, ((1, classes, 72), (batch, classes, 72)))
 
 
-def run_raw(call: dict[str, Any]) -> None:
-    """Every raw operator, with gradients of the shapes that the input asks for, and of others."""
+# Images, classes and bins: those of run_malformed's input, pooled or not, and others.
+SIZES = ((1, 3, 72), (2, 3, 72), (1, 3, 71), (3, 3, 72), (1, 2, 72))
+
+
+def run_raw(call: dict[str, Any], sizes: tuple[tuple[int, int, int], ...] = SIZES) -> None:
+    """Every raw operator, with gradients of these sizes."""
     x, target, act, e, b = (call[key] for key in ("x", "target", "act", "e", "b"))
     double = torch.float64
-    for images, classes, bins in ((1, 3, 72), (2, 3, 72), (1, 3, 71), (3, 3, 72), (1, 2, 72)):
+    for images, classes, bins in sizes:
         incoming = torch.ones(images, classes, dtype=double)
         counts = torch.ones(2, images, classes, 2, bins, dtype=torch.int64)
         for rows in (torch.zeros(2, images, classes, dtype=double), torch.zeros(1, dtype=double)):

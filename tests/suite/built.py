@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -60,15 +61,31 @@ def write_quick_compiler(program: Path) -> None:
 
     Quickly, without optimisation: for tests of installs, which do not look at the kernels.
     """
-    objects = CACHE / f"objects-{digest(NATIVE)}"
+    folders = [CACHE / f"objects-{digest(NATIVE)}", *_own_objects()]
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     program.write_text(
         # -I -S: a build starts it some fifty times, and site-packages may hold a slow start.
         f"#!{sys.executable} -IS\nimport sys\nfrom pathlib import Path\n"
         f"sys.path.insert(0, {str(ROOT)!r})\nfrom tests.suite.cached_cxx import main\n"
-        f"main({compiler!r}, Path({str(objects)!r}), ['-O0'])\n"
+        f"main({compiler!r}, [Path(name) for name in {[str(path) for path in folders]}], ['-O0'])\n"
     )
     program.chmod(0o755)
+
+
+def _own_objects() -> list[Path]:
+    """Return the folder of this tree's object files, if it was built as it is, and plainly."""
+    from setup import CXX_FLAGS  # not where it takes time: with every test
+
+    build = ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    csrc = ROOT / "csrc"
+    files = [ROOT / "setup.py", *(path for path in csrc.rglob("*") if path.suffix in CODE)]
+    newest = max(path.stat().st_mtime for path in files)
+    sources = (path.relative_to(ROOT) for path in files if path.suffix == ".cpp")
+    objects = [build / source.with_suffix(".o") for source in sources]
+    plan = build / "build.ninja"
+    plain = plan.exists() and f'="{" ".join(CXX_FLAGS)}"' in plan.read_text()
+    current = all(path.exists() and path.stat().st_mtime > newest for path in objects)
+    return [build / "csrc"] if plain and current else []
 
 
 @cache

@@ -28,17 +28,25 @@ TIER = {
     "auto": "quick",
 }
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
+KIND = pytest.StashKey[str]()
 # Long ones, which begin first, so that no worker is left with one at the end.
 LONG = ("sanitizers", "compiled", "install", "shim")
 
 
 def kind_of(item: pytest.Item) -> str:
     """Return the kind of a test; "auto" where it takes the implementation that a user gets."""
+    if KIND not in item.stash:
+        item.stash[KIND] = _kind(item)
+    return item.stash[KIND]
+
+
+def _kind(item: pytest.Item) -> str:
     if "interpreted" in item.path.stem:
         return INTERPRETED
-    for mark in MARKS:
-        if item.get_closest_marker(mark) is not None:
-            return mark
+    names = {mark.name for mark in item.iter_markers()}
+    marked = next((mark for mark in MARKS if mark in names), None)
+    if marked is not None:
+        return marked
     impl = implementation(item)
     return impl if impl in ("native", "reference") else "auto"
 
@@ -50,10 +58,13 @@ def order_of(item: pytest.Item) -> int:
 
 
 def implementation(item: pytest.Item) -> str | None:
-    """Return the implementation that the test is parametrised with, or none."""
+    """Return the implementation that the test is parametrised or marked with, or none."""
     call = getattr(item, "callspec", None)
     found = None if call is None else call.params.get("impl")
-    return found if isinstance(found, str) else None
+    if isinstance(found, str):
+        return found
+    mark = item.get_closest_marker("of")
+    return None if mark is None else str(mark.args[0])
 
 
 def interpreting() -> bool:

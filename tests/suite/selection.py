@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import Counter
@@ -18,7 +19,7 @@ NOT_RUN = pytest.StashKey[Counter[str]]()
 WORKER_KEY = "segloss_not_run"
 # Why a test does not run, which for a tier is its name, and what runs it.
 HOW = {
-    "rest": "make test",
+    "part": "the other --part",
     "test": "make test",
     "all": "make test-all",
     "impl": "--impl all",
@@ -37,10 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="of the tests that name an implementation, run those of this one",
     )
     group.addoption(
-        "--rest",
-        action="store_true",
-        help="leave out what `make test` runs; without native kernels, of that only the tests that "
-        "name an implementation",
+        "--part",
+        choices=("all", "native", "pure"),
+        default="all",
+        help="pure: without native kernels, the tests that name no implementation, and of the "
+        "reference those that begin in tier all; native: with them, all tests but these last ones",
     )
     group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in random order")
 
@@ -89,8 +91,10 @@ def why_not(item: pytest.Item, config: pytest.Config) -> str | None:
     if kind == "reference" and "native" not in available():
         by_kind = kinds.TIER["native"]  # it is what users get here
     begins = max((by_kind, *marked), key=tiers.TIERS.index)
-    if config.getoption("--rest") and begins != "all" and ("native" in available() or impl):
-        return "rest"
+    part = config.getoption("--part")
+    apart = impl == "reference" and begins == "all"
+    if (part == "native" and apart) or (part == "pure" and impl is not None and not apart):
+        return "part"
     later = tiers.TIERS.index(begins) > tiers.TIERS.index(config.getoption("--tier"))
     return begins if later else None
 
@@ -108,6 +112,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: kinds.order_of(item))  # stable: files keep their order
     else:
         random.Random(seed).shuffle(items)
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collection look at no test again: torch.compile asks for it after each trace."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,9 +1,9 @@
-"""What coverage follows of a run in which it looks on: enough to see every branch, in less time.
+"""Which tests coverage follows of a run in which it looks on: enough to see every branch.
 
-Up to Python 3.11 to follow costs time: that of the many small functions of Triton's interpreter and
-compiler, or of torch.compile, it more than doubles. The cases of one test mostly take the same
-branches, so the first case of each of these tests is followed, some cases of each other test, and
-those that are marked.
+To follow costs time, see tests/suite/following.py: that of the many small functions of Triton's
+interpreter and compiler, or of torch.compile, it more than doubles. The cases of one test mostly
+take the same branches, so the first case of each of these tests is followed, some cases of each
+other test, and those that are marked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections.abc import Generator
 
 import pytest
-from coverage import Coverage
 
 from tests.suite import kinds
+from tests.suite.following import following
 
 followed = pytest.mark.followed
 FOLLOWED = pytest.StashKey[set[str]]()
@@ -38,18 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for cases in tests.values():
         number = 1 if kinds.kind_of(cases[0]) in SLOW else CASES
         chosen.update(case.nodeid for case in cases[:: math.ceil(len(cases) / number)])
+        chosen.update(case.nodeid for case in cases if case.get_closest_marker("followed"))
     config.stash[FOLLOWED] = chosen
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Look away from the other cases."""
-    coverage = Coverage.current()
-    marked = item.get_closest_marker("followed") is not None
-    if coverage is None or marked or item.nodeid in item.config.stash[FOLLOWED]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Look at these with their fixtures."""
+    if item.nodeid not in item.config.stash[FOLLOWED]:
         return (yield)
-    coverage.stop()
-    try:
+    with following():
         return (yield)
-    finally:
-        coverage.start()
