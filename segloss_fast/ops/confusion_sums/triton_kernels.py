@@ -8,9 +8,6 @@ added to the program's partials in float64, and the last kernel adds those of al
 fixed order. There are no atomics, so that equal inputs give equal bits.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="assignment, no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

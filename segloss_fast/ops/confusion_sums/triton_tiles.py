@@ -4,9 +4,6 @@ Tiles are ``[C, V]``. With A_l = w t_l the forward kernels add up A_l p_c over v
 G = dL/d(sums) the backward kernels need dL/dp_c = sum over l of G[l, c] A_l.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

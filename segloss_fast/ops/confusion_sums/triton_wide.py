@@ -14,9 +14,6 @@ each of which reads all classes for the softmax, and its own again; the backward
 classes three times. These reads come from a cache in part only.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

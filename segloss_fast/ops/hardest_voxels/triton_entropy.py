@@ -10,9 +10,6 @@ enough for any number of classes: the sum of exponentials is rescaled when a blo
 logit. A softmax of values needs a second read where a tile does not hold all classes.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 from typing import NamedTuple
