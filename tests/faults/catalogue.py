@@ -155,7 +155,7 @@ TRITON = (
     Fault(
         "triton-region-sums-order-of-rows",
         "segloss_fast/ops/region_sums/triton_backward.py",
-        "row_of(order_low, order_high, _rank(TERMS, k))",
+        "row_of(order_low, order_high, _rank(formula.TERMS, k))",
         "row_of(order_low, order_high, k)",
         ("tests/ops/triton/test_region_sums_interpreted.py",),
         "all",

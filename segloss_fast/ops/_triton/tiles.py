@@ -1,11 +1,17 @@
 """Reading tiles of voxels in place: addresses, labels, targets, weights.
 
-A view is a tuple (pointer, batch stride, class stride, three voxel strides). Strides and offsets
-are 64-bit integers (the interpreter has to be told); only offsets inside a tile are 32-bit. Labels
-are compared and never used as an offset, so that no label can lead out of bounds.
+Strides and offsets are 64-bit integers (the interpreter has to be told); only offsets inside a tile
+are 32-bit. Labels are compared and never used as an offset, so that no label can lead out of
+bounds. What kernels are compiled for comes as one constant, a ``Kind`` (see kinds.py).
+
+The records here pass between jitted functions only. A kernel's own arguments stay apart: in a tuple
+do_not_specialize and the annotated types have no effect, so that a stride of 1, a multiple of 16
+or one of more than 32 bits would each make a new kernel.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -25,6 +31,35 @@ NO_WEIGHT = tl.constexpr(0)
 SHARED_WEIGHT = tl.constexpr(1)
 
 
+class View(NamedTuple):
+    """A tensor: its address, and the strides of batch, classes, and three dimensions of voxels."""
+
+    pointer: Any
+    batch: Any
+    classes: Any
+    s0: Any
+    s1: Any
+    s2: Any
+
+
+class Tile(NamedTuple):
+    """Voxels of one item: first + lanes, which of them exist ``[V]``, and the sizes (n1, n2)."""
+
+    item: Any
+    first: Any
+    lanes: Any
+    exists: Any
+    sizes: Any
+
+
+class Block(NamedTuple):
+    """Classes of a tile ``[C]``, which exist ``[C, 1]``, and which of their voxels ``[C, V]``."""
+
+    c: Any
+    in_c: Any
+    mask: Any
+
+
 @triton.jit
 def _strided(view, first, lanes, sizes):
     """Return the offsets ``[V]`` of voxels in row-major order of sizes (., n1, n2)."""
@@ -36,24 +71,26 @@ def _strided(view, first, lanes, sizes):
 
 
 @triton.jit
-def class_pointers(
-    view, item, c, first, lanes, sizes, C: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr
-):
-    """Return the addresses ``[C, V]`` of the voxels first + lanes of one item.
+def class_pointers(view, tile, c, kind: tl.constexpr):
+    """Return the addresses ``[C, V]`` of a tile's voxels.
 
     The strides of PLANES and the batch stride of CHANNELS_LAST come in units of UNIT elements: the
     compiler sees that they are multiples of it, whatever their value, and loads vectors.
     """
-    pointer, batch_stride, class_stride, _, _, _ = view
-    if LAYOUT == PLANES:
-        rows = c.to(tl.int64)[:, None] * (class_stride.to(tl.int64) * UNIT)
-        return (pointer + item * (batch_stride.to(tl.int64) * UNIT) + first) + rows + lanes[None, :]
-    elif LAYOUT == CHANNELS_LAST:
-        inside = lanes[None, :] * C + c[:, None]
-        return (pointer + item * (batch_stride.to(tl.int64) * UNIT) + first * C) + inside
+    item, first, lanes = tile.item, tile.first, tile.lanes
+    if kind.LAYOUT == PLANES:
+        rows = c.to(tl.int64)[:, None] * (view.classes.to(tl.int64) * kind.UNIT)
+        start = view.pointer + item * (view.batch.to(tl.int64) * kind.UNIT) + first
+        return start + rows + lanes[None, :]
+    elif kind.LAYOUT == CHANNELS_LAST:
+        inside = lanes[None, :] * kind.C + c[:, None]
+        return (
+            view.pointer + item * (view.batch.to(tl.int64) * kind.UNIT) + first * kind.C
+        ) + inside
     else:
-        rows = c.to(tl.int64)[:, None] * class_stride
-        return pointer + item * batch_stride + rows + _strided(view, first, lanes, sizes)[None, :]
+        rows = c.to(tl.int64)[:, None] * view.classes
+        voxels = _strided(view, first, lanes, tile.sizes)
+        return view.pointer + item * view.batch + rows + voxels[None, :]
 
 
 @triton.jit
@@ -126,123 +163,75 @@ def one_hot(code, c, x, ANCHOR: tl.constexpr):
 
 
 @triton.jit
-def load_voxels(
-    view,
-    item,
-    first,
-    lanes,
-    in_v,
-    sizes,
-    ignore,
-    C: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    DENSE: tl.constexpr,
-    IGNORE: tl.constexpr,
-):
+def _pointers(view, tile, kind: tl.constexpr):
+    return voxel_pointers(
+        view, tile.item, tile.first, tile.lanes, tile.sizes, kind.LAYOUT, kind.UNIT
+    )
+
+
+@triton.jit
+def load_voxels(view, tile, ignore, kind: tl.constexpr):
     """Return the class, whether it counts, and whether its label is invalid, of every voxel.
 
     Of the values of one class the first is the value; of several classes nobody reads the first and
     the last.
     """
-    if DENSE and C > 1:
-        return in_v, in_v, in_v
+    if kind.DENSE and kind.C > 1:
+        return tile.exists, tile.exists, tile.exists
     else:
-        pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
-        label = tl.load(pointers, mask=in_v, other=0)
-        if DENSE:
-            return check_values(label, in_v, ignore, IGNORE)
+        label = tl.load(_pointers(view, tile, kind), mask=tile.exists, other=0)
+        if kind.DENSE:
+            return check_values(label, tile.exists, ignore, kind.IGNORE)
         else:
-            return classify(label, in_v, ignore, C, IGNORE)
+            return classify(label, tile.exists, ignore, kind.C, kind.IGNORE)
 
 
 @triton.jit
-def load_input(
-    view,
-    item,
-    c,
-    first,
-    lanes,
-    mask,
-    counts,
-    sizes,
-    C: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    IGNORE: tl.constexpr,
-):
+def load_input(view, tile, block, counts, kind: tl.constexpr):
     """Return the input in float32, 0 where a voxel does not count: a NaN there has no share."""
-    pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-    x = tl.load(pointers, mask=mask, other=0).to(tl.float32)
+    pointers = class_pointers(view, tile, block.c, kind)
+    x = tl.load(pointers, mask=block.mask, other=0).to(tl.float32)
     # The load does not wait for the labels, so that both are under way at once.
-    return tl.where(counts[None, :], x, 0.0) if IGNORE else x
+    return tl.where(counts[None, :], x, 0.0) if kind.IGNORE else x
 
 
 @triton.jit
-def load_classes(
-    view, item, start, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """Return the classes of a block, which of them exist ``[C, 1]``, and their input."""
-    c = start + tl.arange(0, BLOCK_C)
-    in_c = (c < C)[:, None]
-    mask = in_c & in_v[None, :]
-    x = load_input(view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE)
-    return c, in_c, x
+def load_classes(view, tile, start, counts, kind: tl.constexpr):
+    """Return the block of BLOCK_C classes from ``start`` on, and their input."""
+    c = start + tl.arange(0, kind.BLOCK_C)
+    in_c = (c < kind.C)[:, None]
+    block = Block(c, in_c, in_c & tile.exists[None, :])
+    return block, load_input(view, tile, block, counts, kind)
 
 
 @triton.jit
-def load_target(
-    view,
-    code,
-    x,
-    item,
-    c,
-    first,
-    lanes,
-    mask,
-    sizes,
-    C: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    DENSE: tl.constexpr,
-    ANCHOR: tl.constexpr,
-):
+def load_target(view, tile, block, code, x, kind: tl.constexpr, ANCHOR: tl.constexpr):
     """Return the target ``[C, V]``: boolean of class indices, float32 of values."""
-    if DENSE and C == 1:  # what load_voxels() has read
-        value = tl.where((c == 0)[:, None], code.to(tl.float32)[None, :], 0.0)
+    if kind.DENSE and kind.C == 1:  # what load_voxels() has read
+        value = tl.where((block.c == 0)[:, None], code.to(tl.float32)[None, :], 0.0)
         return value + _zero_like(x).to(tl.float32) if ANCHOR else value
-    elif DENSE:
-        pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-        return tl.load(pointers, mask=mask, other=0).to(tl.float32)
+    elif kind.DENSE:
+        pointers = class_pointers(view, tile, block.c, kind)
+        return tl.load(pointers, mask=block.mask, other=0).to(tl.float32)
     else:
-        return one_hot(code, c, x, ANCHOR)
+        return one_hot(code, block.c, x, ANCHOR)
 
 
 @triton.jit
-def load_weight(
-    view,
-    item,
-    c,
-    first,
-    lanes,
-    mask,
-    in_v,
-    counts,
-    sizes,
-    C: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr,
-    WEIGHT: tl.constexpr,
-):
+def load_shared_weight(view, tile, counts, kind: tl.constexpr):
+    """Return the weight of all classes in float32 ``[V]``, 0 where a voxel does not count."""
+    w = tl.load(_pointers(view, tile, kind), mask=tile.exists, other=0).to(tl.float32)
+    return tl.where(counts, w, 0.0)
+
+
+@triton.jit
+def load_weight(view, tile, block, counts, kind: tl.constexpr):
     """Return the weight in float32, ``[1, V]`` or ``[C, V]``, 0 where a voxel does not count."""
-    if WEIGHT == SHARED_WEIGHT:
-        pointers = voxel_pointers(view, item, first, lanes, sizes, LAYOUT, UNIT)
-        w = tl.load(pointers, mask=in_v, other=0).to(tl.float32)
-        return tl.where(counts, w, 0.0)[None, :]
+    if kind.WEIGHT == SHARED_WEIGHT:
+        return load_shared_weight(view, tile, counts, kind)[None, :]
     else:
-        pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-        w = tl.load(pointers, mask=mask, other=0).to(tl.float32)
+        pointers = class_pointers(view, tile, block.c, kind)
+        w = tl.load(pointers, mask=block.mask, other=0).to(tl.float32)
         return tl.where(counts[None, :], w, 0.0)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss_fast.ops._triton.kinds import Kind
 from segloss_fast.ops._triton.plan import CHANNELS_LAST, PLANES, STRIDED, Plan
 from segloss_fast.ops._voxels.labels import can_hold
 
@@ -122,19 +123,20 @@ class Tensors:
             "chunks": plan.chunks,
         }
 
-    def constants(self, plan: Plan) -> dict[str, Any]:
-        """Return what all kernels specialise on."""
-        blocks = {} if plan.wide else {"CLASS_BLOCKS": plan.class_blocks}
-        return {
-            **blocks,
-            "C": self.classes,
-            "DENSE": self.dense,
-            "IGNORE": self.ignores,
-            "LAYOUT": self.layout,
-            "UNIT": plan.unit,
-            "BLOCK_C": plan.block_c,
-            "BLOCK_V": plan.block_v,
-        }
+    def kind(self, plan: Plan, weight: int = 0) -> Kind:
+        """Return what all kernels specialise on; ``weight`` is Kind.WEIGHT."""
+        return Kind(
+            C=self.classes,
+            DENSE=self.dense,
+            WEIGHT=weight,
+            IGNORE=self.ignores,
+            LAYOUT=self.layout,
+            UNIT=plan.unit,
+            BLOCK_C=plan.block_c,
+            BLOCK_V=plan.block_v,
+            CLASS_BLOCKS=plan.class_blocks,
+            FOLD=plan.fold,
+        )
 
 
 def _unit(numbers: list[int]) -> int:

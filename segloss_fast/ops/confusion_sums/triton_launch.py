@@ -101,17 +101,7 @@ class _Call:
 
     def constants(self, plan: Plan) -> dict[str, Any]:
         """Return what the kernels specialise on."""
-        return {
-            "C": self.tensors.classes,
-            "ACT": self.activation,
-            "DENSE": self.tensors.dense,
-            "WEIGHT": self.weight,
-            "IGNORE": self.tensors.ignores,
-            "LAYOUT": self.tensors.layout,
-            "UNIT": plan.unit,
-            "BLOCK_C": plan.block_c,
-            "BLOCK_V": plan.block_v,
-        }
+        return {"kind": self.tensors.kind(plan, self.weight), "ACT": self.activation}
 
 
 def forward_launches(sums: Tensor, invalid: Tensor, input: Tensor, *rest: Any) -> list[Launch]:
@@ -127,8 +117,6 @@ def forward_launches(sums: Tensor, invalid: Tensor, input: Tensor, *rest: Any) -
     if plan.wide:
         constants["BLOCK_L"] = triton_plan.target_classes(tensors, plan)
         blocks = plan.class_blocks * -(-tensors.classes // constants["BLOCK_L"])
-    else:
-        constants["FOLD"] = plan.fold
     first = Launch(
         triton_wide.partial_sums if plan.wide else triton_kernels.partial_sums,
         (programs * blocks,),

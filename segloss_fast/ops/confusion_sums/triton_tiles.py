@@ -4,9 +4,6 @@ Tiles are ``[C, V]``. With A_l = w t_l the forward kernels add up A_l p_c over v
 G = dL/d(sums) the backward kernels need dL/dp_c = sum over l of G[l, c] A_l.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton
@@ -23,6 +20,7 @@ from segloss_fast.ops._triton.tiles import (
     SIZES,
     class_pointers,
     load_classes,
+    load_shared_weight,
     load_target,
     load_weight,
 )
@@ -35,20 +33,15 @@ CLASS_WEIGHTS = tl.constexpr(2)  # beside NO_WEIGHT and SHARED_WEIGHT
 
 
 @triton.jit
-def softmax_stats(
-    view, item, first, lanes, in_v, counts, sizes, C: tl.constexpr, ACT: tl.constexpr,
-    LAYOUT: tl.constexpr, UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def softmax_stats(view, tile, counts, ACT: tl.constexpr, kind: tl.constexpr):
     """Return each voxel's maximum and 1 / sum of e^(x - maximum), in one read of all classes."""
-    top = tl.full(lanes.shape, float("-inf"), tl.float32)
-    base = tl.zeros(lanes.shape, tl.float32)
-    total = tl.zeros(lanes.shape, tl.float32)
+    top = tl.full(tile.lanes.shape, float("-inf"), tl.float32)
+    base = tl.zeros(tile.lanes.shape, tl.float32)
+    total = tl.zeros(tile.lanes.shape, tl.float32)
     if ACT == SOFTMAX:
-        for start in range(0, C, BLOCK_C):
-            _, in_c, x = load_classes(
-                view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE,
-                BLOCK_C,
-            )  # fmt: skip
+        for start in range(0, kind.C, kind.BLOCK_C):
+            block, x = load_classes(view, tile, start, counts, kind)
+            in_c = block.in_c
             before, top = top, tl.maximum(top, tl.max(tl.where(in_c, x, float("-inf")), 0))
             # Where all is -infinite so far, the difference of two of them would be NaN.
             base = tl.where(top == float("-inf"), 0.0, top)
@@ -74,55 +67,41 @@ def probabilities(x, in_c, counts, stats, ACT: tl.constexpr):
 
 
 @triton.jit
-def load_scale(
-    view, item, code, first, lanes, mask, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr,
-):  # fmt: skip
+def load_scale(view, tile, code, counts, DENSE: tl.constexpr, kind: tl.constexpr):
     """Return each voxel's weight ``[V]``, for what its label or its dense target is multiplied by.
 
     It is the one that all classes share, or that of the voxel's label; or 1 where there is none,
-    and of a dense target whose classes have their own: see load_values().
+    and of a dense target whose classes have their own: see load_values(). DENSE: whether the labels
+    are of no use here.
     """
-    if WEIGHT == SHARED_WEIGHT:
-        shared = load_weight(
-            view, item, code, first, lanes, mask, mask, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-        )
-        return tl.sum(shared, 0)  # of one
-    elif DENSE or WEIGHT != CLASS_WEIGHTS:
-        return tl.full(lanes.shape, 1.0, tl.float32)
+    if kind.WEIGHT == SHARED_WEIGHT:
+        return load_shared_weight(view, tile, counts, kind)
+    elif DENSE or kind.WEIGHT != CLASS_WEIGHTS:
+        return tl.full(tile.lanes.shape, 1.0, tl.float32)
     else:
         has_class = code >= 0
         c = tl.where(has_class, code, 0).to(tl.int64)  # no other label becomes an offset
-        pointers = class_pointers(
-            view, item, tl.full([1], 0, tl.int32), first, lanes, sizes, C, LAYOUT, UNIT
-        )
-        if LAYOUT == PLANES:
-            pointers += (c * (view[2].to(tl.int64) * UNIT))[None, :]
-        elif LAYOUT == CHANNELS_LAST:
+        pointers = class_pointers(view, tile, tl.full([1], 0, tl.int32), kind)
+        if kind.LAYOUT == PLANES:
+            pointers += (c * (view.classes.to(tl.int64) * kind.UNIT))[None, :]
+        elif kind.LAYOUT == CHANNELS_LAST:
             pointers += c[None, :]
         else:
-            pointers += (c * view[2])[None, :]
+            pointers += (c * view.classes)[None, :]
         own = tl.load(pointers, mask=has_class[None, :], other=0).to(tl.float32)
         return tl.sum(own, 0)  # of one
 
 
 @triton.jit
-def load_values(
-    t_view, w_view, scale, item, c, first, lanes, mask, in_v, sizes, C: tl.constexpr,
-    LAYOUT: tl.constexpr, UNIT: tl.constexpr, WEIGHT: tl.constexpr,
-):  # fmt: skip
+def load_values(t_view, w_view, tile, block, scale, kind: tl.constexpr):
     """Return a dense target times its weight ``[C, V]``, in float32."""
-    value = load_target(
-        t_view, None, None, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, True, False
-    )
-    if WEIGHT == NO_WEIGHT:
+    value = load_target(t_view, tile, block, None, None, kind, False)
+    if kind.WEIGHT == NO_WEIGHT:
         return value
-    elif WEIGHT == SHARED_WEIGHT:
+    elif kind.WEIGHT == SHARED_WEIGHT:
         return value * scale[None, :]
     else:
-        return value * load_weight(
-            w_view, item, c, first, lanes, mask, in_v, in_v, sizes, C, LAYOUT, UNIT, WEIGHT
-        )
+        return value * load_weight(w_view, tile, block, tile.exists, kind)
 
 
 @triton.jit

@@ -14,9 +14,6 @@ each of which reads all classes for the softmax, and its own again; the backward
 classes three times. These reads come from a cache in part only.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton
@@ -25,7 +22,15 @@ import triton.language as tl
 from segloss_fast.ops._triton.activations import SOFTMAX
 from segloss_fast.ops._triton.elementary import INTERPRETED
 from segloss_fast.ops._triton.sums import store_flags
-from segloss_fast.ops._triton.tiles import class_pointers, load_classes, load_voxels, one_hot
+from segloss_fast.ops._triton.tiles import (
+    Block,
+    Tile,
+    View,
+    class_pointers,
+    load_classes,
+    load_voxels,
+    one_hot,
+)
 from segloss_fast.ops.confusion_sums.triton_tiles import (
     BACKWARD_SIZES,
     FORWARD_SIZES,
@@ -74,6 +79,13 @@ def _product(a, b, EXACT: tl.constexpr):
 
 
 @triton.jit
+def _classes(tile, l, kind: tl.constexpr):
+    """Return the block of these classes of the target."""
+    in_l = (l < kind.C)[:, None]
+    return Block(l, in_l, in_l & tile.exists[None, :])
+
+
+@triton.jit
 def _store(partials, program, sums, targets, l, c, fresh, C: tl.constexpr):
     """Add sums and, with the first classes of p, targets to the partials ``[C, C + 1]``."""
     rows = partials + program * (C * (C + 1)) + l * (C + 1)
@@ -94,71 +106,55 @@ def partial_sums(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
-    C: tl.constexpr, ACT: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr,
-    IGNORE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_V: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_TILES: tl.constexpr,
+    kind: tl.constexpr, ACT: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_TILES: tl.constexpr,
 ):  # fmt: skip
     """Write partials ``[B * chunks, C, C + 1]``, and flags ``[B * chunks, 2]`` of invalid labels.
 
     The programs of a chunk, one per block of the target's and of the prediction's classes, follow
     each other; all write the same flags.
     """
-    x_view, sizes = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (n1, n2)
-    t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
-    COLUMNS: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
-    BLOCKS: tl.constexpr = COLUMNS * ((C + BLOCK_L - 1) // BLOCK_L)
-    block = tl.program_id(0) % BLOCKS
-    begin = block % COLUMNS * BLOCK_C
+    x_view, sizes = View(x, x_bs, x_cs, x_s0, x_s1, x_s2), (n1, n2)
+    t_view = View(t, t_bs, t_cs, t_s0, t_s1, t_s2)
+    w_view = View(w, w_bs, w_cs, w_s0, w_s1, w_s2)
+    COLUMNS: tl.constexpr = (kind.C + kind.BLOCK_C - 1) // kind.BLOCK_C
+    BLOCKS: tl.constexpr = COLUMNS * ((kind.C + BLOCK_L - 1) // BLOCK_L)
+    place = tl.program_id(0) % BLOCKS
+    begin = place % COLUMNS * kind.BLOCK_C
     program = (tl.program_id(0) // BLOCKS).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
     item = program // chunks
-    l = tl.arange(0, BLOCK_L) + block // COLUMNS * BLOCK_L
-    c = tl.arange(0, BLOCK_C) + begin
-    lanes = tl.arange(0, BLOCK_V)
-    n = voxels.to(tl.int64) * UNIT
-    tiles = tl.cdiv(n, BLOCK_V).to(tl.int32)
-    bad_count = tl.zeros([BLOCK_V], tl.int32)
-    bad_tile = tl.full([BLOCK_V], 0x7FFFFFFF, tl.int32)
+    l = tl.arange(0, BLOCK_L) + place // COLUMNS * BLOCK_L
+    c = tl.arange(0, kind.BLOCK_C) + begin
+    lanes = tl.arange(0, kind.BLOCK_V)
+    n = voxels.to(tl.int64) * kind.UNIT
+    tiles = tl.cdiv(n, kind.BLOCK_V).to(tl.int32)
+    bad_count = tl.zeros([kind.BLOCK_V], tl.int32)
+    bad_tile = tl.full([kind.BLOCK_V], 0x7FFFFFFF, tl.int32)
     for start in range(chunk, tiles, chunks * BLOCK_TILES):
-        sums = tl.zeros([BLOCK_L, BLOCK_C], tl.float32)
-        targets = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
-        for tile in range(start, min(start + chunks * BLOCK_TILES, tiles), chunks):
-            first = tl.cast(tile, tl.int64) * BLOCK_V
-            in_v = first + lanes < n
-            code, counts, bad = load_voxels(
-                t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
-            )
-            scale = load_scale(
-                w_view, item, code, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, DENSE,
-                WEIGHT,
-            )  # fmt: skip
-            stats = softmax_stats(
-                x_view, item, first, lanes, in_v, counts, sizes, C, ACT, LAYOUT, UNIT, IGNORE,
-                BLOCK_C,
-            )  # fmt: skip
-            _, in_c, logits = load_classes(
-                x_view, item, begin, first, lanes, in_v, counts, sizes, C,
-                LAYOUT, UNIT, IGNORE, BLOCK_C,
-            )  # fmt: skip
-            p, _ = probabilities(logits, in_c, counts, stats, ACT)
-            if DENSE:
-                mask = (l < C)[:, None] & in_v[None, :]
-                target = load_values(
-                    t_view, w_view, scale, item, l, first, lanes, mask, in_v, sizes, C, LAYOUT,
-                    UNIT, WEIGHT,
-                )  # fmt: skip
+        sums = tl.zeros([BLOCK_L, kind.BLOCK_C], tl.float32)
+        targets = tl.zeros([BLOCK_L, kind.BLOCK_V], tl.float32)
+        for number in range(start, min(start + chunks * BLOCK_TILES, tiles), chunks):
+            first = tl.cast(number, tl.int64) * kind.BLOCK_V
+            tile = Tile(item, first, lanes, first + lanes < n, sizes)
+            code, counts, bad = load_voxels(t_view, tile, ignore, kind)
+            scale = load_scale(w_view, tile, code, counts, kind.DENSE, kind)
+            stats = softmax_stats(x_view, tile, counts, ACT, kind)
+            block, logits = load_classes(x_view, tile, begin, counts, kind)
+            p, _ = probabilities(logits, block.in_c, counts, stats, ACT)
+            if kind.DENSE:
+                target = load_values(t_view, w_view, tile, _classes(tile, l, kind), scale, kind)
                 sums += _product(target, tl.trans(p), False)
                 targets += target
             else:
-                is_class = one_hot(code, l, logits, BLOCK_L == BLOCK_C)
+                is_class = one_hot(code, l, logits, BLOCK_L == kind.BLOCK_C)
                 sums += _product(is_class.to(tl.float32), tl.trans(p * scale[None, :]), True)
                 targets += tl.where(is_class, scale[None, :], 0.0)
-            if not DENSE:
+            if not kind.DENSE:
                 bad_count += bad.to(tl.int32)
-                bad_tile = tl.where(bad & (bad_tile > tile), tile, bad_tile)
-        _store(partials, program, sums, targets, l, c, start == chunk, C)
-    if not DENSE:
-        store_flags(flags, program, item * n, lanes, bad_count, bad_tile, BLOCK_V)
+                bad_tile = tl.where(bad & (bad_tile > number), number, bad_tile)
+        _store(partials, program, sums, targets, l, c, start == chunk, kind.C)
+    if not kind.DENSE:
+        store_flags(flags, program, item * n, lanes, bad_count, bad_tile, kind.BLOCK_V)
 
 
 @triton.jit
@@ -185,58 +181,47 @@ def input_gradient(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
-    C: tl.constexpr, ACT: tl.constexpr, DENSE: tl.constexpr, WEIGHT: tl.constexpr,
-    IGNORE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_V: tl.constexpr, BLOCK_L: tl.constexpr,
+    kind: tl.constexpr, ACT: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the input, given ``table [B, C, C]``, that of the sums of p."""
-    x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
-    t_view, w_view = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (w, w_bs, w_cs, w_s0, w_s1, w_s2)
+    x_view = View(x, x_bs, x_cs, x_s0, x_s1, x_s2)
+    g_view = View(g, g_bs, g_cs, g_s0, g_s1, g_s2)
+    t_view = View(t, t_bs, t_cs, t_s0, t_s1, t_s2)
+    w_view = View(w, w_bs, w_cs, w_s0, w_s1, w_s2)
     sizes = (n1, n2)
     chunk = tl.program_id(0) % chunks
     item = tl.program_id(0).to(tl.int64) // chunks
-    lanes = tl.arange(0, BLOCK_V)
-    n = voxels.to(tl.int64) * UNIT
-    table += item * (C * C)
+    lanes = tl.arange(0, kind.BLOCK_V)
+    n = voxels.to(tl.int64) * kind.UNIT
+    table += item * (kind.C * kind.C)
     # Once for the sum over the classes that a softmax needs, once for the gradient.
     FIRST: tl.constexpr = 0 if ACT == SOFTMAX else 1
-    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
-        first = tl.cast(tile, tl.int64) * BLOCK_V
-        in_v = first + lanes < n
-        code, counts, _ = load_voxels(
-            t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
-        )
-        scale = load_scale(
-            w_view, item, code, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, DENSE, WEIGHT
-        )
-        stats = softmax_stats(
-            x_view, item, first, lanes, in_v, counts, sizes, C, ACT, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
-        dot = tl.zeros([BLOCK_V], tl.float32)
+    for number in range(chunk, tl.cdiv(n, kind.BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(number, tl.int64) * kind.BLOCK_V
+        tile = Tile(item, first, lanes, first + lanes < n, sizes)
+        code, counts, _ = load_voxels(t_view, tile, ignore, kind)
+        scale = load_scale(w_view, tile, code, counts, kind.DENSE, kind)
+        stats = softmax_stats(x_view, tile, counts, ACT, kind)
+        dot = tl.zeros([kind.BLOCK_V], tl.float32)
         for write in tl.static_range(FIRST, 2):
-            for start in range(0, C, BLOCK_C):
-                c, in_c, logits = load_classes(
-                    x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT,
-                    IGNORE, BLOCK_C,
-                )  # fmt: skip
-                p, slope = probabilities(logits, in_c, counts, stats, ACT)
-                if DENSE:
-                    dp = tl.zeros([BLOCK_C, BLOCK_V], tl.float32)
-                    for other in range(0, C, BLOCK_L):
+            for start in range(0, kind.C, kind.BLOCK_C):
+                block, logits = load_classes(x_view, tile, start, counts, kind)
+                p, slope = probabilities(logits, block.in_c, counts, stats, ACT)
+                if kind.DENSE:
+                    dp = tl.zeros([kind.BLOCK_C, kind.BLOCK_V], tl.float32)
+                    for other in range(0, kind.C, BLOCK_L):
                         l = tl.arange(0, BLOCK_L) + other
-                        mask = (l < C)[:, None] & in_v[None, :]
                         target = load_values(
-                            t_view, w_view, scale, item, l, first, lanes, mask, in_v, sizes, C,
-                            LAYOUT, UNIT, WEIGHT,
-                        )  # fmt: skip
-                        dp += _product(_load_factors(table, c, l, C), target, False)
+                            t_view, w_view, tile, _classes(tile, l, kind), scale, kind
+                        )
+                        dp += _product(_load_factors(table, block.c, l, kind.C), target, False)
                 else:
-                    dp = _look_up(table, code, c, C) * scale[None, :]
+                    dp = _look_up(table, code, block.c, kind.C) * scale[None, :]
                 if write == 0:
                     dot += tl.sum(p * dp, 0)
                 else:
                     dx = chain_rule(dp, p, slope, dot, ACT)
-                    if not DENSE:
+                    if not kind.DENSE:
                         dx = tl.where(counts[None, :], dx, 0.0)
-                    pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-                    tl.store(pointers, dx.to(g.dtype.element_ty), mask=in_c & in_v[None, :])
+                    pointers = class_pointers(g_view, tile, block.c, kind)
+                    tl.store(pointers, dx.to(g.dtype.element_ty), mask=block.mask)

@@ -6,9 +6,6 @@ signed number, the squared distance in the axes done so far to the nearest voxel
 positive inside, negative outside, so that one array serves both sides.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

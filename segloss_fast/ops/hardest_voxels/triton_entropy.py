@@ -10,10 +10,9 @@ enough for any number of classes: the sum of exponentials is rescaled when a blo
 logit. A softmax of values needs a second read where a tile does not hold all classes.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -25,8 +24,12 @@ from segloss_fast.ops._triton.activations import (
     sigmoid,
 )
 from segloss_fast.ops._triton.elementary import exp, log_normal
+from segloss_fast.ops._triton.kinds import constants
 from segloss_fast.ops._triton.tiles import (
     NO_WEIGHT,
+    Block,
+    Tile,
+    View,
     load_classes,
     load_target,
     load_voxels,
@@ -41,6 +44,21 @@ SMALLEST = tl.constexpr(-(1 << 31))
 LARGEST = tl.constexpr((1 << 31) - 1)
 
 
+@constants
+class Entropy(NamedTuple):
+    """Which cross-entropy the kernel is compiled for: one constant, as ``Kind`` is.
+
+    Attributes:
+        ACT: The activation.
+        CATEGORICAL: Whether it is that of one of the classes, not of each.
+        SCALED: Whether there are class weights.
+    """
+
+    ACT: int
+    CATEGORICAL: bool
+    SCALED: bool
+
+
 @triton.jit
 def _keys(value, counts):
     """Return the keys of cross-entropies; that of what does not count is below -infinity's."""
@@ -52,53 +70,37 @@ def _keys(value, counts):
 
 
 @triton.jit
-def _weights(
-    view, item, c, first, lanes, mask, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, WEIGHT: tl.constexpr,
-):  # fmt: skip
+def _weights(view, tile, block, counts, kind: tl.constexpr):
     """Return the voxel weights, ``[1, V]`` or ``[C, V]``; 1 where there are none."""
-    if WEIGHT == NO_WEIGHT:
-        return tl.full([1, lanes.shape[0]], 1.0, tl.float32)
+    if kind.WEIGHT == NO_WEIGHT:
+        return tl.full([1, tile.lanes.shape[0]], 1.0, tl.float32)
     else:
-        return load_weight(
-            view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-        )
+        return load_weight(view, tile, block, counts, kind)
 
 
 @triton.jit
-def _softmax(
-    views, code, item, first, lanes, in_v, counts, sizes, C: tl.constexpr, DENSE: tl.constexpr,
-    WEIGHT: tl.constexpr, IGNORE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def _softmax(views, tile, code, counts, kind: tl.constexpr):
     """Return, per voxel ``[V]``: max, log of the sum of e^(x - max), and for class indices log p.
 
     The last is that of the voxel's own class, and comes with its weight; of values nobody reads
     the two.
     """
     x_view, t_view, w_view = views
-    top = tl.full(lanes.shape, float("-inf"), tl.float32)
-    total = tl.zeros(lanes.shape, tl.float32)
-    own = tl.zeros(lanes.shape, tl.float32)
-    weight = tl.zeros(lanes.shape, tl.float32)
-    for start in range(0, C, BLOCK_C):
-        c, in_c, x = load_classes(
-            x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
+    top = tl.full(tile.lanes.shape, float("-inf"), tl.float32)
+    total = tl.zeros(tile.lanes.shape, tl.float32)
+    own = tl.zeros(tile.lanes.shape, tl.float32)
+    weight = tl.zeros(tile.lanes.shape, tl.float32)
+    for start in range(0, kind.C, kind.BLOCK_C):
+        block, x = load_classes(x_view, tile, start, counts, kind)
+        c, in_c, mask = block
         larger = tl.maximum(top, tl.max(tl.where(in_c, x, float("-inf")), 0))
         base = tl.where(larger == float("-inf"), 0.0, larger)
         total *= tl.where(top == float("-inf"), 0.0, exp(top - base))
         total += tl.sum(tl.where(in_c, exp(x - base[None, :]), 0.0), 0)
         top = larger
-        if not DENSE:
-            mask = in_c & in_v[None, :]
-            t = load_target(
-                t_view, code, x, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, True
-            )
-            w = _weights(
-                w_view, item, c, first, lanes, mask & t, in_v, counts, sizes, C, LAYOUT, UNIT,
-                WEIGHT,
-            )  # fmt: skip
+        if not kind.DENSE:
+            t = load_target(t_view, tile, block, code, x, kind, True)
+            w = _weights(w_view, tile, Block(c, in_c, mask & t), counts, kind)
             own += tl.sum(tl.where(t, x, 0.0), 0)
             weight += tl.sum(tl.where(t, w, 0.0), 0)
     # Where the maximum is infinite all is NaN, as the softmax is: x - max, if not the sum.
@@ -108,34 +110,27 @@ def _softmax(
 
 @triton.jit
 def _all_classes(
-    views, code, class_weight, first_class, top, log_total, item, first, lanes, in_v, counts, sizes,
-    C: tl.constexpr, ACT: tl.constexpr, CATEGORICAL: tl.constexpr, DENSE: tl.constexpr,
-    WEIGHT: tl.constexpr, SCALED: tl.constexpr, IGNORE: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, BLOCK_C: tl.constexpr,
+    views, tile, code, class_weight, first_class, top, log_total, counts, kind: tl.constexpr,
+    entropy: tl.constexpr,
 ):  # fmt: skip
     """Return the sum over all classes, and whether any of them has a share."""
     x_view, t_view, w_view = views
-    loss = tl.zeros(lanes.shape, tl.float32)
-    shares = tl.zeros(lanes.shape, tl.int32)
-    for start in range(0, C, BLOCK_C):
-        c, in_c, x = load_classes(
-            x_view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
-        mask = in_c & in_v[None, :]
-        t = load_target(
-            t_view, code, x, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE, True
-        )
-        w = _weights(
-            w_view, item, c, first, lanes, mask, in_v, counts, sizes, C, LAYOUT, UNIT, WEIGHT
-        )
-        if ACT == SOFTMAX:
+    CATEGORICAL: tl.constexpr = entropy.CATEGORICAL
+    loss = tl.zeros(tile.lanes.shape, tl.float32)
+    shares = tl.zeros(tile.lanes.shape, tl.int32)
+    for start in range(0, kind.C, kind.BLOCK_C):
+        block, x = load_classes(x_view, tile, start, counts, kind)
+        c = block.c
+        t = load_target(t_view, tile, block, code, x, kind, True)
+        w = _weights(w_view, tile, block, counts, kind)
+        if entropy.ACT == SOFTMAX:
             log_p = (x - top[None, :]) - log_total[None, :]
             log_q = log_p  # nobody reads it
-        elif ACT == SIGMOID:
+        elif entropy.ACT == SIGMOID:
             _, _, log_p, log_q = sigmoid(x, counts[None, :])
         else:
             _, _, log_p, log_q = probabilities(x)
-        if DENSE:
+        if kind.DENSE:
             each = tl.where(t == 0, 0.0, -t * log_p)
             if not CATEGORICAL:
                 each += tl.where(t == 1, 0.0, (t - 1) * log_q)
@@ -143,10 +138,10 @@ def _all_classes(
         else:
             each = tl.where(t, -log_p, 0.0 if CATEGORICAL else -log_q)
             share = tl.where(t, w, 0.0) if CATEGORICAL else w + tl.zeros_like(x)
-        if SCALED:
-            v = tl.load(class_weight + c, mask=c < C, other=0).to(tl.float32)
+        if entropy.SCALED:
+            v = tl.load(class_weight + c, mask=c < kind.C, other=0).to(tl.float32)
             w = v[:, None] * w
-        has_share = mask & counts[None, :] & (c >= first_class)[:, None] & (share != 0)
+        has_share = block.mask & counts[None, :] & (c >= first_class)[:, None] & (share != 0)
         loss += tl.sum(tl.where(has_share, w * each, 0.0), 0)
         shares |= tl.max(has_share.to(tl.int32), 0)
     return loss, shares > 0
@@ -160,48 +155,39 @@ def cross_entropies(
     w, w_bs: tl.int64, w_cs: tl.int64, w_s0: tl.int64, w_s1: tl.int64, w_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
     first_class: tl.int32,
-    C: tl.constexpr, ACT: tl.constexpr, CATEGORICAL: tl.constexpr, DENSE: tl.constexpr,
-    WEIGHT: tl.constexpr, SCALED: tl.constexpr, IGNORE: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
+    kind: tl.constexpr, entropy: tl.constexpr,
 ):  # fmt: skip
     """Write keys ``[B, voxels]``; add the first digits of those that count to counters."""
     views = (
-        (x, x_bs, x_cs, x_s0, x_s1, x_s2),
-        (t, t_bs, t_cs, t_s0, t_s1, t_s2),
-        (w, w_bs, w_cs, w_s0, w_s1, w_s2),
+        View(x, x_bs, x_cs, x_s0, x_s1, x_s2),
+        View(t, t_bs, t_cs, t_s0, t_s1, t_s2),
+        View(w, w_bs, w_cs, w_s0, w_s1, w_s2),
     )
     sizes = (n1, n2)
     chunk = tl.program_id(0) % chunks
     item = (tl.program_id(0) // chunks).to(tl.int64)
-    lanes = tl.arange(0, BLOCK_V)
-    n = voxels.to(tl.int64) * UNIT
+    lanes = tl.arange(0, kind.BLOCK_V)
+    n = voxels.to(tl.int64) * kind.UNIT
     found = tl.zeros([DIGITS], tl.int32)
-    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
-        first = tl.cast(tile, tl.int64) * BLOCK_V
-        in_v = first + lanes < n
-        code, counts, _ = load_voxels(
-            views[1], item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
-        )
+    for number in range(chunk, tl.cdiv(n, kind.BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(number, tl.int64) * kind.BLOCK_V
+        tile = Tile(item, first, lanes, first + lanes < n, sizes)
+        code, counts, _ = load_voxels(views[1], tile, ignore, kind)
         top = lanes.to(tl.float32)  # nobody reads the two
         log_total = top
-        if ACT == SOFTMAX:
-            top, log_total, log_p, weight = _softmax(
-                views, code, item, first, lanes, in_v, counts, sizes, C, DENSE, WEIGHT, IGNORE,
-                LAYOUT, UNIT, BLOCK_C,
-            )  # fmt: skip
-        if ACT == SOFTMAX and not DENSE:
-            counted = in_v & (code >= first_class) & (weight != 0)
-            if SCALED:
+        if entropy.ACT == SOFTMAX:
+            top, log_total, log_p, weight = _softmax(views, tile, code, counts, kind)
+        if entropy.ACT == SOFTMAX and not kind.DENSE:
+            counted = tile.exists & (code >= first_class) & (weight != 0)
+            if entropy.SCALED:
                 weight *= tl.load(class_weight + code, mask=code >= 0, other=0).to(tl.float32)
             loss = weight * -log_p
         else:
             loss, counted = _all_classes(
-                views, code, class_weight, first_class, top, log_total, item, first, lanes, in_v,
-                counts, sizes, C, ACT, CATEGORICAL, DENSE, WEIGHT, SCALED, IGNORE, LAYOUT, UNIT,
-                BLOCK_C,
-            )  # fmt: skip
+                views, tile, code, class_weight, first_class, top, log_total, counts, kind, entropy
+            )
         key = _keys(loss, counted)
-        tl.store(keys + item * n + first + lanes, key, mask=in_v)
+        tl.store(keys + item * n + first + lanes, key, mask=tile.exists)
         found += tl.histogram((key >> 24) + SIGN, DIGITS, mask=counted)
     digits = tl.arange(0, DIGITS)
     tl.atomic_add(counters + digits, found.to(tl.int64), mask=found > 0, sem="relaxed")

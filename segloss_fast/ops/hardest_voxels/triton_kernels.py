@@ -6,9 +6,6 @@ own, so that no program reads what another one of its launch writes. All that is
 operations are integers: their order does not matter.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

@@ -99,11 +99,9 @@ def entropy_launch(
     """Return the launch that fills the map with keys and counts their first digit."""
     plan = _plan(tensors, activation == SOFTMAX)
     scaled = class_weight is not None
-    kind = 0 if voxel_weight is None else 1
+    weight = 0 if voxel_weight is None else 1
     if voxel_weight is not None and voxel_weight.shape[1] == tensors.classes > 1:
-        kind = 2
-    shared = tensors.constants(plan)
-    del shared["CLASS_BLOCKS"]
+        weight = 2
     one_class = activation == PROBABILITIES and tensors.classes == 1
     categorical = activation == SOFTMAX or (activation == PROBABILITIES and not one_class)
     return Launch(
@@ -121,11 +119,8 @@ def entropy_launch(
             "first_class": min(first, tensors.classes),
         },
         {
-            **shared,
-            "ACT": activation,
-            "CATEGORICAL": categorical,
-            "WEIGHT": kind,
-            "SCALED": scaled,
+            "kind": tensors.kind(plan, weight),
+            "entropy": triton_entropy.Entropy(activation, categorical, scaled),
         },
         plan.warps,
     )

@@ -6,6 +6,9 @@ import triton.language as tl
 from segloss_fast.ops._triton.tiles import (
     GRADIENT_SIZES,
     SIZES,
+    Block,
+    Tile,
+    View,
     class_pointers,
     load_classes,
     load_input,
@@ -28,19 +31,19 @@ SIZES = (*SIZES, *GRADIENT_SIZES, "image_step")
 
 @triton.jit
 def _look_up(
-    coefficients, grad_ce, image, c, x, in_c, t, counts, stats, C: tl.constexpr,
-    ACT: tl.constexpr, OCTAVES: tl.constexpr, BITS: tl.constexpr, ENTROPY: tl.constexpr,
-):  # fmt: skip
+    coefficients, grad_ce, image, block, x, t, counts, stats, C: tl.constexpr, bins: tl.constexpr
+):
     """Return dL/dm signed, so that it is dL/dp (of a hinge, dL/dx); and dL/d(cross-entropy)."""
-    K: tl.constexpr = bin_count(OCTAVES, BITS)
-    m, other = errors(x, in_c, stats, t, ACT)
-    k, _ = find_bins(m, other, OCTAVES, BITS, ACT)
+    c, in_c, _ = block
+    K: tl.constexpr = bin_count(bins.OCTAVES, bins.BITS)
+    m, other = errors(x, in_c, stats, t, bins.ACT)
+    k, _ = find_bins(m, other, bins)
     rows = coefficients + ((image * C + c) * (2 * K))[:, None]
     g = tl.load(rows + (k + tl.where(t, K, 0)), mask=in_c & counts[None, :], other=0.0)
-    if ACT == HINGE:
+    if bins.ACT == HINGE:
         g = tl.where(m > 0, g, 0.0)
     factor = tl.zeros_like(in_c).to(tl.float32)
-    if ENTROPY:
+    if bins.ENTROPY:
         pointers = (grad_ce + image * C + c)[:, None]
         factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)
     return tl.where(t, -g, g), factor
@@ -96,49 +99,42 @@ def input_gradient(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
     image_step: tl.int64,
-    C: tl.constexpr, ACT: tl.constexpr, OCTAVES: tl.constexpr, BITS: tl.constexpr,
-    ENTROPY: tl.constexpr, DENSE: tl.constexpr, IGNORE: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr, CLASS_BLOCKS: tl.constexpr,
+    kind: tl.constexpr, bins: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the input, of coefficients ``[I, C, 2, K]`` and grad_ce ``[I, C]``."""
-    x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
-    t_view, sizes = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (n1, n2)
-    program = tl.program_id(0) // CLASS_BLOCKS
+    x_view = View(x, x_bs, x_cs, x_s0, x_s1, x_s2)
+    g_view = View(g, g_bs, g_cs, g_s0, g_s1, g_s2)
+    t_view, sizes = View(t, t_bs, t_cs, t_s0, t_s1, t_s2), (n1, n2)
+    program = tl.program_id(0) // kind.CLASS_BLOCKS
     chunk = program % chunks
     item = (program // chunks).to(tl.int64)
-    c = tl.arange(0, BLOCK_C) + tl.program_id(0) % CLASS_BLOCKS * BLOCK_C
-    in_c = (c < C)[:, None]
-    lanes = tl.arange(0, BLOCK_V)
-    n = voxels.to(tl.int64) * UNIT
-    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
-        first = tl.cast(tile, tl.int64) * BLOCK_V
-        in_v = first + lanes < n
-        mask = in_c & in_v[None, :]
-        code, counts, _ = load_voxels(
-            t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
-        )
-        logits = load_input(
-            x_view, item, c, first, lanes, mask, counts, sizes, C, LAYOUT, UNIT, IGNORE
-        )
-        is_fg = load_foreground(
-            t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE
-        )
+    c = tl.arange(0, kind.BLOCK_C) + tl.program_id(0) % kind.CLASS_BLOCKS * kind.BLOCK_C
+    in_c = (c < kind.C)[:, None]
+    lanes = tl.arange(0, kind.BLOCK_V)
+    n = voxels.to(tl.int64) * kind.UNIT
+    for number in range(chunk, tl.cdiv(n, kind.BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(number, tl.int64) * kind.BLOCK_V
+        tile = Tile(item, first, lanes, first + lanes < n, sizes)
+        block = Block(c, in_c, in_c & tile.exists[None, :])
+        code, counts, _ = load_voxels(t_view, tile, ignore, kind)
+        logits = load_input(x_view, tile, block, counts, kind)
+        is_fg = load_foreground(t_view, tile, block, code, logits, kind)
         stats = None
-        if ACT == SOFTMAX:
+        if bins.ACT == SOFTMAX:
             stats = column_stats(logits, in_c)
         slope, factor = _look_up(
-            coefficients, grad_ce, item * image_step, c, logits, in_c, is_fg, counts, stats, C,
-            ACT, OCTAVES, BITS, ENTROPY,
+            coefficients, grad_ce, item * image_step, block, logits, is_fg, counts, stats, kind.C,
+            bins,
         )  # fmt: skip
-        if ACT == SOFTMAX:
-            sums = _column_sums(logits, in_c, is_fg, stats, slope, factor, ENTROPY)
-            dx = _softmax_gradient(logits, in_c, is_fg, stats, slope, factor, sums, ENTROPY)
+        if bins.ACT == SOFTMAX:
+            sums = _column_sums(logits, in_c, is_fg, stats, slope, factor, bins.ENTROPY)
+            dx = _softmax_gradient(logits, in_c, is_fg, stats, slope, factor, sums, bins.ENTROPY)
         else:
-            dx = _direct_gradient(logits, in_c, is_fg, slope, factor, ACT, ENTROPY)
-        if IGNORE:
+            dx = _direct_gradient(logits, in_c, is_fg, slope, factor, bins.ACT, bins.ENTROPY)
+        if kind.IGNORE:
             dx = tl.where(counts[None, :], dx, 0.0)
-        pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-        tl.store(pointers, dx.to(g.dtype.element_ty), mask=mask)
+        pointers = class_pointers(g_view, tile, c, kind)
+        tl.store(pointers, dx.to(g.dtype.element_ty), mask=block.mask)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -149,54 +145,45 @@ def input_gradient_wide(
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
     image_step: tl.int64,
-    C: tl.constexpr, ACT: tl.constexpr, OCTAVES: tl.constexpr, BITS: tl.constexpr,
-    ENTROPY: tl.constexpr, DENSE: tl.constexpr, IGNORE: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_V: tl.constexpr,
+    kind: tl.constexpr, bins: tl.constexpr,
 ):  # fmt: skip
     """Do the same for a softmax of more classes than a tile holds; four reads of the input."""
-    x_view, g_view = (x, x_bs, x_cs, x_s0, x_s1, x_s2), (g, g_bs, g_cs, g_s0, g_s1, g_s2)
-    t_view, sizes = (t, t_bs, t_cs, t_s0, t_s1, t_s2), (n1, n2)
+    x_view = View(x, x_bs, x_cs, x_s0, x_s1, x_s2)
+    g_view = View(g, g_bs, g_cs, g_s0, g_s1, g_s2)
+    t_view, sizes = View(t, t_bs, t_cs, t_s0, t_s1, t_s2), (n1, n2)
     chunk = tl.program_id(0) % chunks
     item = tl.program_id(0).to(tl.int64) // chunks
-    lanes = tl.arange(0, BLOCK_V)
-    n = voxels.to(tl.int64) * UNIT
-    for tile in range(chunk, tl.cdiv(n, BLOCK_V).to(tl.int32), chunks):
-        first = tl.cast(tile, tl.int64) * BLOCK_V
-        in_v = first + lanes < n
-        code, counts, _ = load_voxels(
-            t_view, item, first, lanes, in_v, sizes, ignore, C, LAYOUT, UNIT, DENSE, IGNORE
-        )
-        stats = wide_stats(
-            x_view, item, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
-        top = tl.zeros([BLOCK_V], tl.float32)
-        rest = tl.zeros([BLOCK_V], tl.float32)
-        nll = tl.zeros([BLOCK_V], tl.float32)
+    lanes = tl.arange(0, kind.BLOCK_V)
+    n = voxels.to(tl.int64) * kind.UNIT
+    for number in range(chunk, tl.cdiv(n, kind.BLOCK_V).to(tl.int32), chunks):
+        first = tl.cast(number, tl.int64) * kind.BLOCK_V
+        tile = Tile(item, first, lanes, first + lanes < n, sizes)
+        code, counts, _ = load_voxels(t_view, tile, ignore, kind)
+        stats = wide_stats(x_view, tile, counts, kind)
+        top = tl.zeros([kind.BLOCK_V], tl.float32)
+        rest = tl.zeros([kind.BLOCK_V], tl.float32)
+        nll = tl.zeros([kind.BLOCK_V], tl.float32)
         # The first time for the sums over the classes, the second for the gradient.
         for write in tl.static_range(2):
-            for begin in range(0, C, BLOCK_C):
-                c, in_c, logits = load_classes(
-                    x_view, item, begin, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT,
-                    IGNORE, BLOCK_C,
-                )  # fmt: skip
-                mask = in_c & in_v[None, :]
-                is_fg = load_foreground(
-                    t_view, code, logits, item, c, first, lanes, mask, sizes, C, LAYOUT, UNIT, DENSE
-                )
+            for begin in range(0, kind.C, kind.BLOCK_C):
+                block, logits = load_classes(x_view, tile, begin, counts, kind)
+                in_c = block.in_c
+                is_fg = load_foreground(t_view, tile, block, code, logits, kind)
                 slope, factor = _look_up(
-                    coefficients, grad_ce, item * image_step, c, logits, in_c, is_fg, counts,
-                    stats, C, ACT, OCTAVES, BITS, ENTROPY,
+                    coefficients, grad_ce, item * image_step, block, logits, is_fg, counts, stats,
+                    kind.C, bins,
                 )  # fmt: skip
                 if write == 0:
-                    more = _column_sums(logits, in_c, is_fg, stats, slope, factor, ENTROPY)
+                    more = _column_sums(logits, in_c, is_fg, stats, slope, factor, bins.ENTROPY)
                     top += more[0]
                     rest += more[1]
                     nll += more[2]
                 else:
+                    sums = (top, rest, nll)
                     dx = _softmax_gradient(
-                        logits, in_c, is_fg, stats, slope, factor, (top, rest, nll), ENTROPY
+                        logits, in_c, is_fg, stats, slope, factor, sums, bins.ENTROPY
                     )
-                    if IGNORE:
+                    if kind.IGNORE:
                         dx = tl.where(counts[None, :], dx, 0.0)
-                    pointers = class_pointers(g_view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-                    tl.store(pointers, dx.to(g.dtype.element_ty), mask=mask)
+                    pointers = class_pointers(g_view, tile, block.c, kind)
+                    tl.store(pointers, dx.to(g.dtype.element_ty), mask=block.mask)

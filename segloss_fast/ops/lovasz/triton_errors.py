@@ -6,10 +6,13 @@ tiles, and are compiled without the fusion of products and sums.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from segloss_fast.ops._triton.elementary import exp, log1p_unit, log_normal, reciprocal
+from segloss_fast.ops._triton.kinds import constants
 from segloss_fast.ops._triton.tiles import class_pointers, load_classes, one_hot
 
 # As numbered in csrc/lovasz.
@@ -22,6 +25,23 @@ OFFSET = tl.constexpr(0xFFFF)
 BELOW_ONE = tl.constexpr(1 - 2.0**-24)  # the largest number of float32 there is
 BELOW_QUARTER = tl.constexpr(0.25 - 2.0**-26)
 BELOW_LARGEST = tl.constexpr(65536 - 2.0**-8)
+
+
+@constants
+class Bins(NamedTuple):
+    """What of the histogram the kernels are compiled for: one constant, as ``Kind`` is.
+
+    Attributes:
+        ACT: The activation.
+        OCTAVES: E, of the bins.
+        BITS: b, of the bins.
+        ENTROPY: Whether the cross-entropy is summed, too.
+    """
+
+    ACT: int
+    OCTAVES: int
+    BITS: int
+    ENTROPY: bool
 
 
 @triton.constexpr_function
@@ -49,23 +69,20 @@ def shifted(number, bits):
 
 
 @triton.jit
-def load_foreground(
-    view, code, x, item, c, first, lanes, mask, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, DENSE: tl.constexpr,
-):  # fmt: skip
+def load_foreground(view, tile, block, code, x, kind: tl.constexpr):
     """Return which ``[C, V]`` are foreground."""
-    if DENSE and C == 1:  # what load_voxels() has read
-        return one_hot(tl.where(code > 0.5, 0, -1), c, x, True)
-    elif DENSE:
-        pointers = class_pointers(view, item, c, first, lanes, sizes, C, LAYOUT, UNIT)
-        value = tl.load(pointers, mask=mask, other=0)
+    if kind.DENSE and kind.C == 1:  # what load_voxels() has read
+        return one_hot(tl.where(code > 0.5, 0, -1), block.c, x, True)
+    elif kind.DENSE:
+        pointers = class_pointers(view, tile, block.c, kind)
+        value = tl.load(pointers, mask=block.mask, other=0)
         if value.dtype.is_floating():
             value = value if value.dtype == tl.float64 else value.to(tl.float32)
             return value > 0.5  # float64 as it is: rounded, it could become 0.5
         else:
             return value > 0
     else:
-        return one_hot(code, c, x, True)
+        return one_hot(code, block.c, x, True)
 
 
 @triton.jit
@@ -91,24 +108,17 @@ def _sums(e):
 
 
 @triton.jit
-def wide_stats(
-    view, item, first, lanes, in_v, counts, sizes, C: tl.constexpr, LAYOUT: tl.constexpr,
-    UNIT: tl.constexpr, IGNORE: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def wide_stats(view, tile, counts, kind: tl.constexpr):
     """Return column_stats() of all classes, in two reads."""
-    top_x = tl.full(lanes.shape, float("-inf"), tl.float32)
-    for start in range(0, C, BLOCK_C):
-        _, in_c, x = load_classes(
-            view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
-        top_x = tl.maximum(top_x, tl.max(tl.where(in_c, x, float("-inf")), 0))
-    rest = tl.zeros(lanes.shape, tl.float32)
-    ones = tl.zeros(lanes.shape, tl.float32)
-    for start in range(0, C, BLOCK_C):
-        _, in_c, x = load_classes(
-            view, item, start, first, lanes, in_v, counts, sizes, C, LAYOUT, UNIT, IGNORE, BLOCK_C
-        )
-        more = _sums(_exponentials(x, in_c, top_x))
+    top_x = tl.full(tile.lanes.shape, float("-inf"), tl.float32)
+    for start in range(0, kind.C, kind.BLOCK_C):
+        block, x = load_classes(view, tile, start, counts, kind)
+        top_x = tl.maximum(top_x, tl.max(tl.where(block.in_c, x, float("-inf")), 0))
+    rest = tl.zeros(tile.lanes.shape, tl.float32)
+    ones = tl.zeros(tile.lanes.shape, tl.float32)
+    for start in range(0, kind.C, kind.BLOCK_C):
+        block, x = load_classes(view, tile, start, counts, kind)
+        more = _sums(_exponentials(x, block.in_c, top_x))
         rest += more[0]
         ones += more[1]
     return top_x, rest, ones
@@ -195,18 +205,18 @@ def _hinge_bins(m, OCTAVES: tl.constexpr, BITS: tl.constexpr):
 
 
 @triton.jit
-def find_bins(m, other, OCTAVES: tl.constexpr, BITS: tl.constexpr, ACT: tl.constexpr):
+def find_bins(m, other, bins: tl.constexpr):
     """Return the bin of every error, in [0, K) whatever the error, and the offset in it."""
-    K: tl.constexpr = bin_count(OCTAVES, BITS)
-    if ACT == HINGE:
-        return _hinge_bins(tl.where(m < LARGEST, m, BELOW_LARGEST), OCTAVES, BITS)
+    K: tl.constexpr = bin_count(bins.OCTAVES, bins.BITS)
+    if bins.ACT == HINGE:
+        return _hinge_bins(tl.where(m < LARGEST, m, BELOW_LARGEST), bins.OCTAVES, bins.BITS)
     else:
-        LOG_TAU: tl.constexpr = log_tau(OCTAVES, ACT)
+        LOG_TAU: tl.constexpr = log_tau(bins.OCTAVES, bins.ACT)
         HALF: tl.constexpr = K // 2
         e = tl.where(m < other, m, other)
         inner = e >= 0.25  # nearer to 1/2 than to the end
         d = tl.where(inner, tl.abs(0.5 - e), e)  # rounding may bring both errors above 1/2
-        code = _code(tl.where(d < 0.25, d, BELOW_QUARTER), LOG_TAU, BITS)  # a NaN, too
+        code = _code(tl.where(d < 0.25, d, BELOW_QUARTER), LOG_TAU, bins.BITS)  # a NaN, too
         k = (code >> 16).to(tl.int32)
         k = tl.where(inner, HALF - 1 - k, k)
         return tl.where(m < other, k, K - 1 - k), (code & OFFSET).to(tl.int32)

@@ -17,6 +17,7 @@ from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops.lovasz import triton_backward, triton_count, triton_plan
 from segloss_fast.ops.lovasz.bins import number
+from segloss_fast.ops.lovasz.triton_errors import Bins
 
 SOFTMAX = 0
 BLOCK = 1024
@@ -124,7 +125,7 @@ def count_launches(
     partials, flags = scratch(tensors, plan, 2)
     constants = _constants(tensors, plan, what[:3], what[3])
     if not plan.wide:
-        constants |= {"FOLD": plan.fold, "BLOCK_TILES": triton_plan.BLOCK_TILES}
+        constants["BLOCK_TILES"] = triton_plan.BLOCK_TILES
     images = counts.shape[1]
     yield Launch(
         triton_count.count_errors_wide if plan.wide else triton_count.count_errors,
@@ -192,5 +193,4 @@ def _arguments(tensors: Tensors, plan: Plan, images: int) -> dict[str, Any]:
 def _constants(
     tensors: Tensors, plan: Plan, bins: tuple[int, int, int], cross_entropy: bool
 ) -> dict[str, Any]:
-    names = dict(zip(("ACT", "OCTAVES", "BITS"), bins, strict=True))
-    return {**tensors.constants(plan), **names, "ENTROPY": cross_entropy}
+    return {"kind": tensors.kind(plan), "bins": Bins(*bins, cross_entropy)}

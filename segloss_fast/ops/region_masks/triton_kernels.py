@@ -5,9 +5,6 @@ keeps the most probable one alone: with m the largest logit so far and s the sum
 larger x turns s into s e^(m - x) + 1.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

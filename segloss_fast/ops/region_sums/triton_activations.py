@@ -8,6 +8,8 @@ compiler's elimination of common subexpressions.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -39,16 +41,35 @@ from segloss_fast.ops.region_sums.triton_terms import (
 NO_CLASS = tl.constexpr(1 << 30)
 
 
+class Maps(NamedTuple):
+    """What a tile's terms are made of.
+
+    Attributes:
+        p: Of the terms in p.
+        q: 1 - p.
+        ce: p, 1 - p, log p and log(1 - p) of the terms in logarithms.
+        at: The same four, of terms with the factor t: of class indices ``[1, V]``, the voxel's own
+            class, so that powers and logarithms are taken once per voxel; of values it is ce.
+    """
+
+    p: Any
+    q: Any
+    ce: Any
+    at: Any
+
+
 @triton.constexpr_function
-def uses(terms, act, ce_act, activation):
+def uses(formula, activation):
     """Whether the terms need this activation."""
+    act, ce_act, terms = formula.ACT, formula.CE_ACT, formula.TERMS
     region = act == activation and terms & REGION.value != 0
     return region or (ce_act == activation and terms & LOGS.value != 0)
 
 
 @triton.constexpr_function
-def needs_others(terms, ce_act):
+def needs_others(formula):
     """Whether log(1 - p) of a softmax is needed."""
+    ce_act, terms = formula.CE_ACT, formula.TERMS
     return ce_act == SOFTMAX.value and terms & LOG_Q.value != 0
 
 
@@ -94,8 +115,9 @@ def others_exponentials(x, in_c, c, top, second):
 
 
 @triton.jit
-def softmax(x, in_c, c, counts, stats, OTHERS: tl.constexpr):
+def softmax(x, block, counts, stats, OTHERS: tl.constexpr):
     """Return p, log p and log(1 - p); p is 0 where a voxel does not count."""
+    c, in_c, _ = block
     top_x, total, scale, top, second, others = stats
     inverse = tl.where(counts, reciprocal(total), 0.0)
     log_total = log_normal(total)
@@ -124,40 +146,29 @@ def _softmax_of_label(x, t, counts, stats):
 
 
 @triton.jit
-def activate(
-    x,
-    in_c,
-    c,
-    t,
-    counts,
-    stats,
-    TERMS: tl.constexpr,
-    ACT: tl.constexpr,
-    CE_ACT: tl.constexpr,
-    HARD: tl.constexpr,
-):
-    """Return (p, 1 - p) of the region terms, and ``ce`` and ``at`` (see triton_terms)."""
-    region = (x, x)
+def activate(x, block, t, counts, stats, formula: tl.constexpr):
+    """Return the Maps of a tile."""
+    p, q = x, x
     ce = (x, x, x, x)  # nobody reads it
     at = ce
-    if uses(TERMS, ACT, CE_ACT, SOFTMAX):
-        p, log_p, log_q = softmax(x, in_c, c, counts, stats, needs_others(TERMS, CE_ACT))
-        if ACT == SOFTMAX:
-            region = (p, 1 - p)
-        if CE_ACT == SOFTMAX:
-            ce = (p, 1 - p, log_p, log_q)
-            at = _softmax_of_label(x, t, counts, stats) if HARD else ce
-    if uses(TERMS, ACT, CE_ACT, SIGMOID):
+    if uses(formula, SOFTMAX):
+        prob, log_p, log_q = softmax(x, block, counts, stats, needs_others(formula))
+        if formula.ACT == SOFTMAX:
+            p, q = prob, 1 - prob
+        if formula.CE_ACT == SOFTMAX:
+            ce = (prob, 1 - prob, log_p, log_q)
+            at = _softmax_of_label(x, t, counts, stats) if formula.HARD else ce
+    if uses(formula, SIGMOID):
         rows = sigmoid(x, counts[None, :])
-        if ACT == SIGMOID:
-            region = (rows[0], rows[1])
-        if CE_ACT == SIGMOID:
+        if formula.ACT == SIGMOID:
+            p, q = rows[0], rows[1]
+        if formula.CE_ACT == SIGMOID:
             ce = rows
-            at = sigmoid(_of_label(x, t), counts[None, :]) if HARD else ce
-    if uses(TERMS, ACT, CE_ACT, PROBABILITIES):
+            at = sigmoid(_of_label(x, t), counts[None, :]) if formula.HARD else ce
+    if uses(formula, PROBABILITIES):
         ce = probabilities(x)
-        at = probabilities(_of_label(x, t)) if HARD else ce
-    return region, ce, at
+        at = probabilities(_of_label(x, t)) if formula.HARD else ce
+    return Maps(p, q, ce, at)
 
 
 @triton.jit
@@ -167,22 +178,20 @@ def _of_label(x, t):
 
 
 @triton.jit
-def softmax_part(
-    g, l, m, p, ce, c, stats, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr
-):
+def softmax_part(g, l, m, maps, c, stats, formula: tl.constexpr):
     """Return dL/d(log p) of a softmax, to be coupled over the classes.
 
     Of g = dL/dp, l = -dL/d(log p) and m = -dL/d(log(1 - p)). log(1 - p) has the derivative
     -p / (1 - p) in log p; not of the top class, whose 1 - p may vanish: see of_others().
     """
     h = None
-    if ACT == SOFTMAX and any_of(TERMS, REGION):
-        h = p * g
-    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_P):
+    if formula.ACT == SOFTMAX and any_of(formula.TERMS, REGION):
+        h = maps.p * g
+    if formula.CE_ACT == SOFTMAX and any_of(formula.TERMS, LOG_P):
         h = plus(h, -l)
-    if CE_ACT == SOFTMAX and any_of(TERMS, LOG_Q):
+    if formula.CE_ACT == SOFTMAX and any_of(formula.TERMS, LOG_Q):
         is_top = c[:, None] == stats[3][None, :]
-        h = plus(h, tl.where(is_top, 0.0, m * ce[0] / ce[1]))
+        h = plus(h, tl.where(is_top, 0.0, m * maps.ce[0] / maps.ce[1]))
     return h
 
 
@@ -193,34 +202,35 @@ def top_part(m, c, stats):
 
 
 @triton.jit
-def of_others(x, in_c, c, p, stats, top_sum):
+def of_others(x, block, p, stats, top_sum):
     """Return the part of dL/dx through log(1 - p) of the top class.
 
     d log(1 - p_top) / d x_k = (the softmax of k among the others, 0 for the top class) - p_k.
     """
     others = stats[5]
-    share = others_exponentials(x, in_c, c, stats[3], stats[4])
+    share = others_exponentials(x, block.in_c, block.c, stats[3], stats[4])
     share *= tl.where(others > 0, reciprocal(others), 0.0)[None, :]
     return top_sum[None, :] * (share - p)
 
 
 @triton.jit
-def direct_part(g, l, m, region, ce, TERMS: tl.constexpr, ACT: tl.constexpr, CE_ACT: tl.constexpr):
+def direct_part(g, l, m, maps, formula: tl.constexpr):
     """Return the part of dL/dx that does not go through a softmax."""
+    ce = maps.ce
     dx = None
-    if any_of(TERMS, REGION):
-        if ACT == SIGMOID:
-            dx = g * region[0] * region[1]
-        elif ACT == PROBABILITIES:
+    if any_of(formula.TERMS, REGION):
+        if formula.ACT == SIGMOID:
+            dx = g * maps.p * maps.q
+        elif formula.ACT == PROBABILITIES:
             dx = g
-    if any_of(TERMS, LOG_P):
-        if CE_ACT == SIGMOID:
+    if any_of(formula.TERMS, LOG_P):
+        if formula.CE_ACT == SIGMOID:
             dx = plus(dx, -l * ce[1])
-        elif CE_ACT == PROBABILITIES:
+        elif formula.CE_ACT == PROBABILITIES:
             dx = plus(dx, -l / at_least(ce[0], PROBABILITY_MIN))
-    if any_of(TERMS, LOG_Q):
-        if CE_ACT == SIGMOID:
+    if any_of(formula.TERMS, LOG_Q):
+        if formula.CE_ACT == SIGMOID:
             dx = plus(dx, m * ce[0])
-        elif CE_ACT == PROBABILITIES:
+        elif formula.CE_ACT == PROBABILITIES:
             dx = plus(dx, m / at_least(ce[1], PROBABILITY_MIN))
     return dx

@@ -34,7 +34,7 @@ from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_wide
 from segloss_fast.ops.region_sums.options import Options
-from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION, bits, row_order
+from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION, Formula, bits, row_order
 
 
 def forward(
@@ -98,8 +98,9 @@ class _Call:
             "g": input if grad is None else grad,
         }
         self.tensors = Tensors(input, target, options.ignore_index, others)
-        self.acts = tuple(
-            ACTIVATIONS.index(name) for name in (options.activation, options.ce_activation)
+        self.acts = (
+            ACTIVATIONS.index(options.activation),
+            ACTIVATIONS.index(options.ce_activation),
         )
         self.terms = bits(*options.terms)
         self.coupled = bool(
@@ -121,13 +122,10 @@ class _Call:
 
     def constants(self, plan: Plan) -> dict[str, Any]:
         """Return what the kernels specialise on."""
+        square, hard = self.options.gamma == 2, not self.tensors.dense
         return {
-            **self.tensors.constants(plan),
-            "TERMS": self.terms,
-            "ACT": self.acts[0],
-            "CE_ACT": self.acts[1],
-            "SQUARE": self.options.gamma == 2,
-            "WEIGHT": self.weight,
+            "kind": self.tensors.kind(plan, self.weight),
+            "formula": Formula(self.terms, *self.acts, square, hard),
         }
 
 
@@ -145,7 +143,7 @@ def forward_launches(
     partials, flags = scratch(call.tensors, plan, len(options.terms))
     constants = call.constants(plan)
     if not plan.wide:
-        constants |= {"FOLD": plan.fold, "BLOCK_TILES": tiling.BLOCK_TILES}
+        constants["BLOCK_TILES"] = tiling.BLOCK_TILES
     first = Launch(
         triton_wide.partial_sums if plan.wide else triton_forward.partial_sums,
         (call.tensors.batch * plan.chunks * plan.class_blocks,),

@@ -2,17 +2,19 @@
 
 A set of terms is an int, one bit per term in the order of ``options.TERMS``; so is the order of
 the rows that the kernels keep, whatever order the caller asked for. Tiles are ``[C, V]``. ``t`` is
-boolean for class indices (HARD) and float32 for values; ``w`` is None without weights. ``at``, of
-terms with the factor t: of class indices ``[1, V]``, the voxel's own class, so that powers and
-logarithms are taken once per voxel; of values it is ce.
+boolean for class indices (HARD) and float32 for values; ``w`` is None without weights;
+``maps`` are those of triton_activations.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
 from segloss_fast.ops._triton.elementary import power, power_derivative
+from segloss_fast.ops._triton.kinds import constants
 from segloss_fast.ops.region_sums.options import TERMS as NAMES
 
 TP = tl.constexpr(NAMES.index("tp"))
@@ -35,6 +37,25 @@ FOCAL = tl.constexpr(NAMES.index("focal"))
 FOCAL_NEG = tl.constexpr(NAMES.index("focal_neg"))
 WEIGHT = tl.constexpr(NAMES.index("weight"))
 COUNT = tl.constexpr(len(NAMES))
+
+
+@constants
+class Formula(NamedTuple):
+    """What of the terms the kernels are compiled for: one constant, as ``Kind`` is.
+
+    Attributes:
+        TERMS: The set of terms.
+        ACT: The activation of those in p.
+        CE_ACT: The activation of those in its logarithms.
+        SQUARE: Whether gamma is 2.
+        HARD: Whether the target is class indices.
+    """
+
+    TERMS: int
+    ACT: int
+    CE_ACT: int
+    SQUARE: bool
+    HARD: bool
 
 
 def bits(*names: str) -> int:
@@ -153,33 +174,32 @@ def _region_value(K: tl.constexpr, p, t, HARD: tl.constexpr):
 
 
 @triton.jit
-def _log_value(K: tl.constexpr, ce, at, t, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr):
+def _log_value(K: tl.constexpr, maps, t, gamma, formula: tl.constexpr):
+    ce, at = maps.ce, maps.at
     if K == NLL:
-        return _product(t, -at[2], HARD)
+        return _product(t, -at[2], formula.HARD)
     elif K == NLL_NEG:
-        return _product_rest(t, -ce[3], HARD)
+        return _product_rest(t, -ce[3], formula.HARD)
     elif K == NLL_ALL:
         return -ce[2]
     elif K == NLL_POW:
-        return _product(t, power(-at[2], gamma, SQUARE), HARD)
+        return _product(t, power(-at[2], gamma, formula.SQUARE), formula.HARD)
     elif K == FOCAL:
-        return _product(t, -power(at[1], gamma, SQUARE) * at[2], HARD)
+        return _product(t, -power(at[1], gamma, formula.SQUARE) * at[2], formula.HARD)
     else:
-        return _product_rest(t, -power(ce[0], gamma, SQUARE) * ce[3], HARD)
+        return _product_rest(t, -power(ce[0], gamma, formula.SQUARE) * ce[3], formula.HARD)
 
 
 @triton.jit
-def term_value(
-    K: tl.constexpr, p, ce, at, t, w, counts, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
-):
+def term_value(K: tl.constexpr, maps, t, w, counts, gamma, formula: tl.constexpr):
     """Return what every voxel adds to term K.
 
     ``counts`` is ``[1, V]``, false for voxels that have no share; a weight is 0 there already.
     """
     if has(LOGS, K):
-        value = _log_value(K, ce, at, t, gamma, SQUARE, HARD)
+        value = _log_value(K, maps, t, gamma, formula)
     else:
-        value = _region_value(K, p, t, HARD)
+        value = _region_value(K, maps.p, t, formula.HARD)
     if w is None:
         if has(NEED_MASK, K):
             value = tl.where(counts, value, 0.0)
@@ -189,29 +209,29 @@ def term_value(
 
 
 @triton.jit
-def region_derivative(TERMS: tl.constexpr, k, p, t, w, HARD: tl.constexpr):
+def region_derivative(k, p, t, w, formula: tl.constexpr):
     """Return dL/dp from the terms in p; ``k`` holds dL/d(term) by term, ``[C, 1]`` each."""
-    y = _as_float(t, HARD)
+    y = _as_float(t, formula.HARD)
     g = None
-    if has(TERMS, TP):
+    if has(formula.TERMS, TP):
         g = plus(g, k[TP] * y)
-    if has(TERMS, TP_SOFT):
+    if has(formula.TERMS, TP_SOFT):
         g = plus(g, k[TP_SOFT] * tl.where(p < y, 1.0, tl.where(p > y, 0.0, 0.5)))
-    if has(TERMS, FP):
+    if has(formula.TERMS, FP):
         g = plus(g, k[FP] * (1 - y))
-    if has(TERMS, FN):
+    if has(formula.TERMS, FN):
         g = plus(g, -k[FN] * y)
-    if has(TERMS, PRED):
+    if has(formula.TERMS, PRED):
         g = plus(g, k[PRED] + tl.zeros_like(p))
-    if has(TERMS, PRED_SQ):
+    if has(formula.TERMS, PRED_SQ):
         g = plus(g, 2 * k[PRED_SQ] * p)
-    if has(TERMS, SQ_ERR):
+    if has(formula.TERMS, SQ_ERR):
         g = plus(g, 2 * k[SQ_ERR] * (p - y))
-    if has(TERMS, SQ_ERR_POS):
+    if has(formula.TERMS, SQ_ERR_POS):
         g = plus(g, 2 * k[SQ_ERR_POS] * y * (p - y))
-    if has(TERMS, SQ_ERR_NEG):
+    if has(formula.TERMS, SQ_ERR_NEG):
         g = plus(g, 2 * k[SQ_ERR_NEG] * (1 - y) * (p - y))
-    if has(TERMS, ABS_ERR):
+    if has(formula.TERMS, ABS_ERR):
         sign = tl.where(p > y, 1.0, tl.where(p < y, -1.0, 0.0))
         g = plus(g, k[ABS_ERR] * sign)
     return weigh(w, g)
@@ -224,52 +244,46 @@ def _focal_slope(p, q, log_p, gamma, SQUARE: tl.constexpr):
 
 
 @triton.jit
-def log_p_derivative(
-    TERMS: tl.constexpr, k, ce, at, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
-):
+def log_p_derivative(k, maps, t, w, gamma, formula: tl.constexpr):
     """Return -dL/d(log p) from the terms in log p."""
-    p, q, log_p, _ = at
+    p, q, log_p, _ = maps.at
     loss = None
-    if has(TERMS, NLL):
-        loss = plus(loss, k[NLL] * _as_float(t, HARD))
-    if has(TERMS, NLL_ALL):
-        loss = plus(loss, k[NLL_ALL] + tl.zeros_like(ce[2]))
-    if has(TERMS, NLL_POW):
-        slope = power_derivative(-log_p, gamma, SQUARE)
-        loss = plus(loss, k[NLL_POW] * _product(t, slope, HARD))
-    if has(TERMS, FOCAL):
-        slope = _focal_slope(p, q, log_p, gamma, SQUARE)
-        loss = plus(loss, k[FOCAL] * _product(t, slope, HARD))
+    if has(formula.TERMS, NLL):
+        loss = plus(loss, k[NLL] * _as_float(t, formula.HARD))
+    if has(formula.TERMS, NLL_ALL):
+        loss = plus(loss, k[NLL_ALL] + tl.zeros_like(maps.ce[2]))
+    if has(formula.TERMS, NLL_POW):
+        slope = power_derivative(-log_p, gamma, formula.SQUARE)
+        loss = plus(loss, k[NLL_POW] * _product(t, slope, formula.HARD))
+    if has(formula.TERMS, FOCAL):
+        slope = _focal_slope(p, q, log_p, gamma, formula.SQUARE)
+        loss = plus(loss, k[FOCAL] * _product(t, slope, formula.HARD))
     return weigh(w, loss)
 
 
 @triton.jit
-def log_q_derivative(
-    TERMS: tl.constexpr, k, ce, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
-):
+def log_q_derivative(k, maps, t, w, gamma, formula: tl.constexpr):
     """Return -dL/d(log(1 - p)) from the terms in log(1 - p)."""
-    p, q, _, log_q = ce
+    p, q, _, log_q = maps.ce
     loss = None
-    if has(TERMS, NLL_NEG):
-        loss = plus(loss, k[NLL_NEG] * (1 - _as_float(t, HARD)))
-    if has(TERMS, FOCAL_NEG):
-        slope = _focal_slope(q, p, log_q, gamma, SQUARE)
-        loss = plus(loss, k[FOCAL_NEG] * _product_rest(t, slope, HARD))
+    if has(formula.TERMS, NLL_NEG):
+        loss = plus(loss, k[NLL_NEG] * (1 - _as_float(t, formula.HARD)))
+    if has(formula.TERMS, FOCAL_NEG):
+        slope = _focal_slope(q, p, log_q, gamma, formula.SQUARE)
+        loss = plus(loss, k[FOCAL_NEG] * _product_rest(t, slope, formula.HARD))
     return weigh(w, loss)
 
 
 @triton.jit
-def derivatives(
-    TERMS: tl.constexpr, k, p, ce, at, t, w, gamma, SQUARE: tl.constexpr, HARD: tl.constexpr
-):
+def derivatives(k, maps, t, w, gamma, formula: tl.constexpr):
     """Return dL/dp, -dL/d(log p) and -dL/d(log(1 - p)); anything where no term reaches them."""
-    g = p
-    l = p
-    m = p
-    if any_of(TERMS, REGION):
-        g = region_derivative(TERMS, k, p, t, w, HARD)
-    if any_of(TERMS, LOG_P):
-        l = log_p_derivative(TERMS, k, ce, at, t, w, gamma, SQUARE, HARD)
-    if any_of(TERMS, LOG_Q):
-        m = log_q_derivative(TERMS, k, ce, t, w, gamma, SQUARE, HARD)
+    g = maps.p
+    l = maps.p
+    m = maps.p
+    if any_of(formula.TERMS, REGION):
+        g = region_derivative(k, maps.p, t, w, formula)
+    if any_of(formula.TERMS, LOG_P):
+        l = log_p_derivative(k, maps, t, w, gamma, formula)
+    if any_of(formula.TERMS, LOG_Q):
+        m = log_q_derivative(k, maps, t, w, gamma, formula)
     return g, l, m

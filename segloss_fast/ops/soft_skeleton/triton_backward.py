@@ -8,9 +8,6 @@ whose code names it, those of maxima in the order of memory, as PyTorch adds the
 scattered.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

@@ -16,9 +16,6 @@ compare, two by two (6, 8), and which voxel is the maximum (10 column, 12 row, 1
 comparison: 0 the first is smaller, 1 equal, 2 larger.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

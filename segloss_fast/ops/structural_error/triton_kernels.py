@@ -13,9 +13,6 @@ means besides; each axis on the way back reads 20 and writes 8, the last of them
 the target twice.
 """
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton

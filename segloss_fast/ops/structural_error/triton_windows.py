@@ -1,8 +1,5 @@
 """What the Triton kernels of structural_error share: tiles of voxels, and windows along an axis."""
 
-# Triton's compiler reads the annotations, and knows none for pointers and tiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
 from __future__ import annotations
 
 import triton
