@@ -35,13 +35,14 @@ from __future__ import annotations
 
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums.contract import choose, region_sums, region_sums_multi
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT
 from segloss_fast.ops.region_sums.record import RegionSums
 
 __all__ = [
     "ACTIVATIONS",
     "GAMMA_TERMS",
     "TERMS",
+    "WITHOUT_INPUT",
     "RegionSums",
     "choose",
     "region_sums",

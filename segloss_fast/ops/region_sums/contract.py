@@ -82,7 +82,7 @@ def region_sums(
     else:
         read = None if voxel_weight is None else _readable(voxel_weight, impl)
         rows = op.call(input, target, read, options, impl)
-    return RegionSums(options.terms, rows)
+    return RegionSums(options.terms, rows, constant=impl != "reference")
 
 
 def region_sums_multi(
@@ -149,7 +149,7 @@ def region_sums_multi(
         read = [_readable(weight, impl) for weight in weights]
         rows = op.call_multi(inputs, targets, read, options, impl)
     parts = rows.split([x.shape[0] for x in inputs], dim=1)
-    return [RegionSums(options.terms, part) for part in parts]
+    return [RegionSums(options.terms, part, impl != "reference") for part in parts]
 
 
 def _readable(voxel_weight: Tensor, impl: str) -> Tensor:
