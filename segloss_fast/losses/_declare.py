@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import as_weight
-from segloss_fast.losses import _keywords
+from segloss_fast.losses import _keywords, _planned
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,6 +110,14 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
             taken[2] = as_weight(taken[2])
         elif "voxel_weight" in named:
             named["voxel_weight"] = as_weight(named["voxel_weight"])
+        if "_source" not in named and len(taken) > 1:
+            others = dict(named)
+            weight = taken[2] if len(taken) > 2 else others.pop("voxel_weight", None)
+            found: Any = None
+            if len(taken) < 4:
+                found = _planned.value(function, taken[0], taken[1], weight, others)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
         return function(*taken, **named)
 
     call.__signature__ = signature  # type: ignore[attr-defined]
