@@ -110,16 +110,15 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
             taken[2] = as_weight(taken[2])
         elif "voxel_weight" in named:
             named["voxel_weight"] = as_weight(named["voxel_weight"])
-        if "_source" not in named and len(taken) > 1:
-            others = dict(named)
-            weight = taken[2] if len(taken) > 2 else others.pop("voxel_weight", None)
-            found: Any = None
-            if len(taken) < 4:
-                found = _planned.value(function, taken[0], taken[1], weight, others)
+        if len(taken) in (2, 3) and "_source" not in named:
+            others = {name: value for name, value in named.items() if name != "voxel_weight"}
+            tensors = (*taken, named.get("voxel_weight"))[:3]
+            found: Any = _planned.value(function, tensors, others, _planned.freeze(others))
             if found is not None:
                 return found  # type: ignore[no-any-return]
         return function(*taken, **named)
 
+    call.body = function  # type: ignore[attr-defined]
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 

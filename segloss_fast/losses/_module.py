@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segloss_fast._check import as_weight
 from segloss_fast.losses._declare import plain, signature_of, unknown
+from segloss_fast.losses._planned import freeze, value
 from segloss_fast.ops._voxels.maps import row_dtype
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ class Loss(Addable, nn.Module):
                 self._non_persistent_buffers_set.add(name)
             else:
                 self._keywords[name] = value
+        self._frozen = freeze(self._keywords)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute; a keyword by its Option, where a module would set a buffer."""
@@ -142,6 +145,7 @@ class Loss(Addable, nn.Module):
         old = self._buffers.get(name)
         fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
         self._keywords = fresh._keywords
+        self._frozen = fresh._frozen
         self._buffers = fresh._buffers
         self._non_persistent_buffers_set = fresh._non_persistent_buffers_set
         new = self._buffers.get(name)
@@ -196,7 +200,13 @@ class Loss(Addable, nn.Module):
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
         keywords = {**self._keywords, **self._buffers, **others}
-        return self._function(input, target, voxel_weight, **keywords)
+        body = getattr(self._function, "body", None)
+        if others or body is None or torch.compiler.is_compiling():
+            return self._function(input, target, voxel_weight, **keywords)
+        # The keywords have been checked, and so has what they are called.
+        tensors = plain(input), plain(target), as_weight(plain(voxel_weight))
+        found = value(body, tensors, keywords, self._frozen, freeze(self._buffers))
+        return body(*tensors, **keywords) if found is None else found
 
     @property
     def keywords(self) -> Mapping[str, object]:

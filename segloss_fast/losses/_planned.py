@@ -11,7 +11,7 @@ does. Where it looks at the volume in other ways, or at numbers, there is no pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from segloss_fast._impl import transforms_active
 from segloss_fast.ops._formula import Untraceable, trace, why_not
-from segloss_fast.ops.region_sums import Formula, RegionSums, options_of, region_formula
+from segloss_fast.ops.region_sums import Formula, Options, RegionSums, options_of, region_formula
 
 MOST_PLANS = 2048
 PLAIN = (float, int, str, bool, type(None))
@@ -44,49 +44,47 @@ class Plan:
 
 def value(
     function: Callable[..., Tensor],
-    input: Any,  # noqa: ANN401
-    target: Any,  # noqa: ANN401
-    voxel_weight: Any,  # noqa: ANN401
+    tensors: tuple[Any, Any, Any],
     keywords: Mapping[str, Any],
+    *frozen: Hashable,
 ) -> Tensor | None:
     """Return the loss by its plan, None where it has none and must run itself.
 
     Args:
         function: The loss; called with the other arguments, and ``_source`` where it is traced.
-        input: As it takes it.
-        target: As it takes it.
-        voxel_weight: As it takes it.
+        tensors: Its input, target and voxel weight.
         keywords: As it takes them.
+        frozen: What freeze makes of them, or of some and the others.
 
     Raises:
         As region_sums.
     """
-    plan = plan_of(function, input, target, voxel_weight, keywords)
+    plan = plan_of(function, tensors, keywords, *frozen)
     if plan is None:
         return None
-    weights = [] if voxel_weight is None else [voxel_weight]
+    input, target, voxel_weight = tensors
+    weights = () if voxel_weight is None else (voxel_weight,)
     arguments = [keywords[name] for name in plan.names]
-    return region_formula(plan.formula, [input], [target], weights, arguments)
+    return region_formula(plan.formula, (input,), (target,), weights, arguments)
 
 
 def plan_of(
     function: Callable[..., Tensor],
-    input: Any,  # noqa: ANN401
-    target: Any,  # noqa: ANN401
-    voxel_weight: Any,  # noqa: ANN401
+    tensors: tuple[Any, Any, Any],
     keywords: Mapping[str, Any],
+    *frozen: Hashable,
 ) -> Plan | None:
     """Return the plan of a loss, made now if there is none yet; None where it cannot have one."""
-    if torch.compiler.is_compiling() or type(input) not in TENSORS or type(target) is not Tensor:
+    input, target, voxel_weight = tensors
+    if None in frozen or torch.compiler.is_compiling() or transforms_active():
         return None
-    if transforms_active() or not (voxel_weight is None or type(voxel_weight) is Tensor):
+    if type(input) not in TENSORS or type(target) is not Tensor:
         return None
-    frozen = _frozen_keywords(keywords)
-    if frozen is None:
+    if not (voxel_weight is None or type(voxel_weight) is Tensor):
         return None
     shape = input.shape
     key = (
-        *(function, frozen, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
+        *(function, *frozen, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
         *(target.shape == shape, voxel_weight is None),
     )
     try:
@@ -95,11 +93,11 @@ def plan_of(
         pass
     if len(_plans) >= MOST_PLANS:
         _plans.clear()
-    plan = _plans[key] = _made(function, input, target, voxel_weight, keywords)
+    plan = _plans[key] = _made(function, tensors, keywords)
     return plan
 
 
-def _frozen_keywords(keywords: Mapping[str, Any]) -> Hashable:
+def freeze(keywords: Mapping[str, Any]) -> Hashable:
     """Return what a plan depends on of the keywords; None where there is none for them."""
     found: list[Hashable] = []
     for name, given in keywords.items():
@@ -126,33 +124,38 @@ def _frozen(given: Any) -> Hashable:  # noqa: ANN401
 
 def _made(
     function: Callable[..., Tensor],
-    input: Tensor,
-    target: Tensor,
-    voxel_weight: Tensor | None,
+    tensors: tuple[Tensor, Tensor, Tensor | None],
     keywords: Mapping[str, Any],
 ) -> Plan | None:
-    names = tuple(name for name, given in keywords.items() if isinstance(given, Tensor))
-    asked: list[tuple[Any, str]] = []
+    """Trace a loss, with sums made up."""
+    input, target, given = tensors
+    if why_not(input.device) is not None:
+        return None
+    names = tuple(name for name, of_call in keywords.items() if isinstance(of_call, Tensor))
+    asked: list[tuple[Options, str]] = []
 
-    def formula(rows: Callable[..., Tensor], stand_ins: Any) -> Tensor:  # noqa: ANN401
-        def source(x: Tensor, t: Tensor, *, voxel_weight: Any, impl: str, **of_sums: Any) -> Any:  # noqa: ANN401
+    def formula(rows: Callable[..., Tensor], stand_ins: Sequence[Tensor]) -> Tensor:
+        def source(
+            x: Tensor,
+            t: Tensor,
+            *,
+            voxel_weight: Tensor | None,
+            impl: str,
+            **of_sums: Any,  # noqa: ANN401
+        ) -> RegionSums:
             if x is not input or t is not target or voxel_weight is not given:
                 raise Untraceable("the sums are of other tensors")
             options = options_of(x, **of_sums)
             asked.append((options, impl))
-            terms = options.terms
-            return RegionSums(terms, rows(len(terms), *input.shape[:2]), constant=True)
+            made_up = rows(len(options.terms), *input.shape[:2])
+            return RegionSums(options.terms, made_up, constant=True)
 
-        given = voxel_weight
         own = {**keywords, **dict(zip(names, stand_ins, strict=True))}
-        return function(input, target, voxel_weight, **own, _source=source)
+        return function(input, target, given, **own, _source=source)
 
-    if why_not(input.device) is not None:
-        return None
     try:
         program = trace(formula, [keywords[name] for name in names])
-    except Exception as e:  # noqa: BLE001  # an error is the loss's own to raise
-        import os; os.environ.get("H3") and print("UNTRACED", function.__name__, repr(e))
+    except Exception:  # noqa: BLE001  # if it is an error, the loss that runs raises it again
         return None
     ((options, impl),) = asked
     return Plan(Formula(options, impl, program), names)

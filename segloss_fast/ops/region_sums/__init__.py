@@ -41,7 +41,7 @@ from segloss_fast.ops.region_sums.contract import (
     region_sums_multi,
 )
 from segloss_fast.ops.region_sums.formula import Formula, region_formula
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT, Options
 from segloss_fast.ops.region_sums.record import RegionSums
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "TERMS",
     "WITHOUT_INPUT",
     "Formula",
+    "Options",
     "RegionSums",
     "choose",
     "options_of",
