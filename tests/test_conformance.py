@@ -11,6 +11,7 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast.losses import __all__ as LOSS_NAMES
+from segloss_fast.ops.region_sums import Formula, region_formula
 from tests import oracles
 from tests.conformance import (
     CLASSES,
@@ -286,7 +287,14 @@ def test_one_pass_over_the_volume(record: LossRecord, monkeypatch: pytest.Monkey
         calls.append(keywords["terms"])
         return segloss_fast.region_sums(*arguments, **keywords)
 
+    def counted_with_formula(formula: Formula, *arguments: Any) -> Tensor | None:  # noqa: ANN401
+        found = region_formula(formula, *arguments)
+        if found is not None:
+            calls.append(formula.options.terms)
+        return found
+
     monkeypatch.setattr("segloss_fast.losses._reduce.region_sums", counted)
+    monkeypatch.setattr("segloss_fast.losses._planned.region_formula", counted_with_formula)
     case = problem("labels")
     record.function(case.input, case.target)
     assert len(calls) == record.passes

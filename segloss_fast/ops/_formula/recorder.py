@@ -148,7 +148,8 @@ class Recorder(TorchDispatchMode):
 
     def temporary(self, like: Tensor) -> Tensor:
         """Return a tensor of a shape for what a step leaves to the next one."""
-        made = torch.empty_like(like)
+        made = torch.empty(like.shape, dtype=like.dtype)
+        self._alive.append(made)
         self._open(made)
         return made
 
@@ -219,17 +220,15 @@ def trace(
         stand_ins = [torch.ones(a.shape, dtype=a.dtype) for a in arguments]
         recorder = stack.enter_context(Recorder(stand_ins))
         loss = formula(recorder.rows, stand_ins)
+        x = recorder.leaf
         if loss.dim() or loss.dtype not in (torch.float32, torch.float64):
             raise Untraceable("only a number has a program")
+        if x is None or not loss.requires_grad:
+            raise Untraceable("only what is made of the sums has a program")
         place, values = recorder.view(loss), len(recorder.steps)
-        x = recorder.leaf
-        if x is None:
-            raise Untraceable("without sums there is nothing to do")
-        grad = torch.zeros_like(x)
-        found: Tensor | None = None
-        if loss.requires_grad:
-            (found,) = torch.autograd.grad(loss, x, allow_unused=True)
-        grad.copy_(grad if found is None else found)
+        (found,) = torch.autograd.grad(loss, x)
+        grad = recorder.temporary(x)
+        grad.copy_(found)  # also of constants
     return _assemble(recorder, [a.numel() for a in arguments], (loss, place, values), grad)
 
 
@@ -247,7 +246,7 @@ def _assemble(
     needed = _needed(recorder.steps, {value.slot, gradient})
     kept = [step for step, is_needed in zip(recorder.steps, needed, strict=True) if is_needed]
     used = {view.slot for step in kept for view in (step.out, *step.operands)} | {value.slot}
-    constants = [slot for slot in sorted(used) if slots[slot].constants and slot != gradient]
+    constants = [slot for slot in sorted(used) if slots[slot].constants]
     fixed = [*constants, *range(len(arguments)), rows, gradient]
     places, place = [0] * len(slots), 0
     for slot in [*fixed, *sorted(used.difference(fixed))]:
