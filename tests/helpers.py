@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from segloss_fast import backends
+from segloss_fast.ops.region_sums import Formula, region_formula
 
 
 def impls(primitive: str) -> list[str]:
@@ -21,6 +24,18 @@ def impls(primitive: str) -> list[str]:
 
 
 IMPLS = impls("region_sums")
+
+
+def count_formulas(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> None:
+    """Add to the calls the terms of each pass over a volume that a formula's program follows."""
+
+    def counted(formula: Formula, *arguments: Any) -> Tensor | None:  # noqa: ANN401
+        found = region_formula(formula, *arguments)
+        if found is not None:
+            calls.append(formula.options.terms)
+        return found
+
+    monkeypatch.setattr("segloss_fast.losses._planned.region_formula", counted)
 
 
 def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast.losses import __all__ as LOSS_NAMES
-from segloss_fast.ops.region_sums import Formula, region_formula
 from tests import oracles
 from tests.conformance import (
     CLASSES,
@@ -23,7 +22,7 @@ from tests.conformance import (
     combine,
     problem,
 )
-from tests.helpers import IMPLS, assert_close, gradient, relative_l2
+from tests.helpers import IMPLS, assert_close, count_formulas, gradient, relative_l2
 from tests.records import LOVASZ_LOSSES
 from tests.suite.tiers import begins_in, few
 
@@ -281,20 +280,14 @@ def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None
 
 @by_loss
 def test_one_pass_over_the_volume(record: LossRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
 
     def counted(*arguments: Any, **keywords: Any) -> segloss_fast.RegionSums:  # noqa: ANN401
         calls.append(keywords["terms"])
         return segloss_fast.region_sums(*arguments, **keywords)
 
-    def counted_with_formula(formula: Formula, *arguments: Any) -> Tensor | None:  # noqa: ANN401
-        found = region_formula(formula, *arguments)
-        if found is not None:
-            calls.append(formula.options.terms)
-        return found
-
     monkeypatch.setattr("segloss_fast.losses._reduce.region_sums", counted)
-    monkeypatch.setattr("segloss_fast.losses._planned.region_formula", counted_with_formula)
+    count_formulas(monkeypatch, calls)
     case = problem("labels")
     record.function(case.input, case.target)
     assert len(calls) == record.passes

@@ -18,9 +18,8 @@ void each(const Step& step, double* array, const F& f) {
   for (int64_t i = 0; i < step.sizes[0]; ++i) {
     for (int64_t j = 0; j < step.sizes[1]; ++j) {
       for (int64_t k = 0; k < step.sizes[2]; ++k) {
-        const double value =
-            f(*at(step.operands[0], i, j, k), *at(step.operands[1], i, j, k),
-              *at(step.operands[2], i, j, k));
+        const double value = f(*at(step.operands[0], i, j, k), *at(step.operands[1], i, j, k),
+                               *at(step.operands[2], i, j, k));
         *at(step.out, i, j, k) = step.rounds ? static_cast<float>(value) : value;
       }
     }
@@ -39,34 +38,57 @@ void run_step(const Step& step, double* array) {
     each(step, array, [&](double a, double b, double) { return static_cast<double>(f(a, b)); });
   };
   switch (step.operation) {
-    case Operation::kCopy: return of_one([](double a) { return a; });
-    case Operation::kAdd: return of_two([](double a, double b) { return a + b; });
-    case Operation::kSub: return of_two([](double a, double b) { return a - b; });
-    case Operation::kMul: return of_two([](double a, double b) { return a * b; });
-    case Operation::kDiv: return of_two([](double a, double b) { return a / b; });
-    case Operation::kNeg: return of_one([](double a) { return -a; });
-    case Operation::kAbs: return of_one([](double a) { return std::fabs(a); });
-    case Operation::kSign: return of_one([](double a) {
-      return std::isnan(a) ? a : static_cast<double>((a > 0) - (a < 0));
-    });
-    case Operation::kSqrt: return of_one([](double a) { return std::sqrt(a); });
-    case Operation::kExp: return of_one([](double a) { return std::exp(a); });
-    case Operation::kExpm1: return of_one([](double a) { return std::expm1(a); });
-    case Operation::kLog: return of_one([](double a) { return std::log(a); });
-    case Operation::kLog1p: return of_one([](double a) { return std::log1p(a); });
-    case Operation::kPow: return of_two([](double a, double b) { return std::pow(a, b); });
-    case Operation::kEq: return of_two([](double a, double b) { return a == b; });
-    case Operation::kNe: return of_two([](double a, double b) { return a != b; });
-    case Operation::kLt: return of_two([](double a, double b) { return a < b; });
-    case Operation::kLe: return of_two([](double a, double b) { return a <= b; });
-    case Operation::kAnd: return of_two([](double a, double b) { return a != 0 && b != 0; });
-    case Operation::kOr: return of_two([](double a, double b) { return a != 0 || b != 0; });
-    case Operation::kNot: return of_one([](double a) { return a == 0 ? 1.0 : 0.0; });
+    case Operation::kCopy:
+      return of_one([](double a) { return a; });
+    case Operation::kAdd:
+      return of_two([](double a, double b) { return a + b; });
+    case Operation::kSub:
+      return of_two([](double a, double b) { return a - b; });
+    case Operation::kMul:
+      return of_two([](double a, double b) { return a * b; });
+    case Operation::kDiv:
+      return of_two([](double a, double b) { return a / b; });
+    case Operation::kNeg:
+      return of_one([](double a) { return -a; });
+    case Operation::kAbs:
+      return of_one([](double a) { return std::fabs(a); });
+    case Operation::kSign:
+      return of_one(
+          [](double a) { return std::isnan(a) ? a : static_cast<double>((a > 0) - (a < 0)); });
+    case Operation::kSqrt:
+      return of_one([](double a) { return std::sqrt(a); });
+    case Operation::kExp:
+      return of_one([](double a) { return std::exp(a); });
+    case Operation::kExpm1:
+      return of_one([](double a) { return std::expm1(a); });
+    case Operation::kLog:
+      return of_one([](double a) { return std::log(a); });
+    case Operation::kLog1p:
+      return of_one([](double a) { return std::log1p(a); });
+    case Operation::kPow:
+      return of_two([](double a, double b) { return std::pow(a, b); });
+    case Operation::kEq:
+      return of_two([](double a, double b) { return a == b; });
+    case Operation::kNe:
+      return of_two([](double a, double b) { return a != b; });
+    case Operation::kLt:
+      return of_two([](double a, double b) { return a < b; });
+    case Operation::kLe:
+      return of_two([](double a, double b) { return a <= b; });
+    case Operation::kAnd:
+      return of_two([](double a, double b) { return a != 0 && b != 0; });
+    case Operation::kOr:
+      return of_two([](double a, double b) { return a != 0 || b != 0; });
+    case Operation::kNot:
+      return of_one([](double a) { return a == 0 ? 1.0 : 0.0; });
     case Operation::kWhere:
       return each(step, array, [](double a, double b, double c) { return a != 0 ? b : c; });
-    case Operation::kMax: return of_two(larger);
-    case Operation::kMin: return of_two(smaller);
-    case Operation::kCount: break;
+    case Operation::kMax:
+      return of_two(larger);
+    case Operation::kMin:
+      return of_two(smaller);
+    case Operation::kCount:
+      break;
   }
 }
 
@@ -81,8 +103,8 @@ Program::Program(const std::vector<int32_t>& steps, std::vector<double> constant
   first_row_ = std::accumulate(sizes_.arguments.begin(), sizes_.arguments.end(),
                                static_cast<int64_t>(constants_.size()));
   const int64_t last = first_row_ + 2 * sizes_.rows * sizes_.values_per_row;
-  if (last > sizes_.array || sizes_.loss < 0 || sizes_.loss >= sizes_.array ||
-      sizes_.values < 0 || sizes_.values > static_cast<int64_t>(steps_.size())) {
+  if (last > sizes_.array || sizes_.loss < 0 || sizes_.loss >= sizes_.array || sizes_.values < 0 ||
+      sizes_.values > static_cast<int64_t>(steps_.size())) {
     throw std::invalid_argument("formula: sizes that do not fit");
   }
   for (const Step& step : steps_) check(step);

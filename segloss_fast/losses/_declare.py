@@ -113,7 +113,8 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
         if len(taken) in (2, 3) and "_source" not in named:
             others = {name: value for name, value in named.items() if name != "voxel_weight"}
             tensors = (*taken, named.get("voxel_weight"))[:3]
-            found: Any = _planned.value(function, tensors, others, _planned.freeze(others))
+            asked = _planned.Call(function, others, function, _planned.freeze(others))
+            found: Any = _planned.value_of(asked, tensors)
             if found is not None:
                 return found  # type: ignore[no-any-return]
         return function(*taken, **named)

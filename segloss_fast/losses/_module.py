@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segloss_fast._check import as_weight
 from segloss_fast.losses._declare import plain, signature_of, unknown
-from segloss_fast.losses._planned import freeze, value
+from segloss_fast.losses._planned import Call, freeze, value_of
 from segloss_fast.ops._voxels.maps import row_dtype
 
 if TYPE_CHECKING:
@@ -199,14 +199,20 @@ class Loss(Addable, nn.Module):
         **others: object,
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
-        keywords = {**self._keywords, **self._buffers, **others}
-        body = getattr(self._function, "body", None)
-        if others or body is None or torch.compiler.is_compiling():
+        if others or torch.compiler.is_compiling() or not hasattr(self._function, "body"):
+            keywords = {**self._keywords, **self._buffers, **others}
             return self._function(input, target, voxel_weight, **keywords)
         # The keywords have been checked, and so has what they are called.
         tensors = plain(input), plain(target), as_weight(plain(voxel_weight))
-        found = value(body, tensors, keywords, self._frozen, freeze(self._buffers))
-        return body(*tensors, **keywords) if found is None else found
+        asked = self.planned()
+        found = value_of(asked, tensors)
+        return asked.function(*tensors, **asked.keywords) if found is None else found
+
+    def planned(self) -> Call:
+        """Return what is to be called, for a plan of it."""
+        kind = None if self._frozen is None else (self._frozen, freeze(self._buffers))
+        body = getattr(self._function, "body", self._function)
+        return Call(body, {**self._keywords, **self._buffers}, body, kind)
 
     @property
     def keywords(self) -> Mapping[str, object]:

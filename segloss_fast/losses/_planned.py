@@ -11,9 +11,10 @@ does. Where it looks at the volume in other ways, or at numbers, there is no pla
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,12 @@ from segloss_fast._impl import transforms_active
 from segloss_fast.ops._formula import Untraceable, trace, why_not
 from segloss_fast.ops.region_sums import Formula, Options, RegionSums, options_of, region_formula
 
-MOST_PLANS = 2048
+MOST_PLANS = 512  # of a function: beyond, its keywords change as it goes, and tracing takes longer
 PLAIN = (float, int, str, bool, type(None))
 TENSORS = (Tensor, nn.Parameter)
+Tensors = tuple[Any, Any, Any]  # an input, a target, and a voxel weight or None
 
-_plans: dict[Hashable, Plan | None] = {}
+_plans: dict[Hashable, dict[Hashable, Plan | None]] = defaultdict(dict)
 
 
 @dataclass(frozen=True)
@@ -42,41 +44,60 @@ class Plan:
     names: tuple[str, ...]
 
 
-def value(
-    function: Callable[..., Tensor],
-    tensors: tuple[Any, Any, Any],
-    keywords: Mapping[str, Any],
-    *frozen: Hashable,
-) -> Tensor | None:
-    """Return the loss by its plan, None where it has none and must run itself.
+class Call(NamedTuple):
+    """A loss that is to be called.
 
-    Args:
-        function: The loss; called with the other arguments, and ``_source`` where it is traced.
-        tensors: Its input, target and voxel weight.
-        keywords: As it takes them.
-        frozen: What freeze makes of them, or of some and the others.
+    Attributes:
+        function: Is called with input, target, voxel weight, the keywords, and ``_source`` where it
+            is traced.
+        keywords: As it takes them. Those that are tensors may be others in the next call.
+        name: What stands for the function: of equal name and kind, functions do the same.
+        kind: What freeze makes of the keywords, and whatever else a plan depends on; None where it
+            depends on something that is not to be compared.
+    """
+
+    function: Callable[..., Any]
+    keywords: Mapping[str, Any]
+    name: Hashable
+    kind: Hashable | None
+
+
+def value_of(call: Call, tensors: Tensors) -> Tensor | None:
+    """Return the loss by its plan, None where it has none and must run itself.
 
     Raises:
         As region_sums.
     """
-    plan = plan_of(function, tensors, keywords, *frozen)
+    plan = plan_of(call, tensors)
     if plan is None:
         return None
     input, target, voxel_weight = tensors
     weights = () if voxel_weight is None else (voxel_weight,)
-    arguments = [keywords[name] for name in plan.names]
+    arguments = [call.keywords[name] for name in plan.names]
     return region_formula(plan.formula, (input,), (target,), weights, arguments)
 
 
-def plan_of(
-    function: Callable[..., Tensor],
-    tensors: tuple[Any, Any, Any],
-    keywords: Mapping[str, Any],
-    *frozen: Hashable,
-) -> Plan | None:
+def value_of_levels(
+    call: Call, levels: Sequence[Tensors], weights: Sequence[float]
+) -> Tensor | None:
+    """Return the weighted sum of the loss of several levels, None where they must run themselves.
+
+    Raises:
+        As region_sums_multi.
+    """
+    plan = plan_of(call, levels[0])
+    if plan is None or any(plan_of(call, level) is not plan for level in levels[1:]):
+        return None
+    inputs, targets, voxel_weights = zip(*levels, strict=True)
+    given = () if voxel_weights[0] is None else voxel_weights
+    arguments = [call.keywords[name] for name in plan.names]
+    return region_formula(plan.formula, inputs, targets, given, arguments, weights)
+
+
+def plan_of(call: Call, tensors: Tensors) -> Plan | None:
     """Return the plan of a loss, made now if there is none yet; None where it cannot have one."""
     input, target, voxel_weight = tensors
-    if None in frozen or torch.compiler.is_compiling() or transforms_active():
+    if call.kind is None or torch.compiler.is_compiling() or transforms_active():
         return None
     if type(input) not in TENSORS or type(target) is not Tensor:
         return None
@@ -84,17 +105,15 @@ def plan_of(
         return None
     shape = input.shape
     key = (
-        *(function, *frozen, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
+        *(call.kind, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
         *(target.shape == shape, voxel_weight is None),
     )
-    try:
-        return _plans[key]
-    except KeyError:
-        pass
-    if len(_plans) >= MOST_PLANS:
-        _plans.clear()
-    plan = _plans[key] = _made(function, tensors, keywords)
-    return plan
+    plans = _plans[call.name]
+    if key not in plans:
+        if len(plans) >= MOST_PLANS:
+            return None
+        plans[key] = _made(call, tensors)
+    return plans[key]
 
 
 def freeze(keywords: Mapping[str, Any]) -> Hashable:
@@ -122,16 +141,12 @@ def _frozen(given: Any) -> Hashable:  # noqa: ANN401
     return None
 
 
-def _made(
-    function: Callable[..., Tensor],
-    tensors: tuple[Tensor, Tensor, Tensor | None],
-    keywords: Mapping[str, Any],
-) -> Plan | None:
+def _made(call: Call, tensors: Tensors) -> Plan | None:
     """Trace a loss, with sums made up."""
     input, target, given = tensors
     if why_not(input.device) is not None:
         return None
-    names = tuple(name for name, of_call in keywords.items() if isinstance(of_call, Tensor))
+    names = tuple(name for name, of_call in call.keywords.items() if isinstance(of_call, Tensor))
     asked: list[tuple[Options, str]] = []
 
     def formula(rows: Callable[..., Tensor], stand_ins: Sequence[Tensor]) -> Tensor:
@@ -150,12 +165,13 @@ def _made(
             made_up = rows(len(options.terms), *input.shape[:2])
             return RegionSums(options.terms, made_up, constant=True)
 
-        own = {**keywords, **dict(zip(names, stand_ins, strict=True))}
-        return function(input, target, given, **own, _source=source)
+        own = {**call.keywords, **dict(zip(names, stand_ins, strict=True))}
+        found: Tensor = call.function(input, target, given, **own, _source=source)
+        return found
 
     try:
-        program = trace(formula, [keywords[name] for name in names])
-    except Exception:  # noqa: BLE001  # if it is an error, the loss that runs raises it again
+        program = trace(formula, [call.keywords[name] for name in names])
+    except Exception:  # if it is an error, the loss that runs raises it again
         return None
     ((options, impl),) = asked
     return Plan(Formula(options, impl, program), names)

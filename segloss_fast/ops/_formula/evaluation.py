@@ -41,8 +41,8 @@ def evaluate(
         The value in the formula's dtype, and a gradient like the rows, or None.
     """
     count, items, classes = program.rows
-    assert rows.shape == (count, items * len(levels), classes) and rows.is_contiguous()
-    assert rows.dtype == torch.float64 and len(arguments) == len(program.arguments)
+    if rows.shape != (count, items * len(levels), classes) or not rows.is_contiguous():
+        raise ValueError(f"the formula is one of other rows than {list(rows.shape)}")
     numbers = [_numbers(argument, rows) for argument in arguments]
     grad = torch.empty_like(rows) if gradient else None
     dtype = torch.float32 if program.single else torch.float64

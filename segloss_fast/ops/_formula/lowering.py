@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segloss_fast.ops._formula.recorder import Recorder
 
 Value = Any  # a tensor or a number
+Axes = int | Sequence[int] | None  # none and an empty one are all
 Handler = Callable[..., None]
 
 aten = torch.ops.aten
@@ -182,12 +183,12 @@ def _select_backward(to: Recorder, out: Tensor, grad: Tensor, _: object, *where:
 
 
 def _reduce(
-    to: Recorder, operation: str, start: float, out: Tensor, a: Tensor, dims: Any, keeps: bool
+    to: Recorder, operation: str, start: float, out: Tensor, a: Tensor, dims: Axes, keeps: bool
 ) -> int:
     """Write down a reduction, and return over how many elements it is."""
-    dims = range(a.dim()) if dims is None or dims == [] else dims
+    dims = [dims] if isinstance(dims, int) else dims or range(a.dim())
     kept = out
-    over = sorted((dim if isinstance(dims, range) else dim % a.dim()) for dim in dims)
+    over = sorted(dim % a.dim() for dim in dims)
     if not keeps:
         for dim in over:
             kept = kept.unsqueeze(dim)
@@ -198,26 +199,27 @@ def _reduce(
 
 @lowers("sum")
 def _sum(
-    to: Recorder, out: Tensor, a: Tensor, dims: Any = None, keeps: bool = False, **how: object
+    to: Recorder, out: Tensor, a: Tensor, dims: Axes = None, keeps: bool = False, **how: object
 ) -> None:
     _reduce(to, "add", 0.0, out, a, dims, keeps)
 
 
 @lowers("mean")
 def _mean(
-    to: Recorder, out: Tensor, a: Tensor, dims: Any = None, keeps: bool = False, **how: object
+    to: Recorder, out: Tensor, a: Tensor, dims: Axes = None, keeps: bool = False, **how: object
 ) -> None:
     to.emit("div", out, out, float(_reduce(to, "add", 0.0, out, a, dims, keeps)))
 
 
 @lowers("any", "all")
-def _any(to: Recorder, out: Tensor, a: Tensor, dims: Any = None, keeps: bool = False) -> None:
-    dims = [dims] if isinstance(dims, int) else dims
+def _any(to: Recorder, out: Tensor, a: Tensor, dims: Axes = None, keeps: bool = False) -> None:
     every = "all" in to.name
     _reduce(to, "and" if every else "or", float(every), out, a, dims, keeps)
 
 
 @lowers("amax", "amin")
-def _extreme(to: Recorder, out: Tensor, a: Tensor, dims: Any = None, keeps: bool = False) -> None:
+def _extreme(to: Recorder, out: Tensor, a: Tensor, dims: Axes = None, keeps: bool = False) -> None:
     largest = "amax" in to.name
-    _reduce(to, "max" if largest else "min", -math.inf if largest else math.inf, out, a, dims, keeps)
+    _reduce(
+        to, "max" if largest else "min", -math.inf if largest else math.inf, out, a, dims, keeps
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from segloss_fast._native import _C
 
-# The order is the numbering of csrc/formula/program.h and of triton_kernel.py.
+# The order is the numbering of csrc/formula/program.h and of triton_kernels.py.
 OPERATIONS = (
     "copy",
     "add",

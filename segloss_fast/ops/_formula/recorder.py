@@ -38,7 +38,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, known: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.slots: list[_Slot] = []
         self.name = ""
@@ -73,10 +73,11 @@ class Recorder(TorchDispatchMode):
         traced = any(_address(tensor) in self._places for tensor in tensors)
         if torch.Tag.nondeterministic_seeded in func.tags:
             self.refuse()
-        if not traced and any(_address(tensor) not in self._fresh for tensor in tensors):
-            # What comes from elsewhere may be the volume itself, or change from call to call.
-            if func is not torch.ops.aten.lift_fresh.default:
-                self.refuse()
+        fresh = func is torch.ops.aten.lift_fresh.default or self._fresh.issuperset(
+            map(_address, tensors)
+        )
+        if not traced and not fresh:
+            self.refuse()  # it may be the volume itself, or change from call to call
         if traced and func._schema.is_mutable:
             self._make_writable(args[0])
         result = func(*args, **kwargs)
@@ -91,7 +92,12 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _record(
-        self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], result: Any  # noqa: ANN401
+        self,
+        func: Any,  # noqa: ANN401
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+        result: Any,  # noqa: ANN401
     ) -> None:
         before = {_address(tensor) for tensor in tensors}
         found = _tensors([result])
@@ -135,8 +141,9 @@ class Recorder(TorchDispatchMode):
 
     def view(self, tensor: Tensor) -> View:
         """Return where a tensor's elements are."""
-        strides = (s if n != 1 else 0 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
-        return View(self._slot(tensor), tensor.storage_offset(), tuple(strides))
+        sizes = zip(tensor.stride(), tensor.shape, strict=True)
+        strides = tuple(int(stride) if size != 1 else 0 for stride, size in sizes)
+        return View(self._slot(tensor), int(tensor.storage_offset()), strides)
 
     def _slot(self, tensor: Tensor) -> int:
         place = self._places.get(_address(tensor))
@@ -176,11 +183,11 @@ class Recorder(TorchDispatchMode):
 
 # Not by its name in the class: that would wrap it in what imports torch._dynamo when it is called,
 # which takes seconds.
-Recorder.__torch_dispatch__ = Recorder._see  # type: ignore[method-assign]
+Recorder.__torch_dispatch__ = Recorder._see  # type: ignore[method-assign,assignment]
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._formula import triton_kernel
+from segloss_fast.ops._formula import triton_kernels
 from segloss_fast.ops._formula.program import Program
 from segloss_fast.ops._triton.launch import Launch, device_of
 
@@ -41,7 +41,7 @@ def prepare(
     parts = [constants, *(argument.flatten() for argument in arguments)]
     first, size = program.first, program.size - program.first
     return Launch(
-        triton_kernel.interpret,
+        triton_kernels.interpret,
         (1,),
         {
             "numbers": steps,

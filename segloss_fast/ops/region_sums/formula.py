@@ -90,9 +90,7 @@ class _Call:
     def run(self, tensors: Sequence[Tensor], *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Return the number, and its gradient in the rows."""
         rows = op.forward(self.impl, *self.split(tensors), self.formula.options)
-        return evaluate(
-            self.formula.program, rows, self.arguments, self.levels, gradient=gradient
-        )
+        return evaluate(self.formula.program, rows, self.arguments, self.levels, gradient=gradient)
 
 
 class _Node(torch.autograd.Function):
@@ -114,5 +112,6 @@ class _Node(torch.autograd.Function):
             operator = torch.ops.segloss_fast.region_sums_multi_backward
             found = operator(rows, *call.split(tensors), *op.arguments(options, call.impl))
         else:
-            found = op.backward(call.impl, rows, *call.split(tensors), options)
+            inputs, targets, weights = call.split(tensors)
+            found = op.backward(call.impl, rows, inputs, targets, weights, options)
         return None, *found, *[None] * (len(tensors) - len(found))
