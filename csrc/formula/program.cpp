@@ -52,9 +52,8 @@ void run_step(const Step& step, double* array) {
       return of_one([](double a) { return -a; });
     case Operation::kAbs:
       return of_one([](double a) { return std::fabs(a); });
-    case Operation::kSign:
-      return of_one(
-          [](double a) { return std::isnan(a) ? a : static_cast<double>((a > 0) - (a < 0)); });
+    case Operation::kSign:  // of a NaN 0, as torch's
+      return of_one([](double a) { return static_cast<double>((a > 0) - (a < 0)); });
     case Operation::kSqrt:
       return of_one([](double a) { return std::sqrt(a); });
     case Operation::kExp:

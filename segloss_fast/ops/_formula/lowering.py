@@ -95,6 +95,7 @@ def _greater(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
 
 
 @lowers("logical_and", "bitwise_and", "logical_or", "bitwise_or")
+@lowers("logical_and_", "bitwise_and_", "logical_or_", "bitwise_or_")
 def _logical(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
     if out.dtype != torch.bool:
         to.refuse()
@@ -103,11 +104,12 @@ def _logical(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
 
 @lowers("pow")
 def _pow(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
-    if b == 2:
+    number = None if isinstance(b, Tensor) else b
+    if number == 2:
         to.emit("mul", out, a, a)
-    elif b == 0.5:
+    elif number == 0.5:
         to.emit("sqrt", out, a)
-    elif b == -1:
+    elif number == -1:
         to.emit("div", out, 1.0, a)
     else:
         to.emit("pow", out, a, b)

@@ -6,9 +6,36 @@ so that the result is the same every time. The functions that Triton's core lack
 those it has, to the last bits of float64.
 """
 
+# Triton's compiler reads the annotations, and knows none for pointers and tiles.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 import triton
 import triton.language as tl
 
+COPY = tl.constexpr(0)  # as numbered in program.OPERATIONS
+ADD = tl.constexpr(1)
+SUB = tl.constexpr(2)
+MUL = tl.constexpr(3)
+DIV = tl.constexpr(4)
+NEG = tl.constexpr(5)
+ABS = tl.constexpr(6)
+SIGN = tl.constexpr(7)
+SQRT = tl.constexpr(8)
+EXP = tl.constexpr(9)
+EXPM1 = tl.constexpr(10)
+LOG = tl.constexpr(11)
+LOG1P = tl.constexpr(12)
+POW = tl.constexpr(13)
+EQ = tl.constexpr(14)
+NE = tl.constexpr(15)
+LT = tl.constexpr(16)
+LE = tl.constexpr(17)
+AND = tl.constexpr(18)
+OR = tl.constexpr(19)
+NOT = tl.constexpr(20)
+WHERE = tl.constexpr(21)
+MAX = tl.constexpr(22)
+MIN = tl.constexpr(23)
 WIDTH = tl.constexpr(22)  # numbers of a step: program.WIDTH
 BLOCK = tl.constexpr(128)
 
@@ -41,15 +68,15 @@ def power(a, b):
 @triton.jit
 def elementary(operation, a, b):
     """Return the result of an operation with a function in it."""
-    if operation == 8:
+    if operation == SQRT:
         value = tl.sqrt(a)
-    elif operation == 9:
+    elif operation == EXP:
         value = tl.exp(a)
-    elif operation == 10:
+    elif operation == EXPM1:
         value = expm1(a)
-    elif operation == 11:
+    elif operation == LOG:
         value = tl.log(a)
-    elif operation == 12:
+    elif operation == LOG1P:
         value = log1p(a)
     else:
         value = power(a, b)
@@ -59,17 +86,17 @@ def elementary(operation, a, b):
 @triton.jit
 def comparison(operation, a, b):
     """Return the truth value of an operation as a number."""
-    if operation == 14:
+    if operation == EQ:
         value = a == b
-    elif operation == 15:
+    elif operation == NE:
         value = a != b
-    elif operation == 16:
+    elif operation == LT:
         value = a < b
-    elif operation == 17:
+    elif operation == LE:
         value = a <= b
-    elif operation == 18:
+    elif operation == AND:
         value = (a != 0.0) & (b != 0.0)
-    elif operation == 19:
+    elif operation == OR:
         value = (a != 0.0) | (b != 0.0)
     else:
         value = a == 0.0
@@ -79,25 +106,25 @@ def comparison(operation, a, b):
 @triton.jit
 def arithmetic(operation, a, b, c):
     """Return the result of one of the other operations."""
-    if operation == 0:
+    if operation == COPY:
         value = a
-    elif operation == 1:
+    elif operation == ADD:
         value = a + b
-    elif operation == 2:
+    elif operation == SUB:
         value = a - b
-    elif operation == 3:
+    elif operation == MUL:
         value = a * b
-    elif operation == 4:
+    elif operation == DIV:
         value = a / b
-    elif operation == 5:
+    elif operation == NEG:
         value = -a
-    elif operation == 6:
+    elif operation == ABS:
         value = tl.abs(a)
-    elif operation == 7:
-        value = tl.where(a > 0.0, 1.0, tl.where(a < 0.0, -1.0, a))
-    elif operation == 21:
+    elif operation == SIGN:
+        value = tl.where(a > 0.0, 1.0, tl.where(a < 0.0, -1.0, 0.0))  # of a NaN 0, as torch's
+    elif operation == WHERE:
         value = tl.where(a != 0.0, b, c)
-    elif operation == 22:
+    elif operation == MAX:
         value = tl.where((a > b) | (a != a), a, b)
     else:
         value = tl.where((a < b) | (a != a), a, b)
@@ -106,12 +133,12 @@ def arithmetic(operation, a, b, c):
 
 @triton.jit
 def element(operation, a, b, c):
-    """Return the result of a step, in the numbering of program.OPERATIONS."""
-    if operation >= 21:
+    """Return the result of a step. Its number says of which kind it is, in few comparisons."""
+    if operation >= WHERE:
         value = arithmetic(operation, a, b, c)
-    elif operation >= 14:
+    elif operation >= EQ:
         value = comparison(operation, a, b)
-    elif operation >= 8:
+    elif operation >= SQRT:
         value = elementary(operation, a, b)
     else:
         value = arithmetic(operation, a, b, c)
