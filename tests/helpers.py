@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segloss_fast import backends
 from segloss_fast.ops.region_sums import Formula, region_formula
@@ -36,6 +38,33 @@ def count_formulas(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> None:
         return found
 
     monkeypatch.setattr("segloss_fast.losses._planned.region_formula", counted)
+
+
+# They move no numbers: what is left is a launch each on a GPU.
+NO_WORK = ("empty", "new_empty", "empty_like", "detach", "empty_strided", "new_empty_strided")
+
+
+class count_operators(TorchDispatchMode):  # reads as a function
+    """Count, by name, the operations of torch that do something: no views, no empty tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: Counter[str] = Counter()
+
+    def __enter__(self) -> Counter[str]:  # type: ignore[override]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self.found
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        if not func.is_view and func.overloadpacket.__name__ not in NO_WORK:
+            self.found[str(func)] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,12 @@ from segloss_fast._native import _C, why_no_triton
 from segloss_fast.ops._formula.program import Program
 
 ONE = (1.0,)
+NATIVE = ("cpu",)  # devices where programs run in C++
 
 
 def why_not(device: torch.device) -> str | None:
     """Return why no program runs on a device, None where they do."""
-    if device.type == "cpu":
+    if device.type in NATIVE:
         return None if _C is not None else "there are no native kernels"
     return why_no_triton("formula", device)
 
@@ -46,7 +47,7 @@ def evaluate(
     numbers = [_numbers(argument, rows) for argument in arguments]
     grad = torch.empty_like(rows) if gradient else None
     dtype = torch.float32 if program.single else torch.float64
-    if rows.device.type == "cpu":
+    if rows.device.type in NATIVE:
         value = program.native.run(
             rows.data_ptr(),
             [argument.data_ptr() for argument in numbers],

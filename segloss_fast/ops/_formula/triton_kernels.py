@@ -121,7 +121,7 @@ def arithmetic(operation, a, b, c):
     elif operation == ABS:
         value = tl.abs(a)
     elif operation == SIGN:
-        value = tl.where(a > 0.0, 1.0, tl.where(a < 0.0, -1.0, 0.0))  # of a NaN 0, as torch's
+        value = (a > 0.0).to(tl.float64) - (a < 0.0).to(tl.float64)  # of a NaN 0, as torch's
     elif operation == WHERE:
         value = tl.where(a != 0.0, b, c)
     elif operation == MAX:
