@@ -19,7 +19,7 @@ def _arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _powers(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    root = (a.abs() + 0.1).pow(1.7) + b.abs().sqrt() + c.pow(3) + a.square() + b.pow(-1)
+    root: Tensor = (a.abs() + 0.1).pow(1.7) + b.abs().sqrt() + c.pow(3) + a.square() + b.pow(-1)
     return (root + 2 ** (c / 9) + b.pow(-2)).sum()
 
 
@@ -29,7 +29,9 @@ def _functions(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def _comparisons(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     first = torch.where(a < b, 2 * a, c) + torch.where((a >= b) & (c != 0), a * c, b)
-    return (first + torch.where((a <= 0) | ~(b == 0), b * b, 1) + (a > c) * b + (-a).sign() * c).sum()
+    return (
+        first + torch.where((a <= 0) | ~(b == 0), b * b, 1) + (a > c) * b + (-a).sign() * c
+    ).sum()
 
 
 def _bounds(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "half precision": lambda a: a.sum().half(),
     "nothing of the sums": lambda a: torch.ones((), dtype=torch.float64),
     "too many axes": lambda a: torch.stack([torch.stack([a, a]), torch.stack([a, a])]).exp().sum(),
-    "an output of its own": lambda a: torch.exp(a.detach(), out=torch.empty_like(a)).sum() + a.sum(),
+    "an output of its own": lambda a: (
+        torch.exp(a.detach(), out=torch.empty_like(a)).sum() + a.sum()
+    ),
 }
 
 

@@ -55,7 +55,7 @@ def test_the_value_alone() -> None:
 
 
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: partial sums, their total, the formula; a product with the gradient, backward."""
+    """As on a GPU: partial sums, total, formula; a product with the gradient, backward."""
     monkeypatch.setattr(evaluation, "NATIVE", ())
     launches: Counter[str] = Counter()
     enqueue = Launch.__call__
