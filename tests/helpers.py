@@ -51,7 +51,7 @@ class count_operators(TorchDispatchMode):  # reads as a function
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: Counter[str] = Counter()
 
-    def __enter__(self) -> Counter[str]:  # type: ignore[override]
+    def __enter__(self) -> Counter[str]:
         super().__enter__()  # type: ignore[no-untyped-call]
         return self.found
 

@@ -50,7 +50,8 @@ def _pieces(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     stacked = torch.stack([joined, joined * 2], 1)[:, 1]
     first, second = (stacked * stacked).unbind(0)
     parts = (stacked.t() * stacked.t().contiguous()).split([2, 3])[1]
-    return (first * second[:1].expand(5) + first.view(5, 1).squeeze()).sum() + parts.sum()
+    whole: Tensor = (first * second[:1].expand(5) + first.view(5, 1).squeeze()).sum()
+    return whole + parts.sum()
 
 
 def _in_place(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
