@@ -51,7 +51,8 @@ def _pieces(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     first, second = (stacked * stacked).unbind(0)
     parts = (stacked.t() * stacked.t().contiguous()).split([2, 3])[1]
     whole: Tensor = (first * second[:1].expand(5) + first.view(5, 1).squeeze()).sum()
-    return whole + parts.sum()
+    rest: Tensor = parts.sum()
+    return whole + rest
 
 
 def _in_place(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
