@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu_capability.h"
+#include "formula/binding.h"
 
 namespace {
 
@@ -64,4 +65,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_capability", &get_cpu_capability, "The instruction set that the CPU kernels use.");
   m.def("set_cpu_capability", &set_cpu_capability, pybind11::arg("name"),
         "Use another instruction set from now on (for tests): baseline, avx2 or avx512.");
+  segloss::formula::bind(m);
 }

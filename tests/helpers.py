@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segloss_fast import backends
+from segloss_fast.ops.region_sums import Formula, region_formula
 
 
 def impls(primitive: str) -> list[str]:
@@ -21,6 +26,45 @@ def impls(primitive: str) -> list[str]:
 
 
 IMPLS = impls("region_sums")
+
+
+def count_formulas(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> None:
+    """Add to the calls the terms of each pass over a volume that a formula's program follows."""
+
+    def counted(formula: Formula, *arguments: Any) -> Tensor | None:  # noqa: ANN401
+        found = region_formula(formula, *arguments)
+        if found is not None:
+            calls.append(formula.options.terms)
+        return found
+
+    monkeypatch.setattr("segloss_fast.losses._planned.region_formula", counted)
+
+
+# They move no numbers: what is left is a launch each on a GPU.
+NO_WORK = ("empty", "new_empty", "empty_like", "detach", "empty_strided", "new_empty_strided")
+
+
+class count_operators(TorchDispatchMode):  # reads as a function
+    """Count, by name, the operations of torch that do something: no views, no empty tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: Counter[str] = Counter()
+
+    def __enter__(self) -> Counter[str]:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self.found
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        if not func.is_view and func.overloadpacket.__name__ not in NO_WORK:
+            self.found[str(func)] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

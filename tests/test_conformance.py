@@ -22,7 +22,7 @@ from tests.conformance import (
     combine,
     problem,
 )
-from tests.helpers import IMPLS, assert_close, gradient, relative_l2
+from tests.helpers import IMPLS, assert_close, count_formulas, gradient, relative_l2
 from tests.records import LOVASZ_LOSSES
 from tests.suite.tiers import begins_in, few
 
@@ -280,13 +280,14 @@ def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None
 
 @by_loss
 def test_one_pass_over_the_volume(record: LossRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
 
     def counted(*arguments: Any, **keywords: Any) -> segloss_fast.RegionSums:  # noqa: ANN401
         calls.append(keywords["terms"])
         return segloss_fast.region_sums(*arguments, **keywords)
 
     monkeypatch.setattr("segloss_fast.losses._reduce.region_sums", counted)
+    count_formulas(monkeypatch, calls)
     case = problem("labels")
     record.function(case.input, case.target)
     assert len(calls) == record.passes

@@ -144,7 +144,9 @@ class Volumes:
 
     def share(self, sums: RegionSums) -> RegionSums:
         """Return sums without the classes that the loss leaves out."""
-        return RegionSums(sums.terms, sums.rows[:, :, self.first :]) if self.first else sums
+        if not self.first:
+            return sums
+        return RegionSums(sums.terms, sums.rows[:, :, self.first :], sums.constant)
 
     def may_be_negative(self) -> bool:
         """Whether the activated input can be below 0; looked at where that makes nobody wait."""

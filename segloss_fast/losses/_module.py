@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segloss_fast._check import as_weight
 from segloss_fast.losses._declare import plain, signature_of, unknown
+from segloss_fast.losses._planned import Call, freeze, value_of
 from segloss_fast.ops._voxels.maps import row_dtype
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ class Loss(Addable, nn.Module):
                 self._non_persistent_buffers_set.add(name)
             else:
                 self._keywords[name] = value
+        self._frozen = freeze(self._keywords)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute; a keyword by its Option, where a module would set a buffer."""
@@ -142,6 +145,7 @@ class Loss(Addable, nn.Module):
         old = self._buffers.get(name)
         fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
         self._keywords = fresh._keywords
+        self._frozen = fresh._frozen
         self._buffers = fresh._buffers
         self._non_persistent_buffers_set = fresh._non_persistent_buffers_set
         new = self._buffers.get(name)
@@ -195,8 +199,20 @@ class Loss(Addable, nn.Module):
         **others: object,
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
-        keywords = {**self._keywords, **self._buffers, **others}
-        return self._function(input, target, voxel_weight, **keywords)
+        if others or torch.compiler.is_compiling() or not hasattr(self._function, "body"):
+            keywords = {**self._keywords, **self._buffers, **others}
+            return self._function(input, target, voxel_weight, **keywords)
+        # The keywords have been checked, and so has what they are called.
+        tensors = plain(input), plain(target), as_weight(plain(voxel_weight))
+        asked = self.planned()
+        found = value_of(asked, tensors)
+        return asked.function(*tensors, **asked.keywords) if found is None else found
+
+    def planned(self) -> Call:
+        """Return what is to be called, for a plan of it."""
+        kind = None if self._frozen is None else (self._frozen, freeze(self._buffers))
+        body = getattr(self._function, "body", self._function)
+        return Call(body, {**self._keywords, **self._buffers}, body, kind)
 
     @property
     def keywords(self) -> Mapping[str, object]:

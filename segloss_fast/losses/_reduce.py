@@ -93,7 +93,8 @@ def evaluate(
         rows = weighed.rows.new_full((1, *input.shape[:2]), voxels)
     else:
         rows = sums(counts, voxel_weight).rows
-    both = RegionSums((*weighed.terms, *counts), torch.cat([weighed.rows, rows]))
+    rows = torch.cat([weighed.rows, rows])
+    both = RegionSums((*weighed.terms, *counts), rows, weighed.constant)
     return finish(parts, both, input, keywords, has_background_row=has_background_row)
 
 
@@ -122,7 +123,7 @@ def finish(
     ranks = keywords.ranks(input)
     if ranks is not None:
         rows = ranks.add(rows, keywords.kind(" ".join(sums.terms)))
-    pooled = RegionSums(sums.terms, rows)
+    pooled = RegionSums(sums.terms, rows, sums.constant)
     loss = _scaled(parts[0], pooled)
     for part in parts[1:]:
         loss = loss + _scaled(part, pooled)

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from segloss_fast.losses._module import Loss
-from segloss_fast.ops.region_sums import GAMMA_TERMS, RegionSums
+from segloss_fast.ops.region_sums import GAMMA_TERMS, WITHOUT_INPUT, RegionSums
 
 Source = Callable[..., RegionSums]
 WITH_LOGARITHM = ("nll", "nll_neg", "nll_all", "nll_pow", "focal", "focal_neg")
-WITHOUT_INPUT = ("target", "target_sq", "weight")
 
 
 class _Asked(Exception):
@@ -68,7 +67,8 @@ class _Pass:
                 terms=tuple(self.terms),
             )
         terms, all_rows = tuple(call["terms"]), self._sums
-        return RegionSums(terms, torch.stack([getattr(all_rows, term) for term in terms]))
+        rows = torch.stack([getattr(all_rows, term) for term in terms])
+        return RegionSums(terms, rows, all_rows.constant)
 
 
 def sources(

@@ -18,8 +18,9 @@ from segloss_fast.losses._levels import (
     per_level,
 )
 from segloss_fast.losses._module import Loss
+from segloss_fast.losses._planned import value_of_levels
 from segloss_fast.losses._sharing import Source, sources
-from segloss_fast.losses.weighted_sum import WeightedSum, add, call, parts_of
+from segloss_fast.losses.weighted_sum import WeightedSum, add, call, parts_of, planned
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def deep_supervision_loss(
     """Functional form of :class:`DeepSupervisionLoss`."""
     parts = parts_of(loss)
     levels = _Levels(inputs, targets, voxel_weights, check_level_weights(weights))
+    planned_value = levels.by_plan(parts)
+    if planned_value is not None:
+        return planned_value
     factors, losses = [factor for factor, _ in parts], [part for _, part in parts]
     values = []
     for level in range(len(levels.weights)):
@@ -108,6 +112,13 @@ class _Levels:
         )
         self._known.append((options, sums))
         return sums[level]
+
+    def by_plan(self, parts: Sequence[tuple[float, Loss]]) -> Tensor | None:
+        """Return the loss of all levels from one launch and one program, None where it has none."""
+        if any("spacing" in loss.keywords for _, loss in parts):
+            return None  # which is another one at each level
+        every = [self.arguments(level) for level in range(len(self.weights))]
+        return value_of_levels(planned(parts), every, self.weights)
 
     def arguments(self, level: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the input, target and voxel weight of a level."""

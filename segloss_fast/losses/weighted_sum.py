@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import check_number
 from segloss_fast.losses._module import Addable, Loss
+from segloss_fast.losses._planned import Call, value_of
 from segloss_fast.losses._sharing import Source, sources
 from segloss_fast.ops.region_sums import region_sums
 
@@ -101,6 +103,10 @@ class WeightedSum(Addable, nn.Module):
         """
         losses = [loss for _, loss in self.parts()]
         check_maps(losses, maps)
+        if not maps:
+            found = value_of(planned(list(self.parts())), (input, target, voxel_weight))
+            if found is not None:
+                return found
         shared = sources(losses, (input, target, voxel_weight), region_sums)
         values = []
         for loss, source in zip(losses, shared, strict=True):
@@ -110,6 +116,44 @@ class WeightedSum(Addable, nn.Module):
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}"
+
+
+def planned(parts: Sequence[tuple[float, Loss]]) -> Call:
+    """Return a weighted sum of losses as what is to be called, for a plan of it.
+
+    Its weights are an argument of the plan: they may change with every call.
+    """
+    every = [loss for _, loss in parts]
+    # Not one whose forward a user wrote.
+    calls = [loss.planned() for loss in every if type(loss).forward is Loss.forward]
+    whole = len(calls) == len(every) and all(loss.over_sums for loss in every)
+    kinds = [call.kind for call in calls]
+    kind = tuple(kinds) if whole and None not in kinds else None
+    if len(calls) == 1 and parts[0][0] == 1:
+        return calls[0]._replace(kind=kinds[0] if whole else None)
+    keywords: dict[str, Any] = {
+        f"{name} of {place}": given
+        for place, call in enumerate(calls)
+        for name, given in call.keywords.items()
+        if isinstance(given, Tensor)
+    }
+    keywords["weights"] = torch.tensor([weight for weight, _ in parts], dtype=torch.float64)
+
+    def function(*tensors: Any, _source: Source, weights: Tensor, **others: Tensor) -> Tensor:  # noqa: ANN401
+        shared = sources(every, tensors, _source)
+        values = []
+        for place, loss in enumerate(every):
+            own = {
+                n.removesuffix(f" of {place}"): t
+                for n, t in others.items()
+                if n.endswith(f" of {place}")
+            }
+            values.append(loss.call(*tensors, **own, _source=shared[place]))
+        return add(
+            [weight.to(of.dtype) for weight, of in zip(weights, values, strict=True)], values
+        )
+
+    return Call(function, keywords, tuple(call.name for call in calls), kind)
 
 
 def parts_of(loss: object) -> list[tuple[float, Loss]]:
@@ -154,7 +198,7 @@ def call(
     return loss.call(*arguments, **others)
 
 
-def add(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+def add(weights: Sequence[float | Tensor], values: Sequence[Tensor]) -> Tensor:
     """Return the weighted sum of values of one shape."""
     shapes = {tuple(value.shape) for value in values}
     if len(shapes) > 1:

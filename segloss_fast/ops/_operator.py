@@ -89,7 +89,8 @@ class Native(Implementation):
 
     def step(self, primitive: str, name: str) -> Callable[..., Any]:
         operator = f"_{primitive}" if name == "forward" else f"_{primitive}_{name}"
-        found: Callable[..., Any] = getattr(torch.ops.segloss_fast, operator)
+        # Of a single overload: torch need not look for it.
+        found: Callable[..., Any] = getattr(torch.ops.segloss_fast, operator).default
         return found
 
 

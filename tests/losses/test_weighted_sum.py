@@ -13,7 +13,7 @@ from torch import Tensor
 
 import segloss_fast as sf
 from tests.conformance import LOSSES, problem
-from tests.helpers import IMPLS, assert_close, relative_l2
+from tests.helpers import IMPLS, assert_close, count_formulas, relative_l2
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
 MIXES: dict[str, list[Any]] = {
@@ -79,13 +79,14 @@ def test_is_the_weighted_sum(mix: str, impl: str, weighted: bool) -> None:
 def test_losses_over_sums_share_a_pass(
     monkeypatch: pytest.MonkeyPatch, mix: str, passes: int
 ) -> None:
-    calls = []
+    calls: list[Any] = []
 
     def counted(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         calls.append(options["terms"])
         return sf.region_sums(*arguments, **options)
 
     monkeypatch.setattr("segloss_fast.losses.weighted_sum.region_sums", counted)
+    count_formulas(monkeypatch, calls)
     whole, _ = build(mix)
     case = problem("labels")
     whole(case.input.sigmoid() if mix == "probabilities" else case.input, case.target)
@@ -113,13 +114,14 @@ def test_deep_supervision(mix: str, impl: str) -> None:
 
 
 def test_levels_of_a_sum_come_from_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
 
     def counted(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         calls.append(options["terms"])
         return sf.region_sums_multi(*arguments, **options)
 
     monkeypatch.setattr("segloss_fast.losses.deep_supervision.region_sums_multi", counted)
+    count_formulas(monkeypatch, calls)
     xs = [torch.randn(1, 3, side, side) for side in (8, 4)]
     loss = sf.DiceLoss() + sf.CrossEntropyLoss()
     sf.DeepSupervisionLoss(loss)(xs, torch.zeros(1, 8, 8, dtype=torch.int64))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from segloss_fast.ops._formula.program import OPERATIONS
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.distance_transform.reference import SIDES
 from segloss_fast.ops.lovasz.options import ACTIVATIONS as LOVASZ_ACTIVATIONS
@@ -22,12 +23,14 @@ ENUMS: dict[tuple[str, str], Sequence[str]] = {
     ("lovasz/kernels.h", "Activation"): LOVASZ_ACTIVATIONS,
     ("distance_transform/kernels.h", "Side"): SIDES,
     ("region_masks/kernels.h", "Mode"): MODES,
+    ("formula/program.h", "Operation"): (*OPERATIONS, "count"),
 }
 TRITON: dict[str, Sequence[str]] = {
     "region_sums.triton_activations": ACTIVATIONS,
     "region_sums.triton_terms": TERMS,
     "lovasz.triton_errors": LOVASZ_ACTIVATIONS,
     "region_masks.triton_kernels": MODES[:2],
+    "_formula.triton_kernels": OPERATIONS,
 }
 # Enums of names that Python does not pass.
 OWN = {"Dtype", "CpuCapability", "Number", "Needs", "Reading"}

@@ -213,7 +213,7 @@ def overlap(
         soft: Whether they have in common the sum of the smaller values: half of what the sizes of
             both exceed the size of the difference, where a size is the sum of absolute values.
     """
-    rows = RegionSums(sums.terms, pooled(sums.rows, volumes, batch))
+    rows = RegionSums(sums.terms, pooled(sums.rows, volumes, batch), sums.constant)
     if squared:
         return rows.tp, rows.pred_sq, rows.target_sq
     if not soft:

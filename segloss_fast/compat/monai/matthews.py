@@ -56,7 +56,7 @@ class MCCLoss(MonaiLoss):
         """
         volumes = self._volumes(input, target)
         sums = volumes.sums(("tp", "fp", "fn", "target", "weight"))
-        rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch))
+        rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch), sums.constant)
         tp, fp, fn = rows.tp, rows.fp, rows.fn
         rest = rows.weight - rows.target
         tn = rest - fp

@@ -81,7 +81,7 @@ class TverskyLoss(MonaiLoss):
         """Return what is right, too much and missing in the prediction."""
         if not self.soft_label and not volumes.of_both:
             sums = volumes.sums(("tp", "fp", "fn"))
-            rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch))
+            rows = RegionSums(sums.terms, pooled(sums.rows, volumes, self.batch), sums.constant)
             return rows.tp, rows.fp, rows.fn
         sums = volumes.sums(overlap_terms(soft=self.soft_label))
         tp, pred, target = overlap(sums, volumes, self.batch, soft=self.soft_label)

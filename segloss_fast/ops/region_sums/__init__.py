@@ -34,16 +34,27 @@ dL/dx_k = p_k (G_k - sum_j p_j G_j), and with L_c = dL/d(log p_c), L_k - p_k sum
 from __future__ import annotations
 
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
-from segloss_fast.ops.region_sums.contract import choose, region_sums, region_sums_multi
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS
+from segloss_fast.ops.region_sums.contract import (
+    choose,
+    options_of,
+    region_sums,
+    region_sums_multi,
+)
+from segloss_fast.ops.region_sums.formula import Formula, region_formula
+from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT, Options
 from segloss_fast.ops.region_sums.record import RegionSums
 
 __all__ = [
     "ACTIVATIONS",
     "GAMMA_TERMS",
     "TERMS",
+    "WITHOUT_INPUT",
+    "Formula",
+    "Options",
     "RegionSums",
     "choose",
+    "options_of",
+    "region_formula",
     "region_sums",
     "region_sums_multi",
 ]

@@ -70,7 +70,7 @@ def region_sums(
             a synchronisation, rows become NaN; :class:`segloss_fast.debug` raises there too).
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
-    options = _options(input, activation, ce_activation, terms, gamma, ignore_index)
+    options = options_of(input, activation, ce_activation, terms, gamma, ignore_index)
     target = check_target(input, target, ignore_index)
     voxel_weight = _check.as_weight(voxel_weight, keep=_check.BYTES)
     if voxel_weight is not None:
@@ -80,9 +80,9 @@ def region_sums(
     if impl == "reference":
         rows = _reference([input], [target], weights, options)
     else:
-        read = None if voxel_weight is None else _readable(voxel_weight, impl)
+        read = None if voxel_weight is None else readable(voxel_weight, impl)
         rows = op.call(input, target, read, options, impl)
-    return RegionSums(options.terms, rows)
+    return RegionSums(options.terms, rows, constant=impl != "reference")
 
 
 def region_sums_multi(
@@ -135,24 +135,24 @@ def region_sums_multi(
     if voxel_weights is not None:
         weights = _check_sequence("voxel_weights", voxel_weights, len(inputs))
         weights = [_check.as_weight(weight, keep=_check.BYTES) for weight in weights]
-    options = _options(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
+    options = options_of(inputs[0], activation, ce_activation, terms, gamma, ignore_index)
     for x in inputs[1:]:
         _check.check_input(x)
     targets = [check_target(*pair, ignore_index) for pair in zip(inputs, targets, strict=True)]
     for x, weight in zip(inputs, weights, strict=False):
         check_voxel_weight(x, weight, WEIGHTS)
-    _check_alike(inputs, targets, weights)
+    check_alike(inputs, targets, weights)
     impl = choose(impl, inputs, targets, weights)
     if impl == "reference":
         rows = _reference(inputs, targets, weights, options)
     else:
-        read = [_readable(weight, impl) for weight in weights]
+        read = [readable(weight, impl) for weight in weights]
         rows = op.call_multi(inputs, targets, read, options, impl)
     parts = rows.split([x.shape[0] for x in inputs], dim=1)
-    return [RegionSums(options.terms, part) for part in parts]
+    return [RegionSums(options.terms, part, impl != "reference") for part in parts]
 
 
-def _readable(voxel_weight: Tensor, impl: str) -> Tensor:
+def readable(voxel_weight: Tensor, impl: str) -> Tensor:
     """Return the weight in a dtype that the kernels read; bfloat16 holds bytes exactly."""
     if impl == "native" or voxel_weight.dtype in _check.FLOATING:
         return voxel_weight
@@ -169,7 +169,7 @@ def _check_sequence(name: str, values: object, count: int | None = None) -> list
     return list(values)
 
 
-def _check_alike(
+def check_alike(
     inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> None:
     """Raise ValueError unless all inputs, targets and weights are of a kind."""
@@ -243,7 +243,7 @@ def _reference(
     return marked(rows, invalid, inputs[0], targets[0])
 
 
-def _options(
+def options_of(
     input: Tensor,
     activation: str,
     ce_activation: str | None,
@@ -251,6 +251,7 @@ def _options(
     gamma: float | None,
     ignore_index: int | None,
 ) -> Options:
+    """Return the checked options of a call; raise TypeError or ValueError as region_sums."""
     _check.check_input(input)
     _check.check_option("activation", activation, ACTIVATIONS)
     ce_activation = activation if ce_activation is None else ce_activation

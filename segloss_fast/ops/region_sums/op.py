@@ -222,8 +222,8 @@ class _Eager(torch.autograd.Function):
     """The operator without the dispatcher: 34 us less a step, of 64, on a batch of small images."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: ANN401
-        input, target, voxel_weight, options, impl = arguments
+    def forward(ctx: Any, *of_call: Any) -> Tensor:  # noqa: ANN401
+        input, target, voxel_weight, options, impl = of_call
         ctx.save_for_backward(input, target, voxel_weight)
         ctx.options = options, impl
         weights = [] if voxel_weight is None else [voxel_weight]
@@ -235,14 +235,15 @@ class _Eager(torch.autograd.Function):
         input, target, voxel_weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative may follow: the operator refuses it
             operator = torch.ops.segloss_fast.region_sums_backward
-            grad = operator(grads[0], *ctx.saved_tensors, *_arguments(options, impl))
+            grad = operator(grads[0], *ctx.saved_tensors, *arguments(options, impl))
         else:
             weights = [] if voxel_weight is None else [voxel_weight]
             (grad,) = backward(impl, grads[0], [input], [target], weights, options)
         return grad, None, None, None, None
 
 
-def _arguments(options: Options, impl: str) -> tuple[Any, ...]:
+def arguments(options: Options, impl: str) -> tuple[Any, ...]:
+    """Return the arguments of the operators that are no tensors."""
     return (
         list(options.terms),
         options.activation,
@@ -259,7 +260,7 @@ def call(
     """Return the rows by the kernels that ``impl`` names."""
     # Compilers, and subclasses such as fake and distributed tensors, need the operator itself.
     if torch.compiler.is_compiling() or type(input) is not Tensor:
-        rows: Tensor = _one_operator(input, target, voxel_weight, *_arguments(options, impl))
+        rows: Tensor = _one_operator(input, target, voxel_weight, *arguments(options, impl))
         return rows
     return _Eager.apply(input, target, voxel_weight, options, impl)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -272,5 +273,5 @@ def call_multi(
     impl: str,
 ) -> Tensor:
     """Return the rows of all inputs, ``[K, items, C]``, by the kernels that ``impl`` names."""
-    rows: Tensor = _multi_operator(inputs, targets, voxel_weights, *_arguments(options, impl))
+    rows: Tensor = _multi_operator(inputs, targets, voxel_weights, *arguments(options, impl))
     return rows

@@ -27,6 +27,7 @@ TERMS = (
     "weight",
 )
 GAMMA_TERMS = frozenset({"nll_pow", "focal", "focal_neg"})
+WITHOUT_INPUT = frozenset({"target", "target_sq", "weight"})  # they do not depend on it
 
 
 @dataclass(frozen=True)

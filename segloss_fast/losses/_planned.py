@@ -1,0 +1,177 @@
+"""Losses over sums without their formula: it is traced at the first call of a kind.
+
+A loss is a function of an input, a target, and keywords, that asks for sums over the volume and
+makes a number of them. All but the sums depends on the keywords and on what kind of tensors they
+come with alone, so that it is done once: the checks of the keywords, and the formula, which is
+traced into a program (:mod:`segloss_fast.ops._formula`). A plan is what is left to do.
+
+A loss needs nothing for it but that it takes its sums from ``_source`` (see Voxel), as evaluate
+does. Where it looks at the volume in other ways, or at numbers, there is no plan, and it runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from segloss_fast._impl import transforms_active
+from segloss_fast.ops._formula import Untraceable, trace, why_not
+from segloss_fast.ops.region_sums import Formula, Options, RegionSums, options_of, region_formula
+
+MOST_PLANS = 512  # of a function: beyond, its keywords change as it goes, and tracing takes longer
+PLAIN = (float, int, str, bool, type(None))
+TENSORS = (Tensor, nn.Parameter)
+Tensors = tuple[Any, Any, Any]  # an input, a target, and a voxel weight or None
+
+_plans: dict[Hashable, dict[Hashable, Plan | None]] = defaultdict(dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to do of a loss.
+
+    Attributes:
+        formula: The sums and what is made of them.
+        names: The keywords that are arguments of the program.
+    """
+
+    formula: Formula
+    names: tuple[str, ...]
+
+
+class Call(NamedTuple):
+    """A loss that is to be called.
+
+    Attributes:
+        function: Is called with input, target, voxel weight, the keywords, and ``_source`` where it
+            is traced.
+        keywords: As it takes them. Those that are tensors may be others in the next call.
+        name: What stands for the function: of equal name and kind, functions do the same.
+        kind: What freeze makes of the keywords, and whatever else a plan depends on; None where it
+            depends on something that is not to be compared.
+    """
+
+    function: Callable[..., Any]
+    keywords: Mapping[str, Any]
+    name: Hashable
+    kind: Hashable | None
+
+
+def value_of(call: Call, tensors: Tensors) -> Tensor | None:
+    """Return the loss by its plan, None where it has none and must run itself.
+
+    Raises:
+        As region_sums.
+    """
+    plan = plan_of(call, tensors)
+    if plan is None:
+        return None
+    input, target, voxel_weight = tensors
+    weights = () if voxel_weight is None else (voxel_weight,)
+    arguments = [call.keywords[name] for name in plan.names]
+    return region_formula(plan.formula, (input,), (target,), weights, arguments)
+
+
+def value_of_levels(
+    call: Call, levels: Sequence[Tensors], weights: Sequence[float]
+) -> Tensor | None:
+    """Return the weighted sum of the loss of several levels, None where they must run themselves.
+
+    Raises:
+        As region_sums_multi.
+    """
+    plan = plan_of(call, levels[0])
+    if plan is None or any(plan_of(call, level) is not plan for level in levels[1:]):
+        return None
+    inputs, targets, voxel_weights = zip(*levels, strict=True)
+    given = () if voxel_weights[0] is None else voxel_weights
+    arguments = [call.keywords[name] for name in plan.names]
+    return region_formula(plan.formula, inputs, targets, given, arguments, weights)
+
+
+def plan_of(call: Call, tensors: Tensors) -> Plan | None:
+    """Return the plan of a loss, made now if there is none yet; None where it cannot have one."""
+    input, target, voxel_weight = tensors
+    if call.kind is None or torch.compiler.is_compiling() or transforms_active():
+        return None
+    if type(input) not in TENSORS or type(target) is not Tensor:
+        return None
+    if not (voxel_weight is None or type(voxel_weight) is Tensor):
+        return None
+    shape = input.shape
+    key = (
+        *(call.kind, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
+        *(target.shape == shape, voxel_weight is None),
+    )
+    plans = _plans[call.name]
+    if key not in plans:
+        if len(plans) >= MOST_PLANS:
+            return None
+        plans[key] = _made(call, tensors)
+    return plans[key]
+
+
+def freeze(keywords: Mapping[str, Any]) -> Hashable:
+    """Return what a plan depends on of the keywords; None where there is none for them."""
+    found: list[Hashable] = []
+    for name, given in keywords.items():
+        kind = type(given)
+        # True equals 1, but is another keyword.
+        frozen = (kind, given) if kind in PLAIN else _frozen(given)
+        if frozen is None or (name == "sync" and given is not False):
+            return None
+        found.append((name, frozen))
+    return tuple(found)
+
+
+def _frozen(given: Any) -> Hashable:  # noqa: ANN401
+    kind = type(given)
+    if kind in PLAIN:
+        return kind, given
+    if kind in (list, tuple):
+        parts = tuple(map(_frozen, given))
+        return None if None in parts else (kind, parts)
+    if kind is Tensor and not given.requires_grad:
+        return kind, given.shape, given.dtype, given.device
+    return None
+
+
+def _made(call: Call, tensors: Tensors) -> Plan | None:
+    """Trace a loss, with sums made up."""
+    input, target, given = tensors
+    if why_not(input.device) is not None:
+        return None
+    names = tuple(name for name, of_call in call.keywords.items() if isinstance(of_call, Tensor))
+    asked: list[tuple[Options, str]] = []
+
+    def formula(rows: Callable[..., Tensor], stand_ins: Sequence[Tensor]) -> Tensor:
+        def source(
+            x: Tensor,
+            t: Tensor,
+            *,
+            voxel_weight: Tensor | None,
+            impl: str,
+            **of_sums: Any,  # noqa: ANN401
+        ) -> RegionSums:
+            if x is not input or t is not target or voxel_weight is not given:
+                raise Untraceable("the sums are of other tensors")
+            options = options_of(x, **of_sums)
+            asked.append((options, impl))
+            made_up = rows(len(options.terms), *input.shape[:2])
+            return RegionSums(options.terms, made_up, constant=True)
+
+        own = {**call.keywords, **dict(zip(names, stand_ins, strict=True))}
+        found: Tensor = call.function(input, target, given, **own, _source=source)
+        return found
+
+    try:
+        program = trace(formula, [call.keywords[name] for name in names])
+    except Exception:  # if it is an error, the loss that runs raises it again
+        return None
+    ((options, impl),) = asked
+    return Plan(Formula(options, impl, program), names)
