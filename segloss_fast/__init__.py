@@ -6,6 +6,7 @@ from segloss_fast._impl import debug, set_impl, use_impl
 from segloss_fast._version import __version__
 from segloss_fast.losses import *  # noqa: F403
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
+from segloss_fast.losses.skeletons import tubed_skeleton
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
@@ -27,6 +28,7 @@ __all__ = [
     "region_sums",
     "region_sums_multi",
     "set_impl",
+    "tubed_skeleton",
     "use_impl",
 ]
 __all__ += losses.__all__

@@ -17,6 +17,7 @@ from segloss_fast.losses.lovasz import (
 )
 from segloss_fast.losses.matthews import mcc_loss
 from segloss_fast.losses.region import dice_loss, log_cosh_dice_loss, sensitivity_specificity_loss
+from segloss_fast.losses.skeleton_recall import skeleton_recall_loss
 from segloss_fast.losses.structural import structural_similarity_loss
 from segloss_fast.losses.topk import dice_topk_loss, topk_loss
 from segloss_fast.losses.tversky import focal_tversky_loss, jaccard_loss, tversky_loss
@@ -51,6 +52,7 @@ __all__ = [
     "mcc_loss",
     "sensitivity_specificity_loss",
     "shape_aware_loss",
+    "skeleton_recall_loss",
     "soft_cl_dice_loss",
     "soft_dice_cl_dice_loss",
     "structural_similarity_loss",

@@ -100,6 +100,7 @@ from segloss_fast.losses.hausdorff_er import HausdorffERLoss
 from segloss_fast.losses.lovasz import LovaszHingeLoss, LovaszSigmoidLoss, LovaszSoftmaxLoss
 from segloss_fast.losses.matthews import MCCLoss
 from segloss_fast.losses.region import DiceLoss, LogCoshDiceLoss, SensitivitySpecificityLoss
+from segloss_fast.losses.skeleton_recall import SkeletonRecallLoss
 from segloss_fast.losses.structural import StructuralSimilarityLoss
 from segloss_fast.losses.topk import DiceTopKLoss, TopKLoss
 from segloss_fast.losses.tversky import FocalTverskyLoss, JaccardLoss, TverskyLoss
@@ -135,6 +136,7 @@ __all__ = [
     "MCCLoss",
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
+    "SkeletonRecallLoss",
     "SoftClDiceLoss",
     "SoftDiceClDiceLoss",
     "StructuralSimilarityLoss",

@@ -14,14 +14,15 @@ def check_target(
     ignore_index: int | None,
     *,
     instead: str = "; use voxel_weight instead",
+    name: str = "target",
 ) -> Tensor:
     """Return class indices as ``[B, *S]``, values as ``[B, C, *S]``.
 
     Of one class floating-point numbers are values, all others labels, in either shape.
-    ``instead`` ends the error where values come with an ignore_index.
+    ``instead`` ends the error where values come with an ignore_index; ``name`` is the argument's.
     """
-    _check.check_dtype("target", target, _check.REAL)
-    _check.check_device("target", target, input)
+    _check.check_dtype(name, target, _check.REAL)
+    _check.check_device(name, target, input)
     index_shape = (input.shape[0], *input.shape[2:])
     one_value = input.shape[1] == 1 and target.dtype in _check.FLOATING
     if target.shape == index_shape and target.dim() < input.dim():
@@ -31,7 +32,7 @@ def check_target(
         return target.squeeze(1)
     if not dense:
         raise ValueError(
-            f"target must be class indices of shape {list(index_shape)} or "
+            f"{name} must be class indices of shape {list(index_shape)} or "
             f"{[index_shape[0], 1, *index_shape[1:]]}, or values of shape {list(input.shape)} like "
             f"input, got {list(target.shape)}"
         )
