@@ -17,8 +17,8 @@ UNITS = (8, 4, 2)  # divisors of all strides that kernels are made for, in eleme
 
 
 @dataclass(frozen=True)
-class _View:
-    """A tensor's strides: of the batch, of the classes, of three dimensions of voxels."""
+class StridedView:
+    """A tensor and its strides: of the batch, of the classes, of three dimensions of voxels."""
 
     tensor: Tensor
     batch: int
@@ -32,8 +32,11 @@ class _View:
         return all(size == 1 or stride == wanted for size, stride, wanted in strides)
 
 
-def _view(tensor: Tensor, shape: torch.Size) -> _View:
-    """View a tensor ``[B, C or 1, *S]`` or ``[B, *S]``."""
+def view_of(tensor: Tensor, shape: torch.Size) -> StridedView:
+    """View a tensor ``[B, C or 1, *S]`` or ``[B, *S]`` of the shape ``[B, C, *S]``; bools as bytes.
+
+    Missing dimensions come first, with stride 0.
+    """
     strides = tensor.stride()
     if tensor.dim() == len(shape):
         classes = strides[1] if tensor.shape[1] == shape[1] else 0
@@ -41,7 +44,8 @@ def _view(tensor: Tensor, shape: torch.Size) -> _View:
     else:
         classes, space = 0, strides[1:]
     padded = (*[0] * (3 - len(space)), *space)
-    return _View(tensor, strides[0], classes, (padded[0], padded[1], padded[2]))
+    tensor = tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+    return StridedView(tensor, strides[0], classes, (padded[0], padded[1], padded[2]))
 
 
 class Tensors:
@@ -68,20 +72,19 @@ class Tensors:
         ignore_index: int | None,
         others: dict[str, Tensor] | None = None,
     ) -> None:
-        if target.dtype == torch.bool:
-            target = target.view(torch.uint8)
         shape = input.shape
         self.input = input
         self.batch, self.classes = shape[:2]
         self.voxels = math.prod(shape[2:])
         self.dense = target.dim() == input.dim()
         self.unlabelled = self.dense and shape[1] > 1
-        held = ignore_index is not None and can_hold(target.dtype, ignore_index)
-        self.ignores = held and not self.unlabelled
-        self.ignore = ignore_index if self.ignores and ignore_index is not None else 0
         self.space = (*[1] * (5 - len(shape)), *shape[2:])
         tensors = {"x": input, "t": target, **(others or {})}
-        self._views = {name: _view(tensor, shape) for name, tensor in tensors.items()}
+        self._views = {name: view_of(tensor, shape) for name, tensor in tensors.items()}
+        labels = self._views["t"].tensor
+        held = ignore_index is not None and can_hold(labels.dtype, ignore_index)
+        self.ignores = held and not self.unlabelled
+        self.ignore = ignore_index if self.ignores and ignore_index is not None else 0
         self.layout, self.unit = self._find_layout()
 
     def _find_layout(self) -> tuple[int, int]:

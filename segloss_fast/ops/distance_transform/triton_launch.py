@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch
+from segloss_fast.ops._triton.views import view_of
 from segloss_fast.ops.distance_transform import triton_kernels
 from segloss_fast.ops.distance_transform.reference import SIDES
 
@@ -91,13 +92,12 @@ def _weights(spacing: Sequence[float]) -> tuple[float, list[float]]:
 
 def _view(mask: Tensor) -> dict[str, Any]:
     """Describe the mask as three-dimensional."""
-    missing = 5 - mask.dim()
-    sizes = (*[1] * missing, *mask.shape[2:])
-    strides = (*[0] * missing, *mask.stride()[2:])
+    view = view_of(mask, mask.shape)
+    sizes = (*[1] * (5 - mask.dim()), *mask.shape[2:])
     return {
-        "mask": mask.view(torch.uint8) if mask.dtype == torch.bool else mask,
+        "mask": view.tensor,
         "channels": mask.shape[1],
         **dict(zip(("depth", "height", "width"), sizes, strict=True)),
-        **dict(zip(("m_bs", "m_cs"), mask.stride()[:2], strict=True)),
-        **dict(zip(("m_ds", "m_hs", "m_ws"), strides, strict=True)),
+        **{"m_bs": view.batch, "m_cs": view.classes},
+        **dict(zip(("m_ds", "m_hs", "m_ws"), view.voxels, strict=True)),
     }

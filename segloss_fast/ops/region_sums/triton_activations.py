@@ -61,7 +61,7 @@ class Maps(NamedTuple):
 @triton.constexpr_function
 def uses(formula, activation):
     """Whether the terms need this activation."""
-    act, ce_act, terms = formula.ACT, formula.CE_ACT, formula.TERMS
+    terms, act, ce_act, _, _ = formula  # Triton 3.6 takes the names off
     region = act == activation and terms & REGION.value != 0
     return region or (ce_act == activation and terms & LOGS.value != 0)
 
@@ -69,7 +69,7 @@ def uses(formula, activation):
 @triton.constexpr_function
 def needs_others(formula):
     """Whether log(1 - p) of a softmax is needed."""
-    ce_act, terms = formula.CE_ACT, formula.TERMS
+    terms, _, ce_act, _, _ = formula
     return ce_act == SOFTMAX.value and terms & LOG_Q.value != 0
 
 
