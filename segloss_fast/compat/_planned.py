@@ -10,6 +10,7 @@ looks at these again, it goes on as it is written.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ def _made(
     if why_not(tensors[0].device) is not None:
         return None
     try:
-        program = trace(formula, weights, from_rows=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the call that follows, which gives them
+            program = trace(formula, weights, from_rows=True)
     except Exception:  # if it is an error, the call that follows raises it again
         return None
     ((options, impl, shape),) = asked
