@@ -19,6 +19,7 @@ def _arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _powers(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    c = c + a.square().add(1).rsqrt() + torch.addcmul(a, b, c, value=0.5) + torch.addcdiv(a, b, c)
     root: Tensor = (a.abs() + 0.1).pow(1.7) + b.abs().sqrt() + c.pow(3) + a.square() + b.pow(-1)
     return (root + 2 ** (c / 9) + b.pow(-2)).sum()
 
@@ -41,6 +42,7 @@ def _bounds(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def _reductions(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     means = a.mean(1) * b.sum(1) + c.mean(1, keepdim=True).squeeze(1) - a.mean() * b.amin()
+    means = means + torch.where(a.isinf(), 0, a).sum(1)
     some = (a > 0).any(1, keepdim=True) & (b > -1).all(1, keepdim=True) & (c != 0).any()
     return (means + torch.where(some, a, c).sum(1) + b.amax(1) / (a > 0).sum(1).add(1)).sum()
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from segloss_fast._check import widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, flat, result_dtype
 from segloss_fast.compat.kornia import _checks
 from segloss_fast.compat.kornia._errors import BaseError, ShapeError, error
@@ -188,6 +189,7 @@ class BinaryFocalLossWithLogits(nn.Module):
         _checks.register_weight(self, "weight", weight)
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` and values in [0, 1] of the same shape."""
         return binary_focal_loss_with_logits(

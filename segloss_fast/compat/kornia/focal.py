@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segloss_fast._check import widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import result_dtype
 from segloss_fast.compat.kornia import _checks
 from segloss_fast.compat.kornia._errors import BaseError
@@ -156,6 +157,7 @@ class FocalLoss(nn.Module):
         _checks.register_weight(self, "weight", weight)
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` and class indices ``[B, *S]``."""
         return focal_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat.kornia import _checks
 from segloss_fast.compat.kornia._errors import BaseError, error
 from segloss_fast.compat.kornia._sums import class_sums
@@ -108,6 +109,7 @@ class DiceLoss(nn.Module):
         _checks.register_weight(self, "weight", weight)
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` and class indices ``[B, *S]``."""
         return dice_loss(pred, target, self.average, self.eps, self.weight, self.ignore_index)
@@ -180,6 +182,7 @@ class TverskyLoss(nn.Module):
         self.eps = eps
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` and class indices ``[B, *S]``."""
         return tversky_loss(pred, target, self.alpha, self.beta, self.eps, self.ignore_index)

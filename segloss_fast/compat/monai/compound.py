@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, comparable, plain, result_dtype
 from segloss_fast.compat.monai._base import check_channels, check_reduction
 from segloss_fast.compat.monai._script import Scriptable
@@ -83,6 +84,7 @@ class DiceCELoss(Scriptable, _Loss):
         self.lambda_dice = lambda_dice
         self.lambda_ce = lambda_ce
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` against the same or indices ``[B, 1, *S]``."""
         check_channels(input, target)

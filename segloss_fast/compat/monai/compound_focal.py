@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, plain, result_dtype
 from segloss_fast.compat.monai._base import (
     check_channels,
@@ -82,6 +83,7 @@ class DiceFocalLoss(Scriptable, _Loss):
         self.lambda_focal = lambda_focal
         self.to_onehot_y = to_onehot_y
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` against the same or indices ``[B, 1, *S]``."""
         check_channels(input, target)
@@ -153,6 +155,7 @@ class GeneralizedDiceFocalLoss(Scriptable, _Loss):
         self.lambda_gdl = lambda_gdl
         self.lambda_focal = lambda_focal
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` against the same or indices ``[B, 1, *S]``."""
         check_channels(input, target)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import as_weight, widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, can_look, is_mask, plain
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
@@ -76,6 +77,7 @@ class DiceLoss(MonaiLoss):
         self.register_buffer("class_weight", None if weight is None else torch.as_tensor(weight))
         self.soft_label = soft_label
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``."""
         return self._of_volumes(self._volumes(input, target, self.ignore_index))
@@ -172,6 +174,7 @@ class MaskedDiceLoss(DiceLoss):
         self.pre_other_act = other_act
         self.spatial_weighted = MaskedLoss(functools.partial(DiceLoss.forward, self))
 
+    @planned
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, comparable, plain
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import (
@@ -74,6 +75,7 @@ class FocalLoss(Scriptable, _Loss):
         self.register_buffer("class_weight", None if weight is None else torch.as_tensor(weight))
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` against the same or indices ``[B, 1, *S]``."""
         volumes = self._volumes(plain(input), plain(target))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
@@ -67,6 +68,7 @@ class GeneralizedDiceLoss(MonaiLoss):
             return grnd.reciprocal()
         return (grnd * grnd).reciprocal() if self.w_type == "square" else torch.ones_like(grnd)
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 

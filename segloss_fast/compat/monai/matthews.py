@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat.monai._base import MonaiLoss, check_reduction, pooled, reduce
 from segloss_fast.ops.region_sums import RegionSums
 
@@ -45,6 +46,7 @@ class MCCLoss(MonaiLoss):
         self.smooth_dr = float(smooth_dr)
         self.batch = batch
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 

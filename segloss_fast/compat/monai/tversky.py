@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes
 from segloss_fast.compat.monai._base import (
     MonaiLoss,
@@ -62,6 +63,7 @@ class TverskyLoss(MonaiLoss):
         self.soft_label = soft_label
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 

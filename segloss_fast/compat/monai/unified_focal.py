@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import Volumes, comparable, plain, result_dtype
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
@@ -59,6 +60,7 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
         self.asy_focal_tversky_loss = AsymmetricFocalTverskyLoss(gamma=gamma, delta=delta)
         self.ignore_index = ignore_index
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 

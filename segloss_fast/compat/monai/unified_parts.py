@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import HALF, Volumes, comparable, plain, result_dtype
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
@@ -152,6 +153,7 @@ class AsymmetricFocalTverskyLoss(_Part):
         super().__init__(reduction=check_reduction(reduction))
         self._set(to_onehot_y, delta, gamma, epsilon, ignore_index)
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 
@@ -212,6 +214,7 @@ class AsymmetricFocalLoss(_Part):
         super().__init__(reduction=check_reduction(reduction))
         self._set(to_onehot_y, delta, gamma, epsilon, ignore_index)
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of ``[B, C, *S]`` against the same or class indices ``[B, 1, *S]``.
 
@@ -248,7 +251,7 @@ class AsymmetricFocalLoss(_Part):
         if self.reduction == "sum":
             return total
         if count is None:
-            return total / (2 * volumes.input[:, 0].numel())
+            return total / (2 * (volumes.input.numel() // volumes.input.shape[1]))
         return total / (2 * count).clamp_min(self.epsilon)
 
     def _map(self, volumes: Volumes) -> Tensor:

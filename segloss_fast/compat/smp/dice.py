@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import result_dtype
 from segloss_fast.compat.smp._base import (
     check_class_weights,
@@ -64,6 +65,7 @@ class RegionLoss(_Loss):
         self.ignore_index = ignore_index
         self.class_weights = to_tensor(class_weights, dtype=torch.float)
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss, a scalar of y_pred's dtype.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segloss_fast._check import widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import can_look, comparable, plain, result_dtype
 from segloss_fast.compat.smp._base import (
     check_class_weights,
@@ -93,6 +94,7 @@ class FocalLoss(_Loss):
         )
         self.class_weights = to_tensor(class_weights, dtype=torch.float)
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss, a scalar of y_pred's dtype.
 

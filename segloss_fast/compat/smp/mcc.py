@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import plain, result_dtype
 from segloss_fast.compat.smp._base import class_sums, tensors
 from segloss_fast.compat.smp.constants import BINARY_MODE
@@ -31,6 +32,7 @@ class MCCLoss(_Loss):
         super().__init__()
         self.eps = eps
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of probabilities ``[B, *S]`` or ``[B, 1, *S]`` and a target of either."""
         y_pred = plain(y_pred)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss_fast._check import widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import comparable
 from segloss_fast.compat.smp._base import item_sums, tensors
 from segloss_fast.compat.smp.constants import BINARY_MODE, MULTILABEL_MODE
@@ -51,6 +52,7 @@ class SoftBCEWithLogitsLoss(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of logits and a target of the same shape."""
         y_pred, y_true = tensors(y_pred, y_true)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import widen
+from segloss_fast.compat._planned import planned
 from segloss_fast.compat._volumes import comparable, result_dtype
 from segloss_fast.compat.smp._base import item_sums, tensors, weighed
 from segloss_fast.compat.smp._functional import label_smoothed_nll_loss
@@ -49,6 +50,7 @@ class SoftCrossEntropyLoss(nn.Module):
         self.reduction = reduction
         self.dim = dim
 
+    @planned
     def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]`` and class indices ``[B, *S]``."""
         y_pred, y_true = tensors(y_pred, y_true)

@@ -71,7 +71,7 @@ def _add(to: Recorder, out: Tensor, a: Value, b: Value, *, alpha: float = 1) -> 
         scaled = to.temporary(out)
         to.emit("mul", scaled, b, alpha)
         b = scaled
-    to.emit("sub" if "sub" in to.name else "add", out, a, b)
+    to.emit("sub" if to.name.startswith(("sub", "rsub")) else "add", out, a, b)
 
 
 @lowers("rsub")
@@ -82,6 +82,13 @@ def _rsub(to: Recorder, out: Tensor, a: Value, b: Value, alpha: float = 1) -> No
 @lowers("div", "div_")
 def _div(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
     to.emit("div", out, a, b)
+
+
+@lowers("addcmul", "addcdiv")
+def _fused(to: Recorder, out: Tensor, a: Value, b: Value, c: Value, *, value: float = 1) -> None:
+    part = to.temporary(out)
+    to.emit("mul" if "mul" in to.name else "div", part, b, c)
+    _add(to, out, a, part, alpha=value)
 
 
 @lowers("reciprocal")
@@ -113,6 +120,19 @@ def _pow(to: Recorder, out: Tensor, a: Value, b: Value) -> None:
         to.emit("div", out, 1.0, a)
     else:
         to.emit("pow", out, a, b)
+
+
+@lowers("rsqrt")
+def _rsqrt(to: Recorder, out: Tensor, a: Value) -> None:
+    to.emit("sqrt", out, a)
+    to.emit("div", out, 1.0, out)
+
+
+@lowers("isinf")
+def _isinf(to: Recorder, out: Tensor, a: Tensor) -> None:
+    size = to.temporary(a)
+    to.emit("abs", size, a)
+    to.emit("eq", out, size, math.inf)
 
 
 @lowers("isnan")

@@ -48,6 +48,8 @@ class Recorder(TorchDispatchMode):
         self._alive: list[Tensor] = []  # an address in memory then stands for one tensor
         self.leaf: Tensor | None = None
         for tensor in known:
+            if _whole(tensor).numel() != tensor.numel() or _address(tensor) in self._places:
+                self.refuse()  # a part of something that another one may be a part of, too
             self._open(tensor)
 
     def rows(self, *shape: int) -> Tensor:
@@ -84,8 +86,8 @@ class Recorder(TorchDispatchMode):
         found = _tensors([result])
         self._alive += found
         if not traced:
-            if not found:
-                self.refuse()
+            if tensors and not found:
+                self.refuse()  # a number that Python reads
             self._fresh |= {_address(tensor) for tensor in found}
             return result
         self._record(func, args, kwargs, tensors, result)
@@ -207,6 +209,8 @@ def _whole(tensor: Tensor) -> Tensor:
 def trace(
     formula: Callable[[Callable[[int, int, int], Tensor], Sequence[Tensor]], Tensor],
     arguments: Sequence[Tensor] = (),
+    *,
+    from_rows: bool = False,
 ) -> Program:
     """Return the program of a formula and of its derivative in the rows of sums.
 
@@ -215,18 +219,30 @@ def trace(
             other arguments as its second one, and returns a number. What it does may depend on
             shapes and dtypes alone, and on tensors that it makes itself.
         arguments: Tensors that may be others of the same shape and dtype in each call.
+        from_rows: Whether the formula begins where it asks for rows, and may do anything before;
+            and uses the arguments themselves.
 
     Raises:
         Untraceable: If it does something else, or is no number.
     """
     with contextlib.ExitStack() as stack:
-        # Those around, of activation checkpoints for example, are not about these tensors.
-        keep = torch.autograd.graph.saved_tensors_hooks(_same, _same)
-        for context in (torch.inference_mode(False), torch.enable_grad(), keep):
-            stack.enter_context(context)
-        stand_ins = [torch.ones(a.shape, dtype=a.dtype) for a in arguments]
-        recorder = stack.enter_context(Recorder(stand_ins))
-        loss = formula(recorder.rows, stand_ins)
+        used = [a if from_rows else torch.ones(a.shape, dtype=a.dtype) for a in arguments]
+        recorder = Recorder(used)
+
+        def begin() -> None:
+            # Those around, of activation checkpoints for example, are not about these tensors.
+            keep = torch.autograd.graph.saved_tensors_hooks(_same, _same)
+            for context in (torch.inference_mode(False), torch.enable_grad(), keep, recorder):
+                stack.enter_context(context)
+
+        def rows(*shape: int) -> Tensor:
+            if from_rows and recorder.leaf is None:
+                begin()
+            return recorder.rows(*shape)
+
+        if not from_rows:
+            begin()
+        loss = formula(rows, used)
         x = recorder.leaf
         if loss.dim() or loss.dtype not in (torch.float32, torch.float64):
             raise Untraceable("only a number has a program")

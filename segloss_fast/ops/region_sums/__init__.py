@@ -41,6 +41,7 @@ from segloss_fast.ops.region_sums.contract import (
     region_sums_multi,
 )
 from segloss_fast.ops.region_sums.formula import Formula, region_formula
+from segloss_fast.ops.region_sums.intercept import answered_by, answering
 from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT, Options
 from segloss_fast.ops.region_sums.record import RegionSums
 
@@ -52,6 +53,8 @@ __all__ = [
     "Formula",
     "Options",
     "RegionSums",
+    "answered_by",
+    "answering",
     "choose",
     "options_of",
     "region_formula",
