@@ -12,17 +12,15 @@ from torch import Tensor
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from segloss_fast.ops.region_sums import ACTIVATIONS
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
+from tests.gpu.few_variants import TOPK_CLASSES, topk_classes, topk_problems
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.hardest_voxels_cases import (
     DTYPES,
     KS,
-    LABELS,
     Case,
     compare,
     of_values,
-    random_case,
     random_input,
-    random_target,
     random_weight,
 )
 from tests.ops.region_masks_cases import random_labels
@@ -58,9 +56,8 @@ def volume(*size: int, classes: int = 4) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_random_problems(activation: str) -> None:
-    draw = random.Random(activation)
-    for _ in range(150):
-        compare(run, random_case(draw, activation))
+    for case in topk_problems(activation):
+        compare(run, case)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -73,16 +70,10 @@ def test_volumes(layout: str) -> None:
         compare(run, Case(x, labels, random_weight(x.shape, 1, draw), Rule(20.0, "sigmoid", 1)))
 
 
-@pytest.mark.parametrize("classes", [1, 2, 16, 17, 105, 128, 129, 200])
+@pytest.mark.parametrize("classes", TOPK_CLASSES)
 def test_any_number_of_classes(classes: int) -> None:
-    draw = random.Random(classes)
-    x = random_input((2, classes, 30, 41), torch.float32, "softmax", draw)
-    for dtype in LABELS:
-        labels = random_labels((2, 30, 41), classes, dtype, draw)
-        compare(run, Case(x, labels, None, Rule(30.0, "softmax", ignore_index=1)))
-    for activation in ("softmax", "sigmoid"):
-        values = random_target(x.shape, torch.float32, draw)
-        compare(run, Case(x, values, random_weight(x.shape, classes, draw), Rule(30.0, activation)))
+    for case in topk_classes(classes):
+        compare(run, case)
 
 
 @pytest.mark.parametrize("k", KS)
