@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -38,43 +37,20 @@ SUMS = (
     (105, 96, F32, torch.uint8, 1),
     (4, 128, F32, torch.int64, 2),
 )
-COLD = 256 << 20  # bytes that are written before each replay: more than any cache has
-ROUNDS = 15
+ROUNDS, WALL = 15, 3
 
 
 def on_device(step: Step) -> float:
     """Return the milliseconds of a step on the device: the median of replays of its graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = step()
-    cold = torch.empty(COLD, dtype=torch.uint8, device="cuda")
-    taken = []
-    for _ in range(ROUNDS):
-        cold.zero_()
-        clock = cuda.Clock()
-        clock.tick()
-        graph.replay()
-        taken.append(1e3 * clock.stop()[1])
-    del kept
-    return statistics.median(taken)
+    replay = cuda.Replay(step)
+    return 1e3 * statistics.median(replay() for _ in range(ROUNDS))
 
 
 def on_the_wall(step: Step, device: str) -> float:
     """Return the milliseconds of a step as the host sees it, one behind the other."""
     for _ in range(3):
         step()
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(ROUNDS):
-        step()
-    synchronize(device)
-    return 1e3 * (time.perf_counter() - start) / ROUNDS
+    return 1e3 * statistics.median(cuda.wall_seconds(step, WALL, lambda: synchronize(device)))
 
 
 def by_kernel(step: Step, device: str) -> list[tuple[str, int, float]]:
