@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import capture
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.ops.hardest_voxels_cases import (
@@ -76,14 +77,7 @@ def test_runs_agree_and_the_host_never_waits_and_memory_is_that_of_the_map() -> 
 def test_a_cuda_graph_replays_it() -> None:
     x, labels = volume(16, 17, 18)
     rule = Rule(10.0, "softmax")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        launch(x, labels, None, rule)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = launch(x, labels, None, rule)
+    graph, found = capture(lambda: launch(x, labels, None, rule))
     for shift in (1, 5):
         x.copy_(x.roll(shift, -1))
         graph.replay()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast
+from benchmarks.measure.cuda import capture
 from tests import oracles
 from tests.conformance import LossRecord, problem
 from tests.gpu.device import DEVICE, IMPLS, on_device, require
@@ -80,14 +81,7 @@ def test_a_cuda_graph_holds_class_weights_of_the_host(impl: str, kind: type) -> 
     assert x is not None
     weights = kind([0.5 + c for c in range(x.shape[1])])
     loss = segloss_fast.DiceCELoss(class_weight=weights, impl=impl)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        loss(x, target)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = loss(x, target)
+    graph, found = capture(lambda: loss(x, target))
     x.copy_(x.roll(1, -1))
     graph.replay()
     assert torch.equal(found, loss(x, target))
