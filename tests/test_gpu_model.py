@@ -17,7 +17,11 @@ KERNEL = Kernel("partial_sums", "forward", 285 * 10**6, 26.0, 4 * 256**3, 4, 108
 def test_the_page_is_of_what_is_kept() -> None:
     kept = page.load()
     assert list(kept) == [case.name("triton") for case in loss_cases()]
-    assert page.page(kept) == page.PAGE.read_text()
+    natives = page.load_natives()
+    assert page.page(kept, natives) == page.PAGE.read_text()
+    assert natives
+    assert not any(native.spills for native in natives)
+    assert [native.resident for native in natives if "DiceCE" in native.what] == [5, 5]
     for case, kernels in kept.items():
         assert {kernel.direction for kernel in kernels} == {"forward", "backward"}, case
         assert not any(kernel.spills for kernel in kernels), case

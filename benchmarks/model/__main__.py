@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.model import page
+from benchmarks.model import native, page
 from benchmarks.model.count import count_all
 
 
 def main() -> None:
     """Compile, count, write."""
-    page.save({case.name("triton"): kernels for case, kernels in count_all()})
+    counted = {case.name("triton"): kernels for case, kernels in count_all()}
+    page.save(counted, native.count_all())
 
 
 if __name__ == "__main__":

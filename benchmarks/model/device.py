@@ -87,3 +87,33 @@ class Kernel:
         if 0.8 < issue / memory < 1.25:
             return "both"
         return "instructions" if issue > memory else "memory"
+
+
+@dataclass(frozen=True)
+class Native:
+    """What was counted of a kernel in CUDA C++.
+
+    Attributes:
+        what: It does, and of which volume.
+        registers: Of a thread.
+        spills: Bytes that a thread spills.
+        threads: Of a block.
+        bytes: That it must move to and from memory.
+    """
+
+    what: str
+    registers: int
+    spills: int
+    threads: int
+    bytes: int
+
+    @property
+    def resident(self) -> int:
+        """Blocks that the registers let a multiprocessor run at once; shared memory may be less."""
+        of_block = self.threads * (-(-self.registers // 8) * 8)
+        return min(REGISTERS // of_block, 32 * WARPS // self.threads, BLOCKS)
+
+    @property
+    def least_us(self) -> float:
+        """The microseconds that memory takes."""
+        return 1e6 * self.bytes / COPY / OF_COPY

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.model import device
-from benchmarks.model.device import Kernel
+from benchmarks.model.device import Kernel, Native
 from benchmarks.tables.cells import number, table
 
 HERE = Path(__file__).parent
-KEPT, PAGE = HERE / "predictions.json", HERE.parents[1] / "docs" / "gpu_model.md"
+KEPT, NATIVE = HERE / "predictions.json", HERE / "native.json"
+PAGE = HERE.parents[1] / "docs" / "gpu_model.md"
 Predictions = Mapping[str, Sequence[Kernel]]
 PREFACE = f"""# What a GPU should need: predictions
 
@@ -44,15 +45,17 @@ What is assumed:
 - Atomic additions, which the Lovász histogram makes for every voxel and class, count as one
   instruction each: its predictions are lower bounds.
 
-The kernels in CUDA C++ are not in these tables: their loops have no fixed number of elements.
+Of the kernels in CUDA C++ there are bounds instead: their loops run over shares of classes,
+candidates or bins, whose number the code alone does not tell.
 """
 
 
-def save(predictions: Predictions) -> None:
+def save(predictions: Predictions, natives: Sequence[Native]) -> None:
     """Write what was counted, and the page."""
+    NATIVE.write_text(json.dumps([asdict(native) for native in natives], indent=1) + "\n")
     raw = {case: [asdict(kernel) for kernel in kernels] for case, kernels in predictions.items()}
     KEPT.write_text(json.dumps(raw, indent=1) + "\n")
-    PAGE.write_text(page(predictions))
+    PAGE.write_text(page(predictions, natives))
 
 
 def load() -> dict[str, list[Kernel]]:
@@ -65,6 +68,11 @@ def load() -> dict[str, list[Kernel]]:
     }
 
 
+def load_natives() -> list[Native]:
+    """Read what was counted of the kernels in CUDA C++."""
+    return [Native(**raw) for raw in json.loads(NATIVE.read_text())]
+
+
 def milliseconds(kernels: Sequence[Kernel]) -> dict[str, float]:
     """Return the times of forward and both, of kernels alone, named as in the device's results."""
     forward = sum(kernel.us for kernel in kernels if kernel.direction == "forward")
@@ -72,7 +80,7 @@ def milliseconds(kernels: Sequence[Kernel]) -> dict[str, float]:
     return {"forward_ms": forward / 1e3, "both_ms": both / 1e3}
 
 
-def page(predictions: Predictions) -> str:
+def page(predictions: Predictions, natives: Sequence[Native]) -> str:
     """Return the page."""
     head = ["case", "kernel", "MB", "memory, us", "instructions", "instructions, us", "registers"]
     head += ["programs at once", "programs", "waves", "predicted, us", "% of copy", "bound by"]
@@ -98,6 +106,19 @@ def page(predictions: Predictions) -> str:
                 "## Whole steps",
                 "Microseconds of these kernels alone; the small operations of a loss come on top.",
                 table(["case", "forward", "forward and backward", "launches"], steps),
+                "## CUDA C++: bounds",
+                "Of float32 and labels of one byte. Nothing spills. None can be faster than memory.",
+                table(
+                    [
+                        "kernel",
+                        "MB",
+                        "at least, us",
+                        "registers",
+                        "threads of a block",
+                        "blocks at once",
+                    ],
+                    [_native(native) for native in natives],
+                ),
             ]
         )
         + "\n"
@@ -120,6 +141,12 @@ def _long(case: str, kernel: Kernel) -> list[str]:
         f"{kernel.memory_us / kernel.us:.0%}",
         kernel.bound,
     ]
+
+
+def _native(native: Native) -> list[str]:
+    numbers = (native.registers, native.threads, native.resident)
+    sizes = [number(native.bytes / 1e6), number(native.least_us)]
+    return [native.what, *sizes, *map(str, numbers)]
 
 
 def _short(case: str, kernel: Kernel) -> list[str]:
