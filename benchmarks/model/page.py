@@ -107,7 +107,7 @@ def page(predictions: Predictions, natives: Sequence[Native]) -> str:
                 "Microseconds of these kernels alone; the small operations of a loss come on top.",
                 table(["case", "forward", "forward and backward", "launches"], steps),
                 "## CUDA C++: bounds",
-                "Of float32 and labels of one byte. Nothing spills. None can be faster than memory.",
+                "Of float32, labels of one byte. Nothing spills. None can be faster than memory.",
                 table(
                     [
                         "kernel",
