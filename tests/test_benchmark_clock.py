@@ -66,6 +66,8 @@ def test_what_cannot_be_captured_runs_eagerly(fake: FakeCuda) -> None:
     fake.refuses = True
     replay = cuda.Replay(lambda: fake.launch("kernel", 2.0))
     assert not replay.captured
+    assert fake.pools == []  # a capture was not even begun
+    assert fake.mode == "default"
     assert replay() == pytest.approx(2e-3)
     assert "replay" not in fake.log
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -77,23 +78,46 @@ def _pool() -> Any:  # noqa: ANN401
     return torch.cuda.graph_pool_handle()
 
 
+def guard(mode: str) -> None:
+    """Set what torch does where the host waits: ``"default"``, ``"warn"`` or ``"error"``.
+
+    It sets the mode, then warns that this is a prototype: were that an error, the mode would stay
+    on for all that follows.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def waits(step: Callable[[], object]) -> bool:
+    """Whether the host waits for the device in a step, which has run before."""
+    try:
+        guard("error")
+        step()
+    except RuntimeError:
+        return True
+    finally:
+        guard("default")
+    return False
+
+
 class Replay:
     """A step that can be timed on the device: each call returns the seconds of one replay.
 
     Attributes:
         captured: Whether it is replayed. A step that waits for the device cannot be captured, and
             runs eagerly between the clock's events instead, with the gaps that the host leaves.
+            That is asked before: a capture that fails leaves torch's allocator in it.
     """
 
     def __init__(self, step: Callable[[], object]) -> None:
         self._run: Callable[[], object] = step
-        try:
+        for _ in range(WARM):
+            step()
+        self.captured = not waits(step)
+        if self.captured:
             graph, _ = capture(step, pool=_pool())
-        except RuntimeError:
-            torch.cuda.synchronize()
-            self.captured = False
-        else:
-            self._run, self.captured = graph.replay, True
+            self._run = graph.replay
 
     def __call__(self) -> float:
         """Return the seconds that the device takes, its cache written over before."""
