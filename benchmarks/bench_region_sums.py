@@ -23,15 +23,14 @@ Contenders:
 
 A test of ours fails if its answer is wrong: no speed without accuracy.
 
-On a device, what only ``eager`` and ``compiled`` need may be missing: MONAI. ``floor_bytes`` in
-``extra_info`` is what no kernel can avoid: forward reads logits and labels once; backward reads
-them again and writes the gradient. Over the time this is a bandwidth, and the tables show it as a
-part of that of a copy, measured in the same run.
+A machine with a device may lack MONAI: ``eager`` is then the loss in plain PyTorch, of torch's own
+parts (eager_losses.py), and the tables say so. ``floor_bytes`` in ``extra_info`` is what no kernel
+can avoid: forward reads logits and labels once; backward reads them again and writes the gradient.
+Over the time this is a bandwidth, and the tables show it as a part of that of a copy, measured in
+the same run.
 """
 
 from __future__ import annotations
-
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -43,9 +42,8 @@ from benchmarks.measure.choice import parametrize
 from benchmarks.measure.harness import MODES, Effort
 
 KERNELS = ("triton", "native")
-PEERS = ("eager", "compiled", "formula") if find_spec("monai") else ("formula",)
-_EAGER = tuple(name for name in PEERS if name == "eager")
-_PAIR = tuple(name for name in PEERS if name != "formula")
+PEERS = ("eager", "compiled", "formula")
+_EAGER, _PAIR = PEERS[:1], PEERS[:2]
 HALF, U8 = torch.bfloat16, torch.uint8
 
 

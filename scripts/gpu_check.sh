@@ -10,9 +10,30 @@
 #   bench     the benchmarks that are published
 #
 # Without a stage named: the first four. Each part has a limit of its own, in seconds below; it
-# writes results as they come, and hides no other. A stage that passed is not run again: call it once more after a stop. Needs torch
-# with CUDA, triton, scipy, nvcc, g++ and pytest; uses pytest-xdist, compute-sanitizer,
-# pytest-benchmark and monai where they are. Installs nothing. DEVICE=cpu tries the check itself.
+# writes results as they come, and hides no other. A stage that passed is not run again: call it
+# once more after a stop. Needs torch with CUDA, triton, scipy, nvcc, g++ and pytest; uses
+# pytest-xdist, compute-sanitizer, pytest-benchmark and monai where they are. Installs nothing.
+# DEVICE=cpu tries the check itself.
+#
+# Expected minutes on 16 cores and one H200 (estimates: no stage has run on a GPU yet):
+#
+#   smoke     2 to 3. The build for one architecture takes as long as its longest file, the Lovasz
+#             histogram (70 to 100 s; 171 s on one slow core); the rest of the 20 CUDA and 37 C++
+#             files run beside it. Meanwhile 4 processes compile the 140 kernels of Triton that are
+#             tried, at 1 to 3 s each: 50 to 100 s. Then what needs the build, some 60 problems of
+#             less than a second: 30 s.
+#   time      1 to 1.5. 10 losses by two implementations, and 12 distance transforms: 16 Triton
+#             kernels (40 s); per step 3 calls, a capture, 15 replays of 0.1 to 1 ms with 60 us to
+#             make the cache cold, and 15 eager steps: less than a second. Inputs are made there.
+#   tests     5 to 7. Native: some 1000 tests that compile nothing, 60 to 90 s by 8 workers. Triton:
+#             about 220 kernels for the losses and 50 for TopK (counted by
+#             tests/test_gpu_variants.py), 600 for the other primitives, at 1.5 s each by 8 workers:
+#             160 s; beside them the references in float64 on the CPU: 60 to 120 s. What is past
+#             2^31 runs alone: 45 s.
+#   sanitize  2 to 3. Two tools, each with the start of Python under it (20 s) and 14 small problems
+#             at 10 to 50 times their time: 45 to 75 s.
+#   bench     25 to 30. Its limit; 70 cases of 4 s interleaved, twice (device and wall), with
+#             inputs from the CPU (3 to 10 s) and torch.compile (30 to 60 s) where it is compared.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -57,10 +78,19 @@ build() {
     SEGLOSS_CUDA=1 "$python" setup.py --quiet build_ext --inplace
 }
 
+# Triton's kernels need no build: they are compiled and tried meanwhile, by several processes.
 stage_smoke() {
-  part build 240 bash -c "$(declare -f build); device=$device python='$python'; build" || return
-  part backends 60 "$python" -m segloss_fast -v
-  part smoke 150 "$python" -m tests.gpu.check.smoke "$out" "${small[@]}"
+  local failed=0 shares=${SHARES:-4} pids=() share
+  for ((share = 0; share < shares; ++share)); do
+    part "triton-$share" 240 "$python" -m tests.gpu.check.smoke "$out" "${small[@]}" \
+      --impl triton --share "$share/$shares" &
+    pids+=($!)
+  done
+  part build 240 bash -c "$(declare -f build); device=$device python='$python'; build" || failed=1
+  wait "${pids[@]}" # whatever they found is in their files, which the next one reads
+  part backends 60 "$python" -m segloss_fast -v || failed=1
+  part smoke 150 "$python" -m tests.gpu.check.smoke "$out" "${small[@]}" || failed=1
+  return "$failed"
 }
 
 stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[@]}"; }

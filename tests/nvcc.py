@@ -94,12 +94,17 @@ def _kernel(said: str) -> Kernel:
 
 def opcodes(compiled: Path) -> dict[str, list[str]]:
     """Return the memory instructions of each kernel."""
+    return {
+        name: re.findall(r"\b((?:LDG|STG|LDL|STL|ATOMG|RED)[.\w]*)", text)
+        for name, text in machine_code(compiled).items()
+    }
+
+
+def machine_code(compiled: Path) -> dict[str, str]:
+    """Return the disassembly of each kernel."""
     tool = find_tool("cuobjdump")
     if tool is None:
         pytest.skip("no cuobjdump")
     command = [tool, "-sass", str(compiled)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {
-        function.split()[0]: re.findall(r"\b((?:LDG|STG|LDL|STL|ATOMG|RED)[.\w]*)", function)
-        for function in re.split(r"Function : ", text)[1:]
-    }
+    return {function.split()[0]: function for function in re.split(r"Function : ", text)[1:]}

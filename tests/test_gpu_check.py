@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,14 +15,16 @@ import pytest
 import setup
 from tests.conftest import ROOT
 from tests.gpu.check.journal import Journal
+from tests.gpu.check.smoke import Share
 from tests.suite.tiers import begins_in
 
+IMPLS = ("native", "triton", "auto")
 STAGES = ("smoke", "time", "tests", "sanitize")
 
 
 def check(folder: Path, *stages: str) -> subprocess.CompletedProcess[str]:
     """Run stages on the CPU."""
-    env = {**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu", "WORKERS": "0"}
+    env = {**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu", "WORKERS": "0", "SHARES": "2"}
     command = ["bash", "scripts/gpu_check.sh", str(folder), *stages]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
@@ -73,6 +76,29 @@ def test_a_failure_is_kept_and_hides_no_other(
     assert [entry["name"] for entry in kept] == ["one", "other", "one"]
     assert kept[0]["error"] == "RuntimeError: an illegal memory access"
     assert "2 tried, 1 failed" in capsys.readouterr().out
+
+
+def test_shares_try_everything_once_and_the_last_call_nothing_again(tmp_path: Path) -> None:
+    names = [f"{loss} {impl} C={place}" for place, loss in enumerate("abcdefg") for impl in IMPLS]
+    tried: list[str] = []
+
+    def attempt(name: str) -> dict[str, Any]:
+        tried.append(name)
+        return {"ok": True}
+
+    def share(text: str, impl: str | None = None) -> None:
+        options = argparse.Namespace(folder=tmp_path, share=text, impl=impl)
+        journal = Share(options)
+        for name in names:
+            journal.note(name, attempt, name)
+
+    for place in range(3):
+        share(f"{place}/3", "triton")
+    assert sorted(tried) == [name for name in sorted(names) if "triton" in name]
+    share("0/1")
+    assert sorted(tried) == sorted(names)
+    share("0/1")
+    assert len(tried) == len(names)
 
 
 def test_architectures_are_named_as_nvcc_wants_them() -> None:

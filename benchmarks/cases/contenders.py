@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 import segloss_fast
-from benchmarks.cases.eager_losses import EAGER_FORMULAS
+from benchmarks.cases.eager_losses import EAGER_FORMULAS, STAND_INS
 from benchmarks.cases.eager_structural import EAGER_STRUCTURES
 from benchmarks.cases.eager_topk import EAGER_TOPK
 from benchmarks.cases.inputs import LossFunction, Tensors, blob_labels, logits
@@ -49,6 +50,7 @@ SIGMOID = ("BalancedCE", "Combo")  # also of several classes
 # nearer to float64 than the definition in float32.
 KINKED = ("SoftClDice", "SoftDiceClDice")
 OVER_FIELDS = ("HausdorffDT", "Boundary")  # their truth is MONAI in float64
+HAS_MONAI = find_spec("monai") is not None  # a machine may have a device and no MONAI
 HALF = (torch.float16, torch.bfloat16)
 OURS = ("native", "triton", "reference")
 LEVELS = 5  # of deep supervision: each has half the size of the one before, and half its weight
@@ -170,19 +172,27 @@ def _eager(case: Case) -> LossFunction:
         return on_one(lambda input, target: cross_entropy(input, target[:, 0]))
     if case.loss in EAGER:
         return on_one(EAGER[case.loss])
-    from monai import losses as monai  # a machine may have a device and no MONAI
+    name = "DiceCE" if case.loss.startswith("Deep") else case.loss
+    spread = on_levels if case.loss.startswith("Deep") else on_one
+    if not HAS_MONAI:
+        return spread(_widened(case, STAND_INS[name]))
+    from monai import losses as monai
 
     options = {"sigmoid": True} if case.shape[1] == 1 else {"softmax": True, "to_onehot_y": True}
-    name = "DiceCE" if case.loss.startswith("Deep") else case.loss
     if case.loss in OVER_FIELDS:
         fields = getattr(monai, f"{name}Loss")(include_background=True, **options)
         # Of an integer target, MONAI truncates the distances.
         return on_one(lambda input, target: fields(input, target.to(input.dtype)))
-    loss: Callable[[Tensor, Tensor], Tensor] = getattr(monai, f"{name}Loss")(**options)
-    spread = on_levels if case.loss.startswith("Deep") else on_one
+    return spread(_widened(case, getattr(monai, f"{name}Loss")(**options)))
+
+
+def _widened(
+    case: Case, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of half-precision input in float32, as autocast computes it."""
     if case.dtype in HALF:
-        return spread(lambda input, target: loss(input.float(), target))
-    return spread(loss)
+        return lambda input, target: loss(input.float(), target)
+    return loss
 
 
 def _dice_ce_formula(input: Tensor, target: Tensor) -> Tensor:
@@ -211,7 +221,7 @@ def peer(case: Case) -> str:
     """Return whose the contender "eager" is."""
     if case.loss == "CE":
         return "torch"
-    return DEFINITION if case.loss in EAGER else "MONAI"
+    return "MONAI" if HAS_MONAI and case.loss not in EAGER else DEFINITION
 
 
 def truth(case: Case) -> LossFunction:
@@ -227,6 +237,8 @@ def contenders(case: Case) -> list[str]:
     def runs(name: str) -> bool:
         if name in OURS:
             return name in ours
+        if case.loss in OVER_FIELDS and not HAS_MONAI:
+            return False
         return name == "eager" or compiler is not None
 
     return [name for name in case.contenders if runs(name)]

@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    log_softmax,
+    one_hot,
+)
 
 SMOOTH = 1e-5
 
@@ -122,6 +127,46 @@ def unified_focal(input: Tensor, target: Tensor) -> Tensor:
     return 0.5 * focal + 0.5 * tversky
 
 
+def _maps(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return probabilities and target ``[B, C, *S]``; one class has a sigmoid."""
+    if input.shape[1] == 1:
+        return input.sigmoid(), target.to(input.dtype)
+    return input.softmax(1), one_hot_map(input, target)
+
+
+def dice(input: Tensor, target: Tensor) -> Tensor:
+    """Milletari 2016."""
+    return 1 - _dice(*_maps(input, target)).mean()
+
+
+def dice_ce(input: Tensor, target: Tensor) -> Tensor:
+    """Dice and torch's cross-entropy."""
+    if input.shape[1] == 1:
+        entropy = binary_cross_entropy_with_logits(input, target.to(input.dtype))
+    else:
+        entropy = cross_entropy(input, target[:, 0].long())
+    return dice(input, target) + entropy
+
+
+def dice_focal(input: Tensor, target: Tensor) -> Tensor:
+    """Dice and the focal loss of Lin 2017 with a sigmoid, as MONAI's."""
+    _, t = _maps(input, target)
+    entropy = binary_cross_entropy_with_logits(input, t, reduction="none")
+    return dice(input, target) + ((1 - torch.exp(-entropy)) ** 2 * entropy).mean()
+
+
+def tversky(input: Tensor, target: Tensor) -> Tensor:
+    """Salehi 2017."""
+    return 1 - _tversky(*_maps(input, target), 0.5, 0.5).mean()
+
+
+# Of the losses that MONAI has, for machines that lack it.
+STAND_INS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Dice": dice,
+    "DiceCE": dice_ce,
+    "DiceFocal": dice_focal,
+    "Tversky": tversky,
+}
 EAGER_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "FocalTversky": focal_tversky,
     "LogCoshDice": log_cosh_dice,

@@ -22,13 +22,13 @@ from benchmarks.cases.contenders import (
     truth,
 )
 from benchmarks.measure import cuda
+from benchmarks.measure.clocks import measure_times
 from benchmarks.measure.harness import (
     Accuracy,
     Effort,
     Memory,
     Step,
     Timing,
-    interleave,
     measure_accuracy,
     measure_memory,
     run_alone,
@@ -46,18 +46,20 @@ class Measured:
     memory: dict[str, Memory]
     accuracy: dict[str, Accuracy]
     floor: dict[str, int]
+    wall: dict[str, dict[str, Timing]]
 
 
 def compare(steps: dict[str, Step], truth: Step, effort: Effort) -> Measured:
     """Compare the contenders of a case, interleaved, and their answers with the truth."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.compile and the peers
-        times = interleave(steps, effort)
+        times, wall = measure_times(steps, effort)
         memory = {name: measure_memory(step) for name, step in steps.items()}
         right = solve(truth)
         accuracy = {name: measure_accuracy(step, right) for name, step in steps.items()}
     one = next(iter(steps.values()))
-    return Measured(steps, times, memory, accuracy, cuda.floor_bytes(one.inputs, one.targets))
+    floor = cuda.floor_bytes(one.inputs, one.targets)
+    return Measured(steps, times, memory, accuracy, floor, wall)
 
 
 @functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
@@ -100,6 +102,7 @@ def record(
         memory=asdict(measured.memory[contender]),
         accuracy=asdict(measured.accuracy[contender]),
         floor_bytes=measured.floor,
+        wall_ms={key: time.median for key, time in measured.wall.get(contender, {}).items()},
     )
     rounds = effort.count(times[mode].median / 1e3, effort.single, most=50)
     run_alone(benchmark, measured.steps[contender], mode, rounds)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,7 +14,6 @@ from benchmarks.cases.distances import CONTENDERS, Case, CudaCase, contender, ma
 from benchmarks.measure import cuda
 from benchmarks.measure.harness import Effort, Timing, interleave, timing
 
-FLUSH = 256 << 20
 ROUNDS = 20
 
 
@@ -73,17 +71,10 @@ def _peak(run: Callable[[], object]) -> int:
     return peak
 
 
-def on_device(call: Callable[[], object]) -> Timing:
-    """Return the time on the current stream, by the device's clock, from a cold cache."""
-    spoiler = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
-    seconds = []
-    for _ in range(ROUNDS):
-        spoiler.zero_()
-        clock = cuda.Clock()
-        clock.tick()
-        call()
-        seconds.append(clock.stop()[1])
-    return timing(seconds)
+def on_device(call: Callable[[], object]) -> tuple[Timing, Timing]:
+    """Return the time on the device, from a cold cache, and the eager one on the wall."""
+    replay = cuda.Replay(call)
+    return timing([replay() for _ in range(ROUNDS)]), timing(cuda.wall_seconds(call, ROUNDS))
 
 
 def record(
@@ -102,7 +93,7 @@ def record(
         contender: Its name.
         peer: Whom ours is compared with.
         taken: The contender's time.
-        **found: ``memory``, ``accuracy`` and ``floor_bytes``, where they were measured.
+        **found: ``memory``, ``accuracy``, ``floor_bytes`` and ``wall_ms``, where measured.
     """
     benchmark.group = case.name
     benchmark.extra_info.update(

@@ -3,8 +3,8 @@
 * Time: contenders run in turn in one process on the same inputs, one step each per round, in an
   order that rotates, so that a change in the machine's load meets all of them; the number is the
   median over rounds. The gradient is allocated anew in every step, as in training. The thread count
-  is fixed.
-  On a GPU its own events take the time, so it includes the gaps that launches leave.
+  is fixed. On a GPU that time is the device's own, by replays from a cold cache; that of eager
+  steps on the wall is measured beside it (clocks.py).
 * Memory: torch's profiler (on a GPU its allocator) reports every allocation; the gradient's own
   storage is left out, and the inputs were there before.
 * Accuracy: against the reference implementation in float64 on the same (rounded) input.
@@ -133,8 +133,8 @@ class Step:
         return torch.autograd.grad(value, self.inputs, torch.full_like(value, self.scale))
 
     def __call__(self) -> dict[str, float]:
-        """Run the step; return the seconds of each mode."""
-        clock = cuda.Clock() if self.on_gpu else HostClock()
+        """Run the step on the host's clock; return the seconds of each mode."""
+        clock = HostClock()
         value = self.forward()
         clock.tick()
         # Kept until the clock has stopped: freeing the gradient is no part of the loss.

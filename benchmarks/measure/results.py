@@ -21,6 +21,7 @@ class Row:
         ms: Median per mode, interleaved with the other contenders.
         iqr_ms: Interquartile range per mode.
         rounds: How many rounds these are of.
+        wall_ms: On a device, where ``ms`` is its own time: what the host sees of an eager step.
         alone_ms: Median per mode under pytest-benchmark, one contender after another.
         memory: Bytes above inputs and gradient: ``saved`` between forward and backward, ``peak``.
         accuracy: Errors against float64: ``value``, ``grad_l2``, ``grad_max``.
@@ -29,6 +30,7 @@ class Row:
     ms: dict[str, float] = field(default_factory=dict)
     iqr_ms: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
+    wall_ms: dict[str, float] = field(default_factory=dict)
     alone_ms: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
@@ -100,6 +102,7 @@ def _cases(raw: Mapping[str, Any]) -> list[Case]:
         row.ms = {name: _short(ms) for name, ms in info["interleaved_ms"].items()}
         row.iqr_ms = {name: _short(ms) for name, ms in info["interleaved_iqr_ms"].items()}
         row.rounds = info["interleaved_rounds"]
+        row.wall_ms = {name: _short(ms) for name, ms in info.get("wall_ms", {}).items()}
         row.alone_ms[info["mode"]] = _short(1e3 * test["stats"]["median"])
         row.memory = info["memory"]
         row.accuracy = {key: _short(error) for key, error in info["accuracy"].items()}
@@ -114,7 +117,11 @@ def save(result: Result, folder: Path) -> Path:
     """Write a result to ``folder/<machine>/<benchmark>.json``; return the path."""
     path = folder / result.provenance["machine"] / f"{result.benchmark}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    raw = asdict(result)
+    for row in (row for case in raw["cases"] for row in case["rows"].values()):
+        if not row["wall_ms"]:  # on the CPU there is one time
+            del row["wall_ms"]
+    path.write_text(json.dumps(raw, indent=1) + "\n")
     return path
 
 

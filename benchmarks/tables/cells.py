@@ -71,6 +71,16 @@ def milliseconds(row: Row | None) -> str:
     return "-" if row is None else " / ".join(number(median) for median in row.ms.values())
 
 
+def wall(row: Row | None) -> str:
+    """Return the milliseconds of an eager step on the wall, where they were measured."""
+    return "-" if row is None or not row.wall_ms else number(row.wall_ms["both"])
+
+
+def has_wall(cases: Iterable[Case]) -> bool:
+    """Whether the host's time was measured beside that of the device."""
+    return any(row.wall_ms for case in cases for row in case.rows.values())
+
+
 def speed(times: float | None) -> str:
     """Return a ratio of times, in bold where ours is slower."""
     if times is None:
@@ -102,11 +112,14 @@ def times(cases: Sequence[Case]) -> str:
     """Return the times and ratios of the cases; where we lose is in the last column."""
     labels = _labels(cases)
     others = [name for name in ("eager", "compiled") if name in labels]
-    head = ["case", *labels.values(), *(f"vs {labels[name]}" for name in others), "slower in"]
+    eager = list(labels) if has_wall(cases) else []
+    head = ["case", *labels.values(), *(f"{labels[name]}, wall" for name in eager)]
+    head += [*(f"vs {labels[name]}" for name in others), "slower in"]
     rows = [
         [
             describe(case),
             *(milliseconds(case.rows.get(name)) for name in labels),
+            *(wall(case.rows.get(name)) for name in eager),
             *(speed(ratio(case, other)) for other in others),
             _bold(lost(case)),
         ]

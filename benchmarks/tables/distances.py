@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.measure.results import Case, Result
-from benchmarks.tables.cells import number, ratio, speed, table
+from benchmarks.tables.cells import has_wall, number, ratio, speed, table, wall
 
 
 def block(result: Result) -> list[str] | None:
@@ -18,13 +18,16 @@ def block(result: Result) -> list[str] | None:
 def _cuda_block(result: Result) -> list[str]:
     copy = 1e9 * float(result.provenance["copy_gb_s"])
     rows = []
+    both = has_wall(result.cases)
     for case in result.cases:
         floor = 1e3 * case.floor_bytes["both"] / copy
         names = ("native", "triton", "cupy")
         times = [_ms(case, name) if name in case.rows else "-" for name in names]
         size = "x".join(map(str, case.shape))
-        rows.append([case.logits, size, *times, number(floor)])
-    head = ["mask, side", "size", "CUDA C++, ms", "Triton", "CuPy", "floor"]
+        walls = [wall(case.rows.get(name)) for name in names] if both else []
+        rows.append([case.logits, size, *times, *walls, number(floor)])
+    of_wall = ["CUDA C++, wall", "Triton, wall", "CuPy, wall"] if both else []
+    head = ["mask, side", "size", "CUDA C++, ms", "Triton", "CuPy", *of_wall, "floor"]
     return [
         "All masks in one call, cold cache; the floor is a copy of the bytes that the passes move.",
         table(head, rows),

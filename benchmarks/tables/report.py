@@ -24,6 +24,10 @@ PREFACE = """# Benchmarks
 All cases of all benchmarks, on the machines of `benchmarks/results/`; written by
 `python -m benchmarks.tables.report --publish`. Ratios above 1 mean that ours is faster.
 """
+CLOCKS = (
+    " The times are the device's own, of a CUDA graph that is replayed from a cold cache; wall: of "
+    "eager steps, forward and backward, with everything that the host does."
+)
 
 
 def heading(result: Result) -> str:
@@ -74,7 +78,8 @@ def full(results: Sequence[Result]) -> str:
             "Milliseconds, forward / backward / both: medians of interleaved repeats. "
             "Ratios are of both; above 1, ours is faster. The peer is MONAI unless the case names "
             "another; in the last column is where ours is slower. "
-            "The peers' half-precision input is widened to float32 first.",
+            "The peers' half-precision input is widened to float32 first."
+            + (CLOCKS if cells.has_wall(cases) else ""),
             cells.times(cases),
             *cells.remarks(cases),
             *_bandwidth(result),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import guard
 from segloss_fast import backends
 
 DEVICE = "cuda"
@@ -50,21 +50,10 @@ def no_synchronisation() -> Iterator[None]:
     """Raise where the host waits for the device."""
     torch.cuda.synchronize()
     try:
-        _guard("error")
+        guard("error")
         yield
     finally:
-        _guard("default")
-
-
-def _guard(mode: str) -> None:
-    """Set what torch does where the host waits.
-
-    It sets the mode, then warns that this is a prototype: were that an error, the mode would stay
-    on for all tests that follow.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.cuda.set_sync_debug_mode(mode)
+        guard("default")
 
 
 def free_memory() -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast
+from benchmarks.measure.cuda import capture
 from segloss_fast.ops.confusion_sums import confusion_sums
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.helpers import relative_l2, relative_max
@@ -92,11 +93,7 @@ def test_a_cuda_graph_replays_it() -> None:
     def run() -> Tensor:
         return confusion_sums(case.x, case.target, ignore_index=IGNORED, impl="triton")
 
-    run()  # compiles
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+    graph, result = capture(run)
     case.x.copy_(case.x.roll(3, -1))
     graph.replay()
     assert torch.equal(result, run())

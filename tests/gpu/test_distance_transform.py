@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import capture
 from segloss_fast import _native  # registers the operator
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, there
 from tests.ops.distance_transform_cases import (
@@ -145,14 +146,7 @@ def test_the_host_never_waits(impl: str, side: str) -> None:
 @by_kernel
 def test_a_cuda_graph_replays_it(impl: str) -> None:
     case = Case(blobs(40, 41, 42), [1.0, 1.0, 2.0], "signed")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run(impl, case)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run(impl, case)
+    graph, result = capture(lambda: run(impl, case))
     for shift in (1, 5):
         case.mask.copy_(case.mask.roll(shift, -1))
         graph.replay()

@@ -7,49 +7,49 @@ import torch
 from torch import Tensor
 
 import segloss_fast
+from benchmarks.measure.cuda import capture
 from tests import oracles
-from tests.conformance import COMMON, LOSSES, LossRecord, combine, problem
+from tests.conformance import LossRecord, problem
 from tests.gpu.device import DEVICE, IMPLS, on_device, require
+from tests.gpu.few_variants import loss_keywords, loss_problems
 from tests.helpers import assert_close, gradient, relative_l2
 
 
-@pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
+@pytest.mark.parametrize(
+    ("record", "kind"),
+    [pytest.param(record, kind, id=f"{record.name}-{kind}") for record, kind in loss_problems()],
+)
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("kind", ["labels", "ignore", "absent", "dense", "weighted"])
 def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None:
     require(impl, *record.primitives)
     case = problem(kind, dtype=torch.float32)
     tried = 0
-    for own in record.keywords:
-        for common in COMMON:
-            keywords = combine(record, own, common)
-            if keywords is None or keywords.get("smooth_dr") == 0:
-                continue  # a ratio of float32 sums without smoothing amplifies their rounding
-            probabilities = keywords.get("activation") == "probabilities"
-            x = case.input.sigmoid() if probabilities else case.input
-            options = {**keywords, "ignore_index": case.ignore_index}
+    for keywords in loss_keywords(record, kind):
+        probabilities = keywords.get("activation") == "probabilities"
+        x = case.input.sigmoid() if probabilities else case.input
+        options = {**keywords, "ignore_index": case.ignore_index}
 
-            def definition(x: Tensor, options: dict[str, object] = options) -> Tensor:
-                volume = oracles.volume(x, case.target, case.voxel_weight, options)
-                return record.oracle(volume)
+        def definition(x: Tensor, options: dict[str, object] = options) -> Tensor:
+            volume = oracles.volume(x, case.target, case.voxel_weight, options)
+            return record.oracle(volume)
 
-            true_value, true_grad = gradient(definition, x.double())
-            there, target, weight = on_device(x, case.target, case.voxel_weight)
-            assert there is not None
+        true_value, true_grad = gradient(definition, x.double())
+        there, target, weight = on_device(x, case.target, case.voxel_weight)
+        assert there is not None
 
-            def loss(
-                x: Tensor,
-                target: Tensor | None = target,
-                weight: Tensor | None = weight,
-                options: dict[str, object] = options,
-            ) -> Tensor:
-                return record.function(x, target, weight, impl=impl, **options)
+        def loss(
+            x: Tensor,
+            target: Tensor | None = target,
+            weight: Tensor | None = weight,
+            options: dict[str, object] = options,
+        ) -> Tensor:
+            return record.function(x, target, weight, impl=impl, **options)
 
-            value, grad = gradient(loss, there)
-            assert value.device.type == DEVICE
-            assert_close(value.cpu(), true_value, 1e-5, keywords)
-            assert relative_l2(grad.cpu(), true_grad) < 1e-5, keywords
-            tried += 1
+        value, grad = gradient(loss, there)
+        assert value.device.type == DEVICE
+        assert_close(value.cpu(), true_value, 1e-5, keywords)
+        assert relative_l2(grad.cpu(), true_grad) < 1e-5, keywords
+        tried += 1
     assert tried >= 6
 
 
@@ -81,14 +81,7 @@ def test_a_cuda_graph_holds_class_weights_of_the_host(impl: str, kind: type) -> 
     assert x is not None
     weights = kind([0.5 + c for c in range(x.shape[1])])
     loss = segloss_fast.DiceCELoss(class_weight=weights, impl=impl)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        loss(x, target)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = loss(x, target)
+    graph, found = capture(lambda: loss(x, target))
     x.copy_(x.roll(1, -1))
     graph.replay()
     assert torch.equal(found, loss(x, target))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import capture
 from segloss_fast import lovasz, lovasz_counts
 from segloss_fast._check import FLOATING, INTEGER
 from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require
@@ -193,14 +194,7 @@ def test_a_cuda_graph_replays_it(impl: str, method: str) -> None:
     need(impl, method)
     x, target = problem()
     x.requires_grad_()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step(x, target, impl, method)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss, grad = step(x, target, impl, method)
+    graph, (loss, grad) = capture(lambda: step(x, target, impl, method))
     for shift in (1, 5):
         with torch.no_grad():
             x.copy_(x.roll(shift, -1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast  # registers the operator  # noqa: F401
+from benchmarks.measure.cuda import capture
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
 from segloss_fast.ops.region_masks.op import kernels
@@ -131,14 +132,7 @@ def test_the_host_never_waits(impl: str) -> None:
 def test_a_cuda_graph_replays_it(impl: str) -> None:
     require(impl, "region_masks")
     case = volume(16, 17, 18)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        launch(impl, case)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = launch(impl, case)
+    graph, result = capture(lambda: launch(impl, case))
     for shift in (1, 5):
         case.values.copy_(case.values.roll(shift, -1))
         graph.replay()

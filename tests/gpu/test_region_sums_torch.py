@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast
+from benchmarks.measure.cuda import capture
 from segloss_fast import region_sums, region_sums_multi
 from segloss_fast.ops.region_sums import TERMS
 from tests.gpu.device import DEVICE, IMPLS, KERNELS, free_memory, no_synchronisation, require
@@ -57,15 +58,7 @@ def test_a_cuda_graph_replays_it(impl: str, classes: int) -> None:
     require(impl)
     x, labels = inputs(16, 16, 16, classes=classes)
     x.requires_grad_()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step(x, labels, impl)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        rows, grad = step(x, labels, impl)
+    graph, (rows, grad) = capture(lambda: step(x, labels, impl))
     for seed in (1, 2):
         generator = torch.Generator(DEVICE).manual_seed(seed)
         with torch.no_grad():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import capture
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from segloss_fast.ops.soft_skeleton.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
@@ -73,16 +74,10 @@ def test_the_host_never_waits_and_a_graph_replays_it() -> None:
         found = torch.ops.segloss_fast.soft_skeleton(x, 3, 0, "triton")
         return found, torch.ops.segloss_fast.soft_skeleton_backward(grad, x, 3, 0, "triton")
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()  # compiles
-    torch.cuda.current_stream().wait_stream(side)
+    step()  # compiles
     with no_synchronisation():
         step()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step()
+    graph, results = capture(step)
     x.copy_(x.roll(1, -1))
     graph.replay()
     for found, true in zip(results, step(), strict=True):

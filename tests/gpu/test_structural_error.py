@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast  # registers the operators  # noqa: F401
+from benchmarks.measure.cuda import capture
 from segloss_fast._check import REAL
 from segloss_fast.ops.structural_error.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
@@ -111,9 +112,7 @@ def test_the_host_never_waits_and_a_cuda_graph_gives_the_same_bits(space: Sequen
     first = run(case)  # compiles
     with no_synchronisation():
         again = run(case)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run(case)
+    graph, captured = capture(lambda: run(case))
     graph.replay()
     for one, other, replayed in zip(first, again, captured, strict=True):
         assert torch.equal(one, other)

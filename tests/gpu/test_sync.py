@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 import segloss_fast as sf
+from benchmarks.measure.cuda import capture
 from tests.gpu.device import DEVICE, no_synchronisation
 from tests.helpers import assert_close, gradient
 
@@ -42,10 +43,7 @@ def test_a_graph_captures_it() -> None:
     x = torch.randn(2, 3, 8, 9, device=DEVICE)
     target = torch.randint(0, 3, (2, 8, 9), device=DEVICE)
     loss = sf.DiceLoss(batch=True, sync=True)
-    loss(x, target)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        value = loss(x, target)
+    graph, value = capture(lambda: loss(x, target))
     x.normal_()
     graph.replay()
     assert_close(value, sf.DiceLoss(batch=True)(x, target), 1e-6)

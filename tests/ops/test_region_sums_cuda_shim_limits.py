@@ -167,6 +167,21 @@ def test_bits_do_not_depend_on_the_run_or_on_the_order_of_threads(
         device.segloss_shim_set_seed(0)
 
 
+def test_more_chunks_than_are_added_at_once(device: ctypes.CDLL) -> None:
+    """More than 1152 of an item, and the flags of more than 1280, the last of them raised."""
+    device.segloss_shim_set_multiprocessors(170)
+    x, target, _, _ = sample((1, 2, 1300 * 128), "softmax", "labels")
+    x, options = x.float(), options_of(OVERLAP)
+    assert forward([x], [target], [], options)[1].tolist() == [0, 0]
+    assert_close(kernel(x, target, None, options), truth(x, target, None, options), x.dtype)
+    target[0, [-1, -130, 5]] = torch.tensor([9, 8, 7], dtype=target.dtype)
+    for wanted in (7, 8, 9):
+        rows, invalid = forward([x], [target], [], options)
+        assert rows.isnan().all()
+        assert invalid.tolist() == [10 - wanted, wanted]
+        target[target == wanted] = 0
+
+
 def test_memory_for_the_sums_is_small() -> None:
     """Half a megabyte and half a percent of the input for the partial sums; no more."""
     x, target, _, _ = sample((1, 105, 40, 40), "softmax", "labels")

@@ -13,6 +13,9 @@ from segloss_fast.ops._triton import sums
 from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 
+# Partial sums that a program of total() reads at once, and its warps: 16 doubles per thread.
+TOTAL, TOTAL_WARPS = 8192, 16
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -67,17 +70,30 @@ def total(
     invalid: Tensor,
     partials: Tensor,
     flags: Tensor,
+    most: int,
 ) -> Launch:
     """Return the launch that adds the partials to rows ``[K, B, C]`` (see sums.total_sums).
 
-    ``order`` says where each of the partials' rows goes.
+    Args:
+        tensors: Of the call.
+        plan: Of the kernel that leaves the partials.
+        order: Where each of the partials' rows goes.
+        rows: ``[K, B, C]``, written.
+        invalid: ``[2]``, written.
+        partials: See :func:`scratch`.
+        flags: See :func:`scratch`.
+        most: How many programs leave partials, whatever the number of voxels: it decides how the
+            kernel is compiled.
     """
     order_low, order_high = sums.pack_order(order)
-    width = rows.shape[0] * tensors.classes
-    columns = min(64, max(4, 1 << (width - 1).bit_length()))
-    constants = {"K": rows.shape[0], "C": tensors.classes, "DENSE": tensors.unlabelled}
+    classes = rows.shape[2]
+    width = rows.shape[0] * classes
+    # Four columns are what memory gives at a time, 32 bytes.
+    at_once = min(TOTAL // 4, max(256, 1 << (most - 1).bit_length()))
+    columns = TOTAL // at_once
+    constants = {"K": rows.shape[0], "C": classes, "DENSE": tensors.unlabelled}
     constants |= {"LAYOUT": tensors.layout, "UNIT": plan.unit}
-    constants |= {"ROWS": 1024 // columns, "COLUMNS": columns}
+    constants |= {"ROWS": at_once, "COLUMNS": columns}
     return Launch(
         sums.total_sums,
         (tensors.batch, -(-width // columns)),
@@ -93,5 +109,5 @@ def total(
             "order_high": order_high,
         },
         constants,
-        4,
+        TOTAL_WARPS,
     )

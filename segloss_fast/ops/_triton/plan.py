@@ -30,3 +30,18 @@ class Plan:
     chunks: int
     unit: int
     wide: bool
+
+
+def rounded(programs: int, least: int, most: int) -> int:
+    """Return so many programs in whole rounds of those that an H200 runs at once.
+
+    Each of its 132 multiprocessors runs two to four of them at a time, sometimes six. Were they no
+    multiple of these, most multiprocessors would wait for those that have one more.
+
+    Args:
+        programs: How many may leave partial sums, by the memory of these.
+        least: As many as multiprocessors, whatever their memory.
+        most: Also at most; it wins.
+    """
+    fitting = [least * n for n in (1, 2, 3, 4, 12) if least * n <= min(programs, most)]
+    return max(fitting, default=min(least, most))

@@ -58,17 +58,15 @@ def store_flags(flags, program, origin, lanes, bad_count, bad_tile, BLOCK_V: tl.
 
 
 @triton.jit
-def read_flags(flags, programs, LANES: tl.constexpr):
-    """Return the number of invalid labels of the batch, and the index of the first."""
+def _first_invalid(flags, programs, LANES: tl.constexpr):
+    """Return the index of the first invalid label of the batch."""
     lanes = tl.arange(0, LANES)
-    total = tl.zeros([LANES], tl.float64)
     first = tl.full([LANES], float("inf"), tl.float64)
     for start in range(0, programs, LANES):
         inside = start + lanes < programs
-        total += tl.load(flags + 2 * (start + lanes), mask=inside, other=0.0)
         at = tl.load(flags + 2 * (start + lanes) + 1, mask=inside, other=float("inf"))
         first = tl.minimum(first, at)
-    return tl.sum(total, 0), tl.min(first, 0)
+    return tl.min(first, 0)
 
 
 # Their values must not make new kernels.
@@ -105,31 +103,41 @@ def total_sums(
     """Add the partials of an item: rows ``[K, B, C]``, and invalid ``[2]``: number, first value.
 
     The rows leave in an order (see row_of). All are NaN if a label anywhere in the batch is
-    invalid.
+    invalid. Up to ROWS programs of the first kernel no loop is entered: all that is read is asked
+    for before the first of it is waited for. Which label is the first is only looked up if there is
+    an invalid one.
     """
     item = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < K * C
-    total = tl.zeros([ROWS, COLUMNS], tl.float64)
-    for start in range(0, chunks, ROWS):
-        chunk = start + tl.arange(0, ROWS)
-        pointers = partials + ((item * chunks + chunk) * (K * C))[:, None] + column[None, :]
-        mask = (chunk < chunks)[:, None] & inside[None, :]
+    lanes = tl.arange(0, ROWS)
+    bad = tl.zeros([ROWS], tl.float64)
+    if not DENSE:
+        bad = tl.load(flags + 2 * lanes, mask=lanes < batch * chunks, other=0.0)
+    pointers = partials + item * chunks * (K * C) + (lanes * (K * C))[:, None] + column[None, :]
+    mask = (lanes < chunks)[:, None] & inside[None, :]
+    total = tl.load(pointers, mask=mask, other=0.0)
+    for start in range(ROWS, chunks, ROWS):
+        pointers += ROWS * K * C
+        mask = (start + lanes < chunks)[:, None] & inside[None, :]
         total += tl.load(pointers, mask=mask, other=0.0)
     sums = tl.sum(total, 0)
     count = 0.0
-    value = 0.0
     if not DENSE:
-        count, first = read_flags(flags, batch * chunks, ROWS)
+        for start in range(ROWS, batch * chunks, ROWS):
+            more = start + lanes
+            bad += tl.load(flags + 2 * more, mask=more < batch * chunks, other=0.0)
+        count = tl.sum(bad, 0)
         sums = tl.where(count > 0, float("nan"), sums)
-        at = tl.where(count > 0, first, 0.0).to(tl.int64)
-        n = voxels.to(tl.int64) * UNIT
-        view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
-        label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
-        label = tl.load(label, mask=count > 0, other=0)
-        value = label.to(tl.float64)
     row = row_of(order_low, order_high, column // C)
     tl.store(rows + (row * batch + item) * C + column % C, sums, mask=inside)
     if (item == 0) & (tl.program_id(1) == 0):
         tl.store(invalid, count)
-        tl.store(invalid + 1, value)
+        tl.store(invalid + 1, 0.0)
+        if not DENSE:  # noqa: SIM102 - known when it is compiled, the other is not
+            if count > 0:
+                at = _first_invalid(flags, batch * chunks, ROWS).to(tl.int64)
+                n = voxels.to(tl.int64) * UNIT
+                view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
+                label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
+                tl.store(invalid + 1, tl.load(label).to(tl.float64))

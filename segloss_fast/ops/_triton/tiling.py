@@ -12,17 +12,22 @@ the labels again, one after the other.
 
 from __future__ import annotations
 
-from segloss_fast.ops._triton.plan import Plan
+from segloss_fast.ops._triton.plan import Plan, rounded
 from segloss_fast.ops._triton.views import Tensors
 
 BLOCK_TILES = 16  # tiles that are added in float32
-PARTIALS = 96 * 1024  # float64 values: 768 KB
-MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
+PARTIALS = 112 * 1024  # float64 values: 896 KB
+MIN_PROGRAMS, MAX_PROGRAMS = 132, 1584
 MAX_TILE_CLASSES = 128
 ELEMENTS = 32  # of the input that a thread holds; half of it above 16 classes
 MANY_ROWS = 6  # above these it is half again
 MOST_ROWS = 16  # and above these, up to 16 classes, once more: nearly all terms in one call
 MAX_SUMS = 64  # that a thread keeps
+
+
+def programs_for(values: int) -> int:
+    """Return how many programs there are at most whose sums are so many each."""
+    return rounded(PARTIALS // values, MIN_PROGRAMS, MAX_PROGRAMS)
 
 
 def forward_plan(tensors: Tensors, rows: int, coupled: bool) -> Plan:
@@ -34,7 +39,7 @@ def forward_plan(tensors: Tensors, rows: int, coupled: bool) -> Plan:
         coupled: Whether a softmax couples the classes.
     """
     block_c, block_v, fold, warps, wide = _tile(tensors, rows, coupled)
-    programs = min(MAX_PROGRAMS, max(MIN_PROGRAMS, PARTIALS // (rows * tensors.classes)))
+    programs = programs_for(rows * tensors.classes)
     return _plan(tensors, block_c, block_v, fold, warps, wide, programs)
 
 

@@ -15,11 +15,10 @@ import triton.language as tl
 
 from segloss_fast.ops._triton.activations import SOFTMAX, exponentials
 from segloss_fast.ops._triton.elementary import reciprocal
-from segloss_fast.ops._triton.sums import read_flags, store_flags
+from segloss_fast.ops._triton.sums import store_flags
 from segloss_fast.ops._triton.tiles import (
     PLANES,
     SHARED_WEIGHT,
-    TARGET_SIZES,
     Block,
     Tile,
     View,
@@ -28,7 +27,6 @@ from segloss_fast.ops._triton.tiles import (
     load_input,
     load_voxels,
     load_weight,
-    voxel_pointers,
 )
 from segloss_fast.ops.confusion_sums.triton_tiles import (
     BACKWARD_SIZES,
@@ -201,40 +199,3 @@ def input_gradient(
             dx = tl.where(counts[None, :], dx, 0.0)
         pointers = class_pointers(g_view, tile, c, kind)
         tl.store(pointers, dx.to(g.dtype.element_ty), mask=block.mask)
-
-
-@triton.jit(do_not_specialize=("batch", "chunks", "width", *TARGET_SIZES, "voxels", "n1", "n2"))
-def total_sums(
-    sums, invalid, partials, flags,
-    t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
-    voxels: tl.int64, n1: tl.int64, n2: tl.int64, batch: tl.int32, chunks: tl.int32,
-    width: tl.int32, DENSE: tl.constexpr, LAYOUT: tl.constexpr, UNIT: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Add the partials of an item: sums ``[B, C (C + 1)]``; invalid ``[2]``: number, first value.
-
-    A program adds COLUMNS of the ``width`` sums of one item.
-    """
-    blocks = tl.cdiv(width, COLUMNS)
-    item = tl.program_id(0).to(tl.int64) // blocks
-    column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
-    inside = column < width
-    total = tl.zeros([ROWS, COLUMNS], tl.float64)
-    for start in range(0, chunks, ROWS):
-        chunk = start + tl.arange(0, ROWS)
-        pointers = partials + ((item * chunks + chunk) * width)[:, None] + column[None, :]
-        mask = (chunk < chunks)[:, None] & inside[None, :]
-        total += tl.load(pointers, mask=mask, other=0.0)
-    tl.store(sums + item * width + column, tl.sum(total, 0), mask=inside)
-    if tl.program_id(0) == 0:
-        count = 0.0
-        value = 0.0
-        if not DENSE:
-            count, first = read_flags(flags, batch * chunks, ROWS)
-            at = tl.where(count > 0, first, 0.0).to(tl.int64)
-            n = voxels.to(tl.int64) * UNIT
-            view = (t, t_bs, t_cs, t_s0, t_s1, t_s2)
-            label = voxel_pointers(view, at // n, at % n, 0, (n1, n2), LAYOUT, UNIT)
-            value = tl.load(label, mask=count > 0, other=0).to(tl.float64)
-        tl.store(invalid, count)
-        tl.store(invalid + 1, value)

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._triton.launch import Launch, device_of
+from segloss_fast.ops._triton.launch import Launch, device_of, total
 from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops.confusion_sums import triton_kernels, triton_plan, triton_wide
 
-COLUMNS, ROWS = 16, 128  # sums that a program adds, of so many programs at a time
 BLOCK_L = 32  # classes of a dense target that the backward kernel multiplies with at a time
 
 
@@ -124,21 +123,9 @@ def forward_launches(sums: Tensor, invalid: Tensor, input: Tensor, *rest: Any) -
         constants,
         plan.warps,
     )
-    second = Launch(
-        triton_kernels.total_sums,
-        (tensors.batch * -(-width // COLUMNS),),
-        {
-            **{"sums": sums, "invalid": invalid, "partials": partials, "flags": flags},
-            **tensors.view("t", plan),
-            **tensors.sizes(plan),
-            **{"batch": tensors.batch, "width": width},
-        },
-        {
-            **{"DENSE": tensors.dense, "LAYOUT": tensors.layout, "UNIT": plan.unit},
-            **{"ROWS": ROWS, "COLUMNS": COLUMNS},
-        },
-    )
-    return [first, second]
+    most = triton_plan.programs_for(width)
+    rows = sums.view(1, tensors.batch, width)
+    return [first, total(tensors, plan, (0,), rows, invalid, partials, flags, most)]
 
 
 def backward_launch(grad: Tensor, table: Tensor, input: Tensor, *rest: Any) -> Launch:

@@ -8,7 +8,7 @@ one program per item.
 
 from __future__ import annotations
 
-from segloss_fast.ops._triton.plan import Plan
+from segloss_fast.ops._triton.plan import Plan, rounded
 from segloss_fast.ops._triton.views import Tensors
 
 FEW_CLASSES = 8  # up to so many, a thread keeps all sums of its voxels: their square
@@ -16,13 +16,17 @@ MOST_CLASSES = 128  # up to so many, a tile holds all of them;
 BLOCK_C = 64  # beyond, so many
 BLOCK_TILES = 16  # tiles that are added in float32
 PARTIALS = 1 << 20  # float64 values
-MIN_PROGRAMS, MAX_PROGRAMS = 132, 2048
+MIN_PROGRAMS, MAX_PROGRAMS = 132, 1584
 
 
 def forward_plan(tensors: Tensors) -> Plan:
     """Return the tiles of the forward kernel."""
-    per_program = tensors.classes * (tensors.classes + 1)
-    return _plan(tensors, min(MAX_PROGRAMS, max(MIN_PROGRAMS, PARTIALS // per_program)))
+    return _plan(tensors, programs_for(tensors.classes * (tensors.classes + 1)))
+
+
+def programs_for(values: int) -> int:
+    """Return how many programs there are at most whose sums are so many each."""
+    return rounded(PARTIALS // values, MIN_PROGRAMS, MAX_PROGRAMS)
 
 
 def target_classes(tensors: Tensors, plan: Plan) -> int:

@@ -149,7 +149,8 @@ def count_launches(
         {"BLOCK": BLOCK},
         4,
     )
-    yield total(tensors, plan, ORDER, rows, invalid, partials, flags)
+    most = triton_plan.MAX_PROGRAMS
+    yield total(tensors, plan, ORDER, rows, invalid, partials, flags, most)
 
 
 def backward_launch(

@@ -151,8 +151,8 @@ def forward_launches(
         constants,
         plan.warps,
     )
-    order = row_order(options.terms)
-    return first, total(call.tensors, plan, order, rows, invalid, partials, flags)
+    order, most = row_order(options.terms), tiling.programs_for(rows.shape[0] * rows.shape[2])
+    return first, total(call.tensors, plan, order, rows, invalid, partials, flags, most)
 
 
 def backward_launch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ class Journal:
 
     Args:
         path: The file; its folder is made.
+        others: Files of the same kind, whose lines count as well.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
+        files = [file for file in (*others, path) if file.exists()]
+        lines = [line for file in files for line in file.read_text().splitlines()]
         self.found = {entry["name"]: entry for entry in map(json.loads, lines)}
 
     def note(self, name: str, call: Callable[..., dict[str, Any]], *of_call: Any) -> None:  # noqa: ANN401
@@ -53,10 +55,12 @@ class Journal:
 
 
 def arguments(about: str) -> argparse.Namespace:
-    """Read the command line: the folder of results, the device, and whether sizes are small."""
+    """Read the command line: the folder of results, the device, sizes, and what is left out."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda", help="cpu tries the check itself")
+    parser.add_argument("--impl", choices=("native", "triton"), help="only these kernels")
+    parser.add_argument("--share", default="0/1", help="K/N: the K-th of N parts of what is tried")
     parser.add_argument("--small", action="store_true", help="sizes of a dry run")
     return parser.parse_args()
 

@@ -1,13 +1,16 @@
 """Every family of kernels once, against its definition in float64 on the same device.
 
-    python -m tests.gpu.check.smoke FOLDER [--device cpu --small]
+    python -m tests.gpu.check.smoke FOLDER [--device cpu --small] [--impl triton --share 0/4]
 
 Values and gradients, whether bits repeat, labels out of range. Results go to FOLDER/smoke.jsonl as
-they come; the exit status is 1 if one is wrong.
+they come; the exit status is 1 if one is wrong. Triton compiles some 140 kernels for this, a second
+or two each: so many processes share its problems, each with a file of its own, and what they have
+tried is not tried again.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from collections.abc import Callable
@@ -128,17 +131,20 @@ def try_distances(journal: Journal, device: str, small: bool) -> None:
 
 
 def try_others(journal: Journal, device: str, small: bool) -> None:
-    """Try the losses with steps of their own, by whatever kernels a user gets."""
+    """Try the losses with steps of their own, by whatever kernels a user gets, and by Triton's."""
     size = (12, 14, 13) if small else (24, 28, 36)
-    for name in OTHERS:
-        for classes in (3, 20):
-            problem = Problem(classes, size)
+    impls = ["auto", *kernels_of("region_sums", device)]
+    for impl in (impl for impl in impls if impl != "native"):
+        for name in OTHERS:
+            for classes in (3, 20):
+                problem = Problem(classes, size)
 
-            def loss(x: Tensor, y: Tensor, impl: str, name: str = name) -> Tensor:
-                found: Tensor = getattr(segloss_fast, name)(impl=impl)(x, y)
-                return found
+                def loss(x: Tensor, y: Tensor, impl: str, name: str = name) -> Tensor:
+                    found: Tensor = getattr(segloss_fast, name)(impl=impl)(x, y)
+                    return found
 
-            journal.note(f"{name} {problem}", compare, loss, problem, device, "auto", 10.0)
+                what = f"{name} {impl} {problem}"
+                journal.note(what, compare, loss, problem, device, impl, 10.0)
 
 
 def is_here(impl: str) -> Entry:
@@ -169,11 +175,35 @@ TRIALS: tuple[Callable[[Journal, str, bool], None], ...] = (
 )
 
 
+class Share(Journal):
+    """The journal of a process that tries a part of what there is to try.
+
+    Args:
+        options: Of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.impl = options.impl
+        self.place, self.parts = map(int, options.share.split("/"))
+        self.offered = 0
+        name = "smoke.jsonl" if self.parts == 1 else f"smoke-{self.place}.jsonl"
+        others = options.folder.glob("smoke-*.jsonl") if self.parts == 1 else ()
+        super().__init__(options.folder / name, sorted(others))
+
+    def note(self, name: str, call: Callable[..., Entry], *of_call: Any) -> None:  # noqa: ANN401
+        """Try it if it is this process's."""
+        if self.impl is not None and f" {self.impl} " not in f" {name} ":
+            return
+        self.offered += 1
+        if self.offered % self.parts == self.place:
+            super().note(name, call, *of_call)
+
+
 def main() -> int:
     """Try all families, the main ones first."""
     warnings.simplefilter("ignore")
     options = arguments(__doc__ or "")
-    journal = Journal(options.folder / "smoke.jsonl")
+    journal = Share(options)
     if options.device == "cuda":
         for impl in ("native", "triton"):  # without one, its families would be passed over
             journal.note(f"{impl} kernels are here", is_here, impl)

@@ -4,16 +4,16 @@
 
 On a GPU a step is captured in a CUDA graph and replayed with a cold cache, so that the host's time
 is not in it; the wall time of the same step without a graph stands beside it. Results go to
-FOLDER/times.jsonl as they come.
+FOLDER/times.jsonl as they come, with what was predicted (benchmarks/model) beside what is measured.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import segloss_fast
 from benchmarks.measure import cuda
+from benchmarks.model import page
 from tests.gpu.check.journal import Journal, arguments, synchronize
 from tests.gpu.check.problems import Problem, kernels_of
 
@@ -38,43 +39,20 @@ SUMS = (
     (105, 96, F32, torch.uint8, 1),
     (4, 128, F32, torch.int64, 2),
 )
-COLD = 256 << 20  # bytes that are written before each replay: more than any cache has
-ROUNDS = 15
+ROUNDS, WALL = 15, 3
 
 
 def on_device(step: Step) -> float:
     """Return the milliseconds of a step on the device: the median of replays of its graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = step()
-    cold = torch.empty(COLD, dtype=torch.uint8, device="cuda")
-    taken = []
-    for _ in range(ROUNDS):
-        cold.zero_()
-        clock = cuda.Clock()
-        clock.tick()
-        graph.replay()
-        taken.append(1e3 * clock.stop()[1])
-    del kept
-    return statistics.median(taken)
+    replay = cuda.Replay(step)
+    return 1e3 * statistics.median(replay() for _ in range(ROUNDS))
 
 
 def on_the_wall(step: Step, device: str) -> float:
     """Return the milliseconds of a step as the host sees it, one behind the other."""
     for _ in range(3):
         step()
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(ROUNDS):
-        step()
-    synchronize(device)
-    return 1e3 * (time.perf_counter() - start) / ROUNDS
+    return 1e3 * statistics.median(cuda.wall_seconds(step, WALL, lambda: synchronize(device)))
 
 
 def by_kernel(step: Step, device: str) -> list[tuple[str, int, float]]:
@@ -122,20 +100,59 @@ def measure_loss(loss: Callable[..., Tensor], problem: Problem, device: str) -> 
     return measure(steps, device, {name: floors[name] for name in steps})
 
 
+@dataclass(frozen=True)
+class LossCase:
+    """A loss to be measured."""
+
+    loss: str
+    problem: Problem
+
+    def name(self, impl: str) -> str:
+        """What it is called in the results, and in benchmarks/model."""
+        return f"{self.loss} {impl} {self.problem} {str(self.problem.labels)[6:]}"
+
+    def module(self, impl: str) -> Callable[..., Tensor]:
+        """Return the loss."""
+        if self.loss == "lovasz":
+            return segloss_fast.LovaszSoftmaxLoss(method="histogram", impl=impl)
+        return segloss_fast.DiceCELoss(impl=impl)
+
+    @property
+    def primitive(self) -> str:
+        """What its kernels belong to."""
+        return "lovasz" if self.loss == "lovasz" else "region_sums"
+
+
+def loss_cases(small: bool = False) -> Iterator[LossCase]:
+    """Yield Dice and cross-entropy, then Lovász."""
+    for classes, side, dtype, labels, batch in SUMS:
+        cube = (side // 16 if small else side,) * 3
+        yield LossCase("dice_ce", Problem(classes, cube, dtype, labels, batch=batch))
+    for classes in (4, 14):
+        yield LossCase("lovasz", Problem(classes, (16 if small else 256,) * 3, batch=1))
+
+
+def compare(name: str, entry: dict[str, Any]) -> None:
+    """Print what was predicted of a case beside what was measured, kernel by kernel."""
+    kernels = page.load().get(name, [])
+    for mode, predicted in page.milliseconds(kernels).items() if kernels else ():
+        if mode in entry:
+            print(f"    {mode}: {entry[mode]:.4f}, predicted of its kernels {predicted:.4f}")
+    for kernel in kernels:
+        measured = [us / n for key, n, us in entry.get("kernels", ()) if kernel.name in key]
+        found = f"{measured[0]:.1f}" if measured else "not seen"
+        print(f"    {kernel.name}: {found} us, predicted {kernel.us:.1f} ({kernel.bound})")
+
+
 def time_losses(journal: Journal, device: str, small: bool) -> None:
-    """Measure Dice and cross-entropy, then Lovász."""
-    for impl in kernels_of("region_sums", device):
-        for classes, side, dtype, labels, batch in SUMS:
-            cube = (side // 16 if small else side,) * 3
-            problem = Problem(classes, cube, dtype, labels, batch=batch)
-            loss = segloss_fast.DiceCELoss(impl=impl)
-            name = f"dice_ce {impl} {problem} {str(labels)[6:]}"
-            journal.note(name, measure_loss, loss, problem, device)
-    for impl in kernels_of("lovasz", device):
-        for classes in (4, 14):
-            problem = Problem(classes, (16 if small else 256,) * 3, batch=1)
-            lovasz = segloss_fast.LovaszSoftmaxLoss(method="histogram", impl=impl)
-            journal.note(f"lovasz {impl} {problem}", measure_loss, lovasz, problem, device)
+    """Measure the losses, by all kernels."""
+    for primitive in ("region_sums", "lovasz"):
+        for impl in kernels_of(primitive, device):
+            for case in loss_cases(small):
+                if case.primitive == primitive:
+                    name = case.name(impl)
+                    journal.note(name, measure_loss, case.module(impl), case.problem, device)
+                    compare(name, journal.found[name])
 
 
 def time_distances(journal: Journal, device: str, small: bool) -> None:

@@ -41,16 +41,22 @@ DTYPES = ("float32", "float16", "bfloat16")
 TARGETS = ("uint8", "int64", "dense")
 
 
-def launches(loss: str, classes: int, dtype: str, target: str) -> dict[str, Launch]:
-    """Return the launches of two volumes of 128^3 voxels."""
-    space = (128, 128, 128)
+def launches(
+    loss: str,
+    classes: int,
+    dtype: str,
+    target: str,
+    space: tuple[int, ...] = (128, 128, 128),
+    batch: int = 2,
+) -> dict[str, Launch]:
+    """Return the launches of a batch of volumes."""
     kind = getattr(torch, dtype)
-    x = torch.empty((2, classes, *space), dtype=kind, device="meta")
+    x = torch.empty((batch, classes, *space), dtype=kind, device="meta")
     labels = torch.empty_like(x)
     if target != "dense":
-        labels = torch.empty((2, *space), dtype=getattr(torch, target), device="meta")
+        labels = torch.empty((batch, *space), dtype=getattr(torch, target), device="meta")
     options = Options(**{**LOSSES[loss], **_defaults(loss, classes)})
-    rows = x.new_empty((len(options.terms), 2, classes), dtype=torch.float64)
+    rows = x.new_empty((len(options.terms), batch, classes), dtype=torch.float64)
     invalid = x.new_empty(2, dtype=torch.float64)
     first, total = triton_launch.forward_launches(x, labels, None, options, rows, invalid)
     back = triton_launch.backward_launch(torch.empty_like(x), rows, x, labels, None, options)

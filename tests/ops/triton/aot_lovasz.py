@@ -37,18 +37,19 @@ def launches(
     channels_last: bool = False,
     ignore_index: int | None = None,
     space: tuple[int, ...] = (64, 64, 64),
+    batch: int = 2,
 ) -> dict[str, Launch]:
-    """Return the launches of two volumes."""
-    x = torch.empty((2, classes, *space), dtype=getattr(torch, dtype), device="meta")
+    """Return the launches of a batch of volumes."""
+    x = torch.empty((batch, classes, *space), dtype=getattr(torch, dtype), device="meta")
     if channels_last:
         x = x.to(memory_format=torch.channels_last_3d)
     labels = torch.empty_like(x)
     if target != "dense":
-        labels = x.new_empty((2, *space), dtype=getattr(torch, target))
+        labels = x.new_empty((batch, *space), dtype=getattr(torch, target))
     size = number(*DEFAULT)
     act = ACTIVATIONS.index(activation)
     counts = x.new_empty((2, 1, classes, 2, size), dtype=torch.int64)
-    rows = x.new_empty((2, 2, classes), dtype=torch.float64)
+    rows = x.new_empty((2, batch, classes), dtype=torch.float64)
     out = (counts, rows, rows.new_empty(2))
     first, replicas, total = triton_launch.count_launches(
         x, labels, (act, *DEFAULT, True), ignore_index, out

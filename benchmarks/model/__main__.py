@@ -1,0 +1,16 @@
+"""Counts all kernels of the model, and writes predictions.json and docs/gpu_model.md."""
+
+from __future__ import annotations
+
+from benchmarks.model import native, page
+from benchmarks.model.count import count_all
+
+
+def main() -> None:
+    """Compile, count, write."""
+    counted = {case.name("triton"): kernels for case, kernels in count_all()}
+    page.save(counted, native.count_all())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Counts what a loss's launches need, from Triton's kernels compiled for sm_90."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from benchmarks.model.device import Kernel
+from segloss_fast.ops._triton.launch import Launch
+from tests.gpu.check.times import LossCase, loss_cases
+from tests.ops.triton import aot, aot_lovasz
+from tests.ops.triton.compiler import compile_launch
+from tests.sass import round_trips
+
+CAPABILITY = 90
+SECOND_STAGE = ("total", "replicas")  # launches that add what programs have left
+
+
+def launches(case: LossCase) -> dict[str, Launch]:
+    """Return the launches of a case by what they are: of a forward pass, and ``"backward"``."""
+    problem = case.problem
+    dtype, labels = str(problem.dtype)[6:], str(problem.labels)[6:]
+    if case.loss == "dice_ce":
+        return aot.launches("DiceCE", problem.classes, dtype, labels, problem.size, problem.batch)
+    return aot_lovasz.launches(
+        "softmax", problem.classes, dtype, labels, space=problem.size, batch=problem.batch
+    )
+
+
+def count(case: LossCase, name: str, launch: Launch) -> Kernel:
+    """Compile one launch of a case, and count."""
+    compiled = compile_launch(launch, CAPABILITY)
+    report = compiled.report()
+    direction = "backward" if name == "backward" else "forward"
+    programs = int(torch.Size(launch.grid).numel())
+    common: dict[str, Any] = {
+        "name": launch.kernel.fn.__name__,
+        "direction": direction,
+        "warps": launch.warps,
+        "registers": compiled.registers,
+        "spills": report["loop_spills"],
+        "programs": programs,
+    }
+    if name in SECOND_STAGE:
+        read = launch.arguments["partials" if name == "total" else "counters"]
+        counted = {"bytes": read.numel() * read.element_size(), "instructions": 0.0, "elements": 0}
+        return Kernel(**common, **counted, round_trips=max(1, round_trips(compiled.sass)))
+    problem = case.problem
+    voxels = problem.batch * torch.Size(problem.size).numel()
+    of_input = voxels * problem.classes * problem.dtype.itemsize
+    moved = of_input * (2 if name == "backward" else 1) + voxels * problem.labels.itemsize
+    constants = launch.constants
+    block_c = min(problem.classes, constants["BLOCK_C"])
+    per_thread = block_c * constants["BLOCK_V"] / (32 * launch.warps)
+    return Kernel(
+        **common,
+        bytes=moved,
+        instructions=report["loop_instructions"] / per_thread,
+        elements=voxels * problem.classes,
+    )
+
+
+def _counted(task: tuple[int, str]) -> Kernel:
+    place, name = task
+    case = list(loss_cases())[place]
+    return count(case, name, launches(case)[name])
+
+
+def count_all() -> Iterator[tuple[LossCase, list[Kernel]]]:
+    """Yield each case of the device check with its kernels, in the order of their launches."""
+    cases = list(loss_cases())
+    tasks = [(place, name) for place, case in enumerate(cases) for name in launches(case)]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = dict(zip(tasks, pool.map(_counted, tasks), strict=True))
+    for place, case in enumerate(cases):
+        yield case, [kernel for (of, _), kernel in found.items() if of == place]
