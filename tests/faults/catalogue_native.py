@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.faults.fault import Fault
 
 REGION_SUMS = ("tests/ops/test_region_sums.py", "tests/ops/test_region_sums_errors.py")
+FUSED = ("tests/ops/test_region_sums_fused.py",)
 LOVASZ = ("tests/ops/test_lovasz_counts.py", "tests/ops/test_lovasz_native.py")
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
 
@@ -22,6 +23,27 @@ NATIVE_FAULTS = (
             "-k",
             "test_region_sums or DiceCELoss",
         ),
+    ),
+    Fault(
+        "native-fused-cross-entropy-gradient",
+        "csrc/region_sums/fused.inc",
+        "dot = dot * inverse - l;",
+        "dot = dot * inverse;",
+        FUSED,
+    ),
+    Fault(
+        "native-fused-not-a-number",
+        "csrc/region_sums/fused_blocks.inc",
+        "if (any != any) return false;",
+        "if (any != any && c < 0) return false;",
+        FUSED,
+    ),
+    Fault(
+        "native-fused-tail-of-a-row",
+        "csrc/region_sums/fused_blocks.inc",
+        "smaller(left, smaller(voxels, kFusedVoxels)) / kWidth * kWidth;",
+        "(smaller(left, smaller(voxels, kFusedVoxels)) + kWidth - 1) / kWidth * kWidth;",
+        FUSED,
     ),
     Fault(
         "native-lovasz-bin-of-one-half",
@@ -78,6 +100,13 @@ NATIVE_FAULTS = (
         "valid = (value == 0) | (value == 1);",
         "valid = value <= 1;",
         ("tests/ops/test_one_class.py",),
+    ),
+    Fault(
+        "native-classes-past-32-bits",
+        "csrc/voxels/labels.inc",
+        "const bool fits = sizeof(Storage) < 8 || uint64_t(all) >> 32 == 0;",
+        "const bool fits = sizeof(Storage) <= 8 || uint64_t(all) >> 32 == 0;",
+        FUSED,
     ),
     Fault(
         "native-values-above-one",

@@ -29,6 +29,9 @@ SHAPES = (
     *((1, 1, 1, 1), (2, 2, 3, 5), (1, 31, 1, 17), (2, 13, 17, 23), (1, 21, 22, 23)),
 )
 CLASSES = (1, 2, 3, 4, 14, 40)
+# What has loops of its own; where these begin and end: a vector and a block of either width.
+FUSED = ("tp", "pred", "target", "nll", "focal", "weight")
+LENGTHS = (1, 3, 4, 7, 8, 15, 16, 17, 127, 129, 255, 257, 511, 512, 513, 527, 4095, 4111, 9001)
 NO_LABEL = 77
 WILD = (torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1e-40, 3e38, -3e38, 88.8, -104.0, 709.8)
 LABELS = {
@@ -157,12 +160,35 @@ def run_valid(dtype: torch.dtype, layout: str, target_dtype: torch.dtype, dense:
     assert wild or not (sums.rows.isnan().any() or grad.isnan().any()), f"{case}: NaN"
 
 
+def run_fused(target_dtype: torch.dtype, classes: int, wild: bool) -> None:
+    """Rows of voxels in place, between others that hold NaN or no label."""
+    length, batch = draw.choice(LENGTHS), draw.randint(1, 2)
+    shape = (batch, classes, length)
+    ignored = draw.choice(IGNORED)
+    base = torch.full((batch, classes + 2, length + 40), torch.nan)
+    x = base[:, 1:-1, 20:-20].copy_(random_input(shape, torch.float32, "softmax", wild))
+    target = random_target(shape, target_dtype, False, ignored)
+    if ignored is not None and draw.random() < 0.5:  # only in some of the blocks
+        target[:, draw.randint(0, length - 1) :] = 0
+    target = lay_out(target, draw.choice(("contiguous", "sliced", "strided", "expanded")))
+    terms = draw.sample(FUSED, draw.randint(1, len(FUSED)))
+    x = x.detach().requires_grad_()
+    sums = region_sums(x, target, terms=terms, gamma=2.0, ignore_index=ignored, impl="native")
+    incoming = torch.randn_like(sums.rows) * draw.choice((1.0, 1e30, 1e300))
+    (grad,) = torch.autograd.grad(sums.rows, x, incoming, allow_unused=True)
+    case = f"{shape} {target_dtype} {ignored=} {terms}"
+    assert wild or not sums.rows.isnan().any(), f"{case}: NaN"
+    assert wild or incoming.abs().max() > 1e9 or not grad.isnan().any(), f"{case}: NaN"
+
+
 def run_bad_label(dtype: torch.dtype, target_dtype: torch.dtype, label: float) -> None:
     """Forward counts the label and refuses it; backward, called by itself, must survive it."""
     classes = draw.choice(CLASSES[1:])
     batch, *space = draw.choice([shape for shape in SHAPES if 0 not in shape])
     shape = (batch, classes, *space)
     options = random_options(classes)
+    if draw.random() < 0.3:
+        options |= {"activation": "softmax", "ce_activation": "softmax", "terms": FUSED}
     x = lay_out(torch.randn(shape, dtype=dtype), draw.choice(LAYOUTS))
     target = random_target(shape, target_dtype, False, None).flatten()
     target[draw.choice((0, len(target) // 2, -1))] = label
@@ -250,6 +276,8 @@ def run_all() -> None:
     targets = (torch.bool, *INTEGER, *FLOATING)
     for case in share(itertools.product(FLOATING, LAYOUTS, targets, (False, True))):
         run_valid(*case)
+    for fused in share(itertools.product(targets, CLASSES[1:], (False, True))):
+        run_fused(*fused)
     bad = [(target, label) for target, labels in LABELS.items() for label in labels]
     for dtype, (target, label) in share(itertools.product(FLOATING, bad)):
         run_bad_label(dtype, target, label)
