@@ -48,8 +48,7 @@ CXX_FLAGS = [
     "-Wno-unknown-pragmas",
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden"]
-# Machine code for the data centre's sm_80 (which sm_86 and sm_89 run too) and sm_90, and PTX for
-# what comes after. The variable SEGLOSS_CUDA_ARCHITECTURES names others.
+# The data centre's sm_80 (whose code sm_86 and sm_89 run too) and sm_90, and PTX for later ones.
 CUDA_ARCHITECTURES = "80 90 90+PTX"
 
 
@@ -66,12 +65,8 @@ def sources(suffix: str) -> list[str]:
 
 
 def kernels_first(source: str) -> tuple[int, str]:
-    """Sort files by how long they compile: the last one to end would leave the other cores idle.
-
-    It is the kernels that take long, and of them those with much code.
-    """
-    path = ROOT / source
-    parts = path.parent.glob("*.inc") if path.stem == "kernels" else ()
+    """Sort files so that those with most kernels come first: they compile longest."""
+    parts = (ROOT / source).parent.glob("*.inc") if source.endswith("kernels.cpp") else ()
     return -sum(part.stat().st_size for part in parts), source
 
 
@@ -97,14 +92,12 @@ def native_extension() -> Extension:
     os.environ["PATH"] = os.pathsep.join((path, sysconfig.get_path("scripts")))
     flags = CXX_FLAGS + os.environ.get("CXXFLAGS", "").split()
     # Headers of others do not warn; error messages hold source paths, from the package's root.
-    local = [
-        *(f"-isystem{path}" for path in (*bindings, *cpp_extension.include_paths())),
-        f"-ffile-prefix-map={ROOT.resolve()}=.",
-    ]
+    local = [f"-isystem{path}" for path in (*bindings, *cpp_extension.include_paths())]
+    local.append(f"-ffile-prefix-map={ROOT.resolve()}=.")
     defines = define_flags(SEGLOSS_FLAGS=f'"{" ".join(flags)}"')
     return Extension(
         "segloss_fast._C",
-        sources=sorted(sources(".cpp"), key=kernels_first),
+        sources=sources(".cpp"),
         include_dirs=[str(ROOT / "csrc")],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
@@ -240,20 +233,9 @@ class Wheel(bdist_wheel):  # type: ignore[misc]
         super().run()
 
 
-def build_arguments(mode: str) -> dict[str, object]:
-    """Return what setup() needs."""
-    commands: dict[str, type] = {"build_py": BuildPython, "bdist_wheel": Wheel}
-    if mode == "skip":
-        pure.update(kind="skip", reason="it was installed with SEGLOSS_BUILD=skip")
-        return {"cmdclass": commands}
-    try:
-        wanted = extensions()
-        from torch.utils.cpp_extension import BuildExtension
-    except (ImportError, FileNotFoundError) as error:
-        if mode == "require":
-            raise SystemExit(f"segloss_fast: SEGLOSS_BUILD=require, but {error}") from error
-        give_up("compiler" if isinstance(error, FileNotFoundError) else "torch", error)
-        return {"cmdclass": commands}
+def optional_build(mode: str) -> type:
+    """Return the command that builds extensions with torch."""
+    from torch.utils.cpp_extension import BuildExtension
 
     class OptionalBuild(BuildExtension):
         """BuildExtension that, in mode auto, leaves out what fails: CUDA first, then all."""
@@ -262,8 +244,15 @@ def build_arguments(mode: str) -> dict[str, object]:
             """Keep the object files of editable installs, too: what did not change stays."""
             super().finalize_options()
             if self.inplace:
-                kept = f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
-                self.build_temp = str(ROOT / "build" / kept)
+                self.build_temp = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
+
+        def build_extension(self, ext: Extension) -> None:
+            """Compile in the order of kernels_first; setuptools sorts by name."""
+            in_order = self.compiler.compile
+            self.compiler.compile = lambda files, *rest, **options: in_order(
+                sorted(files, key=kernels_first), *rest, **options
+            )
+            super().build_extension(ext)
 
         def run(self) -> None:
             try:
@@ -282,7 +271,23 @@ def build_arguments(mode: str) -> dict[str, object]:
                 give_up("failed", f"the native build failed: {error}")
                 self.get_finalized_command("build_py").write()
 
-    return {"ext_modules": wanted, "cmdclass": {**commands, "build_ext": OptionalBuild}}
+    return OptionalBuild
+
+
+def build_arguments(mode: str) -> dict[str, object]:
+    """Return what setup() needs."""
+    commands: dict[str, type] = {"build_py": BuildPython, "bdist_wheel": Wheel}
+    if mode == "skip":
+        pure.update(kind="skip", reason="it was installed with SEGLOSS_BUILD=skip")
+        return {"cmdclass": commands}
+    try:
+        wanted = extensions()
+    except (ImportError, FileNotFoundError) as error:
+        if mode == "require":
+            raise SystemExit(f"segloss_fast: SEGLOSS_BUILD=require, but {error}") from error
+        give_up("compiler" if isinstance(error, FileNotFoundError) else "torch", error)
+        return {"cmdclass": commands}
+    return {"ext_modules": wanted, "cmdclass": {**commands, "build_ext": optional_build(mode)}}
 
 
 mode = os.environ.get("SEGLOSS_BUILD", "auto")

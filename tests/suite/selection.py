@@ -149,6 +149,7 @@ def pytest_testnodedown(node: object) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say last what was not run, and how to run it."""
+    gc.unfreeze()  # or Triton's bindings take what lives on for a leak
     left_out = config.stash.get(NOT_RUN, None)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if hasattr(config, "workerinput") or reporter is None or not left_out:
