@@ -5,7 +5,7 @@
 #
 #   smoke     builds for this device, and tries every family of kernels once
 #   time      device times with a table by kernel, beside the bandwidth of a copy
-#   tests     tests/gpu: CUDA C++ first, then Triton, then what is past 2^31
+#   tests     tests/gpu and the contracts of tests/ops: CUDA C++ first, then Triton, then what is past 2^31
 #   sanitize  compute-sanitizer's racecheck and memcheck of the hand-written kernels
 #   bench     the benchmarks that are published
 #
@@ -66,7 +66,8 @@ stage_smoke() {
 stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[@]}"; }
 
 stage_tests() {
-  local files=(tests/gpu) failed=0 workers=()
+  # Contracts are tried on all machines, in files named like the primitives.
+  local files=(tests/gpu tests/ops/test_region_masks.py -m gpu) failed=0 workers=()
   [ "$device" = cuda ] || files=(tests/test_gpu_harness.py)
   if has xdist; then workers=(-n "${WORKERS:-8}" --dist worksteal); fi
   run_tests native 120 "${workers[@]}" "${files[@]}" -k "native and not ($BIG)" || failed=1

@@ -203,7 +203,7 @@ CUDA = (
         "csrc/region_masks/cuda/masks.cu",
         "return sum < 2 &&",
         "return sum <= 2 &&",
-        ("tests/ops/test_region_masks_cuda_shim.py",),
+        ("tests/ops/test_region_masks.py", "-k", "shim"),
         "all",
     ),
 )

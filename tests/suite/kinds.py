@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from segloss_fast.ops import PRIMITIVES
 
 INTERPRETED = "interpreted"
 # The tier that a kind's tests begin in, unless they say otherwise themselves.
@@ -34,7 +37,7 @@ LONG = ("sanitizers", "compiled", "install", "shim")
 
 def kind_of(item: pytest.Item) -> str:
     """Return the kind of a test; "auto" where it takes the implementation that a user gets."""
-    if "interpreted" in item.path.stem:
+    if interpreting() or "interpreted" in item.path.stem:
         return INTERPRETED
     for mark in MARKS:
         if item.get_closest_marker(mark) is not None:
@@ -51,9 +54,25 @@ def order_of(item: pytest.Item) -> int:
 
 def implementation(item: pytest.Item) -> str | None:
     """Return the implementation that the test is parametrised with, or none."""
-    call = getattr(item, "callspec", None)
-    found = None if call is None else call.params.get("impl")
+    found = getattr(machine(item), "impl", None) or parameters(item).get("impl")
     return found if isinstance(found, str) else None
+
+
+def machine(item: pytest.Item) -> object:
+    """Return the machine (tests/machines.py) that the test runs on, or none."""
+    return parameters(item).get("machine")
+
+
+def parameters(item: pytest.Item) -> dict[str, object]:
+    """Return what the test is parametrised with, by name."""
+    call = getattr(item, "callspec", None)
+    return {} if call is None else call.params
+
+
+def is_contract(path: Path) -> bool:
+    """Whether a test file states a primitive's contract, on machines of several processes."""
+    name = path.stem.removeprefix("test_")
+    return path.parent.name == "ops" and name in PRIMITIVES
 
 
 def interpreting() -> bool:
