@@ -66,8 +66,9 @@ stage_smoke() {
 stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[@]}"; }
 
 stage_tests() {
-  # Contracts are tried on all machines, in files named like the primitives.
-  local files=(tests/gpu tests/ops/test_region_masks.py -m gpu) failed=0 workers=()
+  local files failed=0 workers=() names="region_masks confusion_sums hardest_voxels"
+  # Contracts are tried on all machines, a device among them.
+  files=(tests/gpu $(for name in $names; do ls tests/ops/test_$name{,_limits,_torch}.py; done 2> /dev/null) -m gpu)
   [ "$device" = cuda ] || files=(tests/test_gpu_harness.py)
   if has xdist; then workers=(-n "${WORKERS:-8}" --dist worksteal); fi
   run_tests native 120 "${workers[@]}" "${files[@]}" -k "native and not ($BIG)" || failed=1

@@ -34,6 +34,16 @@ T = TypeVar("T")
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 # Primitives whose Triton kernels leave float64 to others.
 NO_FLOAT64 = ("region_sums", "lovasz", "hardest_voxels", "confusion_sums")
+# What gives small problems several programs, chunks and blocks: numbers of modules of primitives.
+SMALL_TILES: dict[str, tuple[str, dict[str, int]]] = {
+    "confusion_sums": (
+        "triton_plan",
+        {
+            **{"BLOCK_TILES": 2, "MAX_PROGRAMS": 4, "MIN_PROGRAMS": 4},
+            **{"MOST_CLASSES": 16, "BLOCK_C": 16},
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,14 @@ class Machine:
         """Choose the order in which the shim runs threads and blocks; others have one."""
         if self.family == "shim":
             shim(self.primitive).segloss_shim_set_seed(seed)
+
+    def shrink_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the interpreter's small problems be cut as large ones are; others are large."""
+        if self.family == "interpreted":
+            name, numbers = SMALL_TILES[self.primitive]
+            module = import_module(f"segloss_fast.ops.{self.primitive}.{name}")
+            for number, value in numbers.items():
+                monkeypatch.setattr(module, number, value)
 
     @contextmanager
     def prepared(self) -> Iterator[None]:

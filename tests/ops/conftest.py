@@ -11,13 +11,15 @@ import torch
 from tests import machines
 from tests.cuda_shim import build
 from tests.ops import lovasz_cuda, region_sums_cuda
+from tests.suite import kinds
 from tests.suite.built import NATIVE, once
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let the tests of a contract run on every machine of its primitive."""
-    if "machine" in metafunc.fixturenames:
-        machines.parametrize(metafunc, metafunc.module.__name__.rpartition("test_")[2])
+    primitive = kinds.contract_of(metafunc.module.__name__.rpartition(".")[2])
+    if primitive is not None and "machine" in metafunc.fixturenames:
+        machines.parametrize(metafunc, primitive)
 
 
 @pytest.fixture
@@ -25,6 +27,12 @@ def machine(request: pytest.FixtureRequest) -> Iterator[machines.Machine]:
     """The machine of the case, ready to run."""
     with request.param.prepared():
         yield request.param
+
+
+@pytest.fixture
+def small_tiles(machine: machines.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small problems have several of everything."""
+    machine.shrink_tiles(monkeypatch)
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ TIER = {
     "auto": "quick",
 }
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
+# What follows the primitive's name in files of a contract that is too long for one.
+CONTRACT_PARTS = ("_limits", "_torch")
 # Long ones, which begin first, so that no worker is left with one at the end.
 LONG = ("sanitizers", "compiled", "install", "shim")
 
@@ -69,10 +71,16 @@ def parameters(item: pytest.Item) -> dict[str, object]:
     return {} if call is None else call.params
 
 
+def contract_of(file: str) -> str | None:
+    """Return the primitive whose contract a test file states, on machines of several processes."""
+    name = file.removeprefix("test_")
+    parts = ("", *CONTRACT_PARTS)
+    return next((each for each in PRIMITIVES for part in parts if name == each + part), None)
+
+
 def is_contract(path: Path) -> bool:
-    """Whether a test file states a primitive's contract, on machines of several processes."""
-    name = path.stem.removeprefix("test_")
-    return path.parent.name == "ops" and name in PRIMITIVES
+    """Whether a test file states the contract of a primitive."""
+    return path.parent.name == "ops" and contract_of(path.stem) is not None
 
 
 def interpreting() -> bool:
