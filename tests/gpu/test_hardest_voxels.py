@@ -1,8 +1,7 @@
-"""hardest_voxels' kernels on a CUDA device, against the definition in float64 and the CPU's."""
+"""How hardest_voxels' kernels run on a CUDA device, and the CPU's answer; the rest: tests/ops."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import pytest
@@ -10,22 +9,12 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
-from segloss_fast.ops.region_sums import ACTIVATIONS
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
-from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.hardest_voxels_cases import (
-    DTYPES,
     KS,
-    LABELS,
     Case,
-    compare,
     of_values,
-    random_case,
-    random_input,
-    random_target,
-    random_weight,
 )
-from tests.ops.region_masks_cases import random_labels
 
 
 @pytest.fixture(autouse=True)
@@ -54,35 +43,6 @@ def volume(*size: int, classes: int = 4) -> tuple[Tensor, Tensor]:
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = torch.randn((2, classes, *size), generator=generator, device=DEVICE)
     return x, torch.randint(0, classes, (2, *size), generator=generator, device=DEVICE)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_random_problems(activation: str) -> None:
-    draw = random.Random(activation)
-    for _ in range(150):
-        compare(run, random_case(draw, activation))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_volumes(layout: str) -> None:
-    draw = random.Random(0)
-    labels = lay_out(random_labels((2, 63, 65, 40), 5, torch.uint8, draw), layout)
-    for dtype in DTYPES:
-        x = lay_out(random_input((2, 5, 63, 65, 40), dtype, "softmax", draw), layout)
-        compare(run, Case(x, labels, None, Rule(20.0, "softmax", ignore_index=6)))
-        compare(run, Case(x, labels, random_weight(x.shape, 1, draw), Rule(20.0, "sigmoid", 1)))
-
-
-@pytest.mark.parametrize("classes", [1, 2, 16, 17, 105, 128, 129, 200])
-def test_any_number_of_classes(classes: int) -> None:
-    draw = random.Random(classes)
-    x = random_input((2, classes, 30, 41), torch.float32, "softmax", draw)
-    for dtype in LABELS:
-        labels = random_labels((2, 30, 41), classes, dtype, draw)
-        compare(run, Case(x, labels, None, Rule(30.0, "softmax", ignore_index=1)))
-    for activation in ("softmax", "sigmoid"):
-        values = random_target(x.shape, torch.float32, draw)
-        compare(run, Case(x, values, random_weight(x.shape, classes, draw), Rule(30.0, activation)))
 
 
 @pytest.mark.parametrize("k", KS)
