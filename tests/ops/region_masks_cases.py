@@ -178,13 +178,13 @@ def far_apart(mode: str, dtype: torch.dtype) -> Case:
     values = 3 * torch.randn(1, 2, 3, 5, generator=torch.Generator().manual_seed(0))
     if mode == "labels":
         labels = torch.randint(0, 3, (2, 7), generator=torch.Generator().manual_seed(0))
-        rows = _unwritten(far + 7, dtype).as_strided((2, 7), (far, 1))
+        rows = unwritten(far + 7, dtype).as_strided((2, 7), (far, 1))
         return Case(rows.copy_(labels), None, 3, mode, 1)
-    strided = _unwritten(far + 15, dtype).as_strided((1, 2, 3, 5), (2 * far, far, 5, 1))
+    strided = unwritten(far + 15, dtype).as_strided((1, 2, 3, 5), (2 * far, far, 5, 1))
     return Case(strided.copy_(values), None, 2, mode)
 
 
-def _unwritten(size: int, dtype: torch.dtype) -> Tensor:
+def unwritten(size: int, dtype: torch.dtype) -> Tensor:
     """Return memory that deterministic mode does not fill, as it does that of torch.empty."""
     storage = torch.UntypedStorage(size * dtype.itemsize)
     return torch.empty(0, dtype=dtype).set_(storage, 0, (size,), (1,))
