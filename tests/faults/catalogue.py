@@ -175,7 +175,7 @@ TRITON = (
         "segloss_fast/ops/distance_transform/triton_kernels.py",
         "cost = apart.to(tl.float32) * apart.to(tl.float32) * weight",
         "cost = apart.to(tl.float32) * weight",
-        ("tests/ops/test_distance_transform_interpreted.py",),
+        ("tests/ops/test_distance_transform_limits.py",),
         "all",
         interpreted=True,
     ),
