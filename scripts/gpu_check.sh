@@ -5,7 +5,7 @@
 #
 #   smoke     builds for this device, and tries every family of kernels once
 #   time      device times with a table by kernel, beside the bandwidth of a copy
-#   tests     tests/gpu: CUDA C++ first, then Triton, then what is past 2^31
+#   tests     tests/gpu and the contracts of tests/ops: CUDA C++ first, then Triton, then what is past 2^31
 #   sanitize  compute-sanitizer's racecheck and memcheck of the hand-written kernels
 #   bench     the benchmarks that are published
 #
@@ -96,7 +96,9 @@ stage_smoke() {
 stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[@]}"; }
 
 stage_tests() {
-  local files=(tests/gpu) failed=0 workers=()
+  local files failed=0 workers=() names="region_masks confusion_sums hardest_voxels soft_skeleton structural_error distance_transform"
+  # Contracts are tried on all machines, a device among them.
+  files=(tests/gpu $(for name in $names; do ls tests/ops/test_$name{,_limits,_torch}.py; done 2> /dev/null) -m gpu)
   [ "$device" = cuda ] || files=(tests/test_gpu_harness.py)
   if has xdist; then workers=(-n "${WORKERS:-8}" --dist worksteal); fi
   run_tests native 120 "${workers[@]}" "${files[@]}" -k "native and not ($BIG)" || failed=1

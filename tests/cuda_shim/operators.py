@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch.utils import cpp_extension
 
 import setup
 from tests.cuda_shim.build import build
 
 CSRC = Path(__file__).parents[2] / "csrc"
+NAME = "operators.so"
+
+
+def library_of(primitive: str) -> str:
+    """Return the name in ``torch.ops`` of a primitive's CUDA operators for the CPU."""
+    return f"segloss_shim_{primitive}"
+
+
+def build_primitive(primitive: str, folder: Path, *, sanitize: bool = False) -> Path:
+    """Compile the CUDA kernels and operators of a primitive for the CPU, as NAME in a folder."""
+    sources = sorted((CSRC / primitive / "cuda").glob("*.cu"))
+    library, options = library_of(primitive), ["-Werror"]
+    return build_operators(sources, folder / NAME, library, sanitize=sanitize, options=options)
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Register operators; return their library, whose order of threads can be set."""
+    torch.ops.load_library(str(path))
+    return ctypes.CDLL(str(path))
 
 
 def build_operators(

@@ -1,8 +1,7 @@
-"""region_masks' kernels on a CUDA device, each against the definition in float64."""
+"""How region_masks' kernels run on a CUDA device; what they compute: tests/ops."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import pytest
@@ -11,22 +10,12 @@ from torch import Tensor
 
 import segloss_fast  # registers the operator  # noqa: F401
 from benchmarks.measure.cuda import capture
-from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
 from segloss_fast.ops.region_masks.op import kernels
-from segloss_fast.ops.region_masks.reference import MODES
-from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require, there
-from tests.ops.distance_transform_cases import LAYOUTS, lay_out
+from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require
+from tests.ops.distance_transform_cases import lay_out
 from tests.ops.region_masks_cases import (
-    CLASSES,
-    DTYPES,
     Case,
-    check,
-    near_one_half,
-    not_finite,
-    random_case,
-    random_labels,
-    random_values,
 )
 
 by_kernel = pytest.mark.parametrize("impl", KERNELS)
@@ -40,83 +29,12 @@ def launch(impl: str, case: Case) -> Tensor:
     return result
 
 
-def on_device(case: Case) -> Case:
-    labels = None if case.labels is None else there(case.labels)
-    return Case(there(case.values), labels, case.classes, case.mode, case.ignore_index, case.first)
-
-
-def compare(impl: str, case: Case) -> None:
-    require(impl, "region_masks")
-    found = launch(impl, on_device(case))
-    assert found.device.type == DEVICE
-    check(found.cpu(), case)
-
-
 def volume(*size: int, classes: int = 4) -> Case:
     """Return a softmax beside labels, on the device."""
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = torch.randn((2, classes, *size), generator=generator, device=DEVICE)
     labels = torch.randint(0, classes, (2, *size), generator=generator, device=DEVICE)
     return Case(x, labels, classes, "softmax", 1)
-
-
-@by_kernel
-@pytest.mark.parametrize("seed", range(4))
-def test_random_problems(impl: str, seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(100):
-        compare(impl, random_case(draw))
-
-
-@by_kernel
-@pytest.mark.parametrize("space", [(1,), (96, 65, 33), (96, 64, 48), (300_001,)], ids=str)
-@pytest.mark.parametrize("mode", MODES)
-def test_volumes(impl: str, mode: str, space: Sequence[int]) -> None:
-    draw = random.Random(0)
-    labels = random_labels((2, *space), 5, torch.uint8, draw)
-    if mode == "labels":
-        return compare(impl, Case(labels, None, 5, mode, 1))
-    values = random_values((2, 5, *space), torch.float32, draw, strange=False)
-    for beside in (None, labels):
-        compare(impl, Case(values, beside, 5, mode, 1, 1))
-
-
-@by_kernel
-@pytest.mark.parametrize("classes", [*CLASSES, 105])
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_softmax_of_any_number_of_classes(impl: str, dtype: torch.dtype, classes: int) -> None:
-    draw = random.Random(classes)
-    for space in ((17, 33), (16, 64)):
-        for layout in ("contiguous", "channels_last"):
-            values = random_values((2, classes, *space), dtype, draw, strange=True)
-            compare(impl, Case(lay_out(values, layout), None, classes, "softmax"))
-
-
-@by_kernel
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_dtypes_and_layouts(impl: str, dtype: torch.dtype, layout: str) -> None:
-    draw = random.Random(0)
-    labels = lay_out(random_labels((2, 9, 17, 48), 5, dtype, draw), layout)
-    values = lay_out(random_values((2, 5, 9, 17, 48), dtype, draw, strange=True), layout)
-    for ignored in (None, 1, -1, 2**40):
-        compare(impl, Case(labels, None, 5, "labels", ignored))
-        compare(impl, Case(values, labels, 5, "values", ignored))
-        if dtype in FLOATING:
-            compare(impl, Case(values, labels, 5, "softmax", ignored))
-
-
-@by_kernel
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_ends_of_the_range_and_the_middle(impl: str, dtype: torch.dtype) -> None:
-    compare(impl, not_finite(dtype))
-    compare(impl, near_one_half(dtype))
-
-
-@by_kernel
-@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0, 5)], ids=str)
-def test_empty(impl: str, shape: Sequence[int]) -> None:
-    compare(impl, Case(torch.zeros(shape), None, 3, "softmax"))
 
 
 @by_kernel

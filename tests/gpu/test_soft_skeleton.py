@@ -12,10 +12,8 @@ from benchmarks.measure.cuda import capture
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from segloss_fast.ops.soft_skeleton.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
-from tests.ops.distance_transform_cases import LAYOUTS, lay_out
-from tests.ops.soft_skeleton_cases import KINDS, check, exact, solve, values, weights
+from tests.ops.soft_skeleton_cases import check, solve, values, weights
 
-SIZES = [(1,), (3001,), (1, 1), (127, 130), (40, 1), (1, 6, 5), (33, 1, 9), (19, 28, 37)]
 CPU = "native" if kernels.why_not("native", torch.device("cpu")) is None else "reference"
 
 
@@ -29,23 +27,6 @@ def run(x: Tensor, iterations: int, first: int = 0) -> tuple[Tensor, Tensor]:
     return solve(x.to(DEVICE), iterations, "triton", first, weights(x).to(DEVICE))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_equals_the_reference(kind: str, size: Sequence[int]) -> None:
-    for dtype in (torch.float32, torch.float64):
-        for iterations, first in ((0, 0), (2, 1), (7, 0)):
-            x = values(kind, (2, 3, *size), dtype)
-            check(run(x, iterations, first), x, iterations, first)
-
-
-@pytest.mark.parametrize("size", [(90, 80), (40, 50, 60)], ids=str)
-def test_ties_are_broken_alike(size: Sequence[int]) -> None:
-    """Sums of few binary digits round nothing, so equal means that the same voxels take part."""
-    x, grad = exact(values("quarters", (1, 2, *size)), 3)
-    _, found = solve(x.to(DEVICE), 3, "triton", grad=grad.to(DEVICE))
-    assert torch.equal(found.cpu(), solve(x, 3, "reference", grad=grad)[1])
-
-
 @pytest.mark.parametrize("size", [(500, 700), (70, 80, 90)], ids=str)
 def test_equals_the_kernels_of_the_cpu(size: Sequence[int]) -> None:
     x = values("saturated", (2, 5, *size), torch.float32)  # more planes than go together
@@ -55,15 +36,6 @@ def test_equals_the_kernels_of_the_cpu(size: Sequence[int]) -> None:
         assert torch.equal(other, same)  # the bits repeat
     mask = soft_skeleton((x > 0.4).to(DEVICE), 3, impl="triton")
     assert torch.equal(mask.cpu(), soft_skeleton(x > 0.4, 3, impl=CPU))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout: str) -> None:
-    x = lay_out(values("quarters", (2, 3, 9, 17, 20), torch.float32).to(DEVICE), layout)
-    grad = lay_out(weights(x.cpu()).to(DEVICE), "contiguous" if layout == "expanded" else layout)
-    found = torch.ops.segloss_fast.soft_skeleton(x, 2, 0, "triton")
-    backward = torch.ops.segloss_fast.soft_skeleton_backward(grad, x, 2, 0, "triton")
-    check((found, backward), x, 2)
 
 
 def test_the_host_never_waits_and_a_graph_replays_it() -> None:

@@ -1,4 +1,4 @@
-"""structural_error's kernels on a CUDA device, each against the reference in float64."""
+"""How structural_error's kernels run on a CUDA device; what they compute: tests/ops."""
 
 from __future__ import annotations
 
@@ -12,23 +12,15 @@ from torch import Tensor
 
 import segloss_fast  # registers the operators  # noqa: F401
 from benchmarks.measure.cuda import capture
-from segloss_fast._check import REAL
 from segloss_fast.ops.structural_error.op import kernels
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.helpers import impls, relative_l2
-from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.structural_error_cases import (
-    VALUES,
     Case,
-    check,
     maps,
-    nearly_equal,
-    random_case,
     solve,
-    wild,
 )
 
-SHAPES = ((2, 3, 3000), (1, 2, 70, 131), (2, 1, 21, 34, 67), (3, 4, 5, 6, 7))
 MAPS = {1: (0, 3), 2: (2, 6), 3: (4, 8)}  # of a group of planes, forward and backward
 
 
@@ -51,50 +43,9 @@ def on_device(case: Case) -> Case:
     return replace(case, values=x, target=t, grad=grad)
 
 
-def compare(case: Case) -> None:
-    found, grad = run(on_device(case))
-    assert found.device.type == grad.device.type == DEVICE
-    check((found.cpu(), grad.cpu()), case)
-
-
 def volume(*space: int, classes: int = 4) -> Case:
     """Return a problem on the device."""
     return on_device(Case(*maps((1, classes, *space), random.Random(0))))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_problems(seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(40):
-        compare(random_case(draw, SHAPES))
-    compare(nearly_equal(draw.choice(SHAPES)))
-
-
-@pytest.mark.parametrize("space", [(100_003,), (512, 513), (96, 65, 130)], ids=str)
-@pytest.mark.parametrize(("window_size", "sigma"), [(3, 1.5), (11, 1.5), (65, 9.0)])
-def test_volumes(space: Sequence[int], window_size: int, sigma: float) -> None:
-    for dtype in VALUES:
-        x, t, grad = maps((1, 2, *space), random.Random(0), dtype)
-        compare(Case(x, t, grad, window_size, sigma, first=1))
-
-
-@pytest.mark.parametrize("dtype", REAL, ids=str)
-def test_dtypes_and_layouts(dtype: torch.dtype) -> None:
-    for layout in LAYOUTS:
-        x, t, grad = maps((2, 3, 9, 17, 35), random.Random(0), torch.float32, dtype)
-        compare(Case(lay_out(x, layout), lay_out(t, layout), lay_out(grad, layout)))
-
-
-@pytest.mark.parametrize("dtype", VALUES, ids=str)
-def test_values_that_are_equal_or_not_finite(dtype: torch.dtype) -> None:
-    compare(wild(Case(*maps((1, 2, 9, 10, 11), random.Random(0), dtype, torch.float16))))
-    case = volume(33, 34, 35)
-    for result in run(replace(case, values=case.target.to(dtype), grad=case.grad.to(dtype))):
-        assert bool((result == 0).all())  # where both maps are equal
-    flat = torch.full((1, 1, 20, 20, 40), 0.3, dtype=dtype, device=DEVICE)
-    found, grad = run(Case(flat, torch.ones_like(flat), torch.ones_like(flat)))
-    assert bool((found[..., 1:-1, 1:-1, 1:-1] == 0).all())
-    assert bool(grad.isfinite().all())
 
 
 def test_the_cpu_kernels_say_the_same() -> None:

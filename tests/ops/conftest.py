@@ -1,4 +1,4 @@
-"""The CUDA kernels built for the CPU, and what steers that build."""
+"""The machines of a primitive's contract; the CUDA kernels built for the CPU."""
 
 from __future__ import annotations
 
@@ -8,18 +8,38 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests import machines
 from tests.cuda_shim import build
 from tests.ops import lovasz_cuda, region_sums_cuda
+from tests.suite import kinds
 from tests.suite.built import NATIVE, once
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the tests of a contract run on every machine of its primitive."""
+    primitive = kinds.contract_of(metafunc.module.__name__.rpartition(".")[2])
+    if primitive is not None and "machine" in metafunc.fixturenames:
+        machines.parametrize(metafunc, primitive)
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Iterator[machines.Machine]:
+    """The machine of the case, ready to run."""
+    with request.param.prepared():
+        yield request.param
+
+
+@pytest.fixture
+def small_tiles(machine: machines.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small problems have several of everything."""
+    machine.shrink_tiles(monkeypatch)
 
 
 @pytest.fixture
 def new_tensors_are_nan() -> Iterator[None]:
     """Fill new tensors with NaN (integers with their largest value): what no kernel wrote shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
+    with machines.new_tensors_are_nan():
+        yield
 
 
 @pytest.fixture(scope="session")

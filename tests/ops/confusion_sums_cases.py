@@ -1,4 +1,4 @@
-"""Problems for the tests of confusion_sums' Triton kernels, and their answer in float64."""
+"""Problems for the tests of confusion_sums, and their answers in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segloss_fast.ops.confusion_sums import confusion_sums
 from tests.helpers import relative_l2
-from tests.ops.test_confusion_sums import definition
+from tests.machines import Machine
 
 EPSILON = torch.finfo(torch.float32).eps
 IGNORED = 99
@@ -44,7 +44,12 @@ class Case:
         return replace(self, x=change(self.x), target=change(self.target), weight=weight)
 
     def solve(self, impl: str, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the sums, and the gradient of a random combination of them."""
+        """Return the sums, and the gradient of a random combination of them, by an implementation.
+
+        Args:
+            impl: Which.
+            x: What stands for the input, if another.
+        """
         options: dict[str, Any] = {"voxel_weight": self.weight, "activation": self.activation}
         options |= {"ignore_index": self.ignore_index, "impl": impl}
         return gradient(
@@ -61,8 +66,22 @@ class Case:
         return ((self.target.double()[:, None] == classes) & counted).double()
 
 
+def definition(
+    x: Tensor, t: Tensor, w: Tensor | None = None, activation: str = "softmax"
+) -> Tensor:
+    """Return the sums of a dense target, in float64."""
+    x, t = x.double().flatten(2), t.double().flatten(2)
+    if w is not None:
+        t = t * w.double().flatten(2)
+    p = {"softmax": x.softmax(1), "sigmoid": x.sigmoid(), "probabilities": x}[activation]
+    return torch.cat([torch.einsum("blv,bcv->blc", t, p), t.sum(2, keepdim=True)], 2)
+
+
 def gradient(sums: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums, and the gradient of a random combination of them."""
+    """Return the sums, and the gradient of a random combination of them.
+
+    Not one of nearly equal factors, in whose softmax derivative nearly all would cancel.
+    """
     leaf = x.detach().requires_grad_()
     value = sums(leaf)
     factors = torch.randn(value.shape, generator=torch.Generator().manual_seed(3))
@@ -91,29 +110,48 @@ def case_of(
     return Case(x, target, w, activation, IGNORED if kind == "ignored" else None)
 
 
-def check(case: Case, impl: str = "triton") -> tuple[Tensor, Tensor]:
-    """Compare with the definition in float64.
+def answer(case: Case) -> tuple[Tensor, Tensor]:
+    """Return the sums and the gradient by definition, in float64."""
+    t, w = case.values(), None if case.weight is None else case.weight.double()
+    return gradient(lambda x: definition(x, t, w, case.activation), case.x.double())
+
+
+def check(machine: Machine, case: Case) -> tuple[Tensor, Tensor]:
+    """Solve a problem and compare with the definition in float64.
 
     The sums to ten roundings of what their terms add up to, signs aside; the gradient to five, and
-    as much more as plain PyTorch in float32 is off.
+    as much more as plain PyTorch in float32 is off. Both of float64 to 1e-13 of the whole.
     """
-    found, grad = case.solve(impl)
-    t, w = case.values(), None if case.weight is None else case.weight.double()
-    truth, true_grad = gradient(lambda x: definition(x, t, w, case.activation), case.x.double())
+    case = case.each(machine.place)
+    found, grad = case.solve(machine.impl)
+    truth, true_grad = answer(case)
+    assert found.device.type == machine.device
     assert found.dtype == torch.float64
-    terms = definition(case.x, t, None if w is None else w.abs(), case.activation)
+    assert grad.dtype == case.x.dtype
+    if machine.impl != "reference":
+        assert grad.stride() == torch.empty_like(case.x).stride()
+    if case.x.dtype == torch.float64:
+        assert relative_l2(found, truth) < 1e-13
+        assert relative_l2(grad, true_grad) < 1e-13
+        return found, grad
+    w = None if case.weight is None else case.weight.double().abs()
+    terms = definition(case.x, case.values(), w, case.activation)
     row = terms[..., :-1].amax(2, keepdim=True)
     allowed = 10 * EPSILON * torch.cat([row.expand_as(terms[..., :-1]), terms[..., -1:]], 2)
     off = (found - truth).abs() - allowed
     assert bool((off <= 0).all()), f"sums are off by {off.max().item():.3g} more than allowed"
-    assert grad.dtype == case.x.dtype
-    assert grad.stride() == torch.empty_like(case.x).stride()
     _, plain = case.solve("reference", case.x.float())
     budget = 5 * EPSILON + relative_l2(plain, true_grad)
-    if grad.dtype != torch.float32:  # the interpreter truncates to bfloat16, a GPU rounds
+    if grad.dtype != torch.float32:  # the interpreter truncates to bfloat16, others round
         budget += torch.finfo(grad.dtype).eps * (1 if grad.dtype == torch.bfloat16 else 0.5)
     assert relative_l2(grad, true_grad) <= budget, relative_l2(grad, true_grad) / EPSILON
     return found, grad
+
+
+def in_best_dtype(machine: Machine, case: Case) -> Case:
+    """Return the case in float64 where the machine has it, in float32 elsewhere."""
+    has_float64 = torch.float64 in machine.dtypes
+    return replace(case, x=case.x.to(torch.float64 if has_float64 else torch.float32))
 
 
 def far_apart(what: str) -> tuple[Case, Case]:

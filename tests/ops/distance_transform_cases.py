@@ -1,4 +1,4 @@
-"""Masks for the tests of distance_transform's kernels, and what scipy says of them in float64."""
+"""Masks for the tests of distance_transform, and what scipy says of them in float64."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+
+from segloss_fast.ops.distance_transform import reference
+from tests.machines import Machine
 
 SIDES = ("inside", "outside", "both", "signed")
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -80,6 +83,22 @@ def check(result: Tensor, case: Case) -> None:
     if case.squared and set(case.spacing) == {1.0} and bool((true[there].abs() < 2**24).all()):
         assert torch.equal(result[there].double(), true[there].round()), case
     assert bool((difference <= RELATIVE * true[there].abs()).all()), case
+
+
+def run(machine: Machine, case: Case) -> Tensor:
+    """Return the distances by a machine, on the CPU."""
+    spacing = list(case.spacing)
+    if machine.impl == "reference":
+        return reference.forward(case.mask, spacing, case.side, case.squared)
+    side = SIDES.index(case.side)
+    found: Tensor = machine.step()(machine.place(case.mask), spacing, side, case.squared)
+    assert found.device.type == machine.device
+    return found.cpu()
+
+
+def compare(machine: Machine, case: Case) -> None:
+    """Run a problem and compare with scipy."""
+    check(run(machine, case), case)
 
 
 def lay_out(mask: Tensor, layout: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""The CUDA operator of distance_transform for CPU tensors, and calls of it for the sanitizers.
+"""Calls of distance_transform's CUDA operator on the CPU, for the sanitizers.
 
 As a program it makes random calls, and some that must be refused; it needs the library's path.
 """
@@ -6,38 +6,21 @@ As a program it makes random calls, and some that must be refused; it needs the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tests.cuda_shim.operators import CSRC, build_operators
+from tests.cuda_shim.operators import CSRC, load
 from tests.ops.distance_transform_cases import SIDES, Case, check, random_case, seeds
 
 CUDA = CSRC / "distance_transform" / "cuda"
-LIBRARY = "segloss_shim_distance_transform"
-Run = Callable[[Case], Tensor]
-NAME = "distance_transform_shim.so"
-
-
-def build_library(folder: Path, *, sanitize: bool) -> Path:
-    """Compile the kernels for the CPU."""
-    sources = sorted(CUDA.glob("*.cu"))
-    return build_operators(sources, folder / NAME, LIBRARY, sanitize=sanitize, options=["-Werror"])
-
-
-def load(path: Path) -> ctypes.CDLL:
-    """Register the operator; return the library, whose order of threads can be set."""
-    torch.ops.load_library(str(path))
-    return ctypes.CDLL(str(path))
 
 
 def run(case: Case) -> Tensor:
-    """Return the distances by the CUDA kernels, on the CPU."""
+    """Return the distances by the CUDA kernels, on the CPU, of the library that is loaded."""
     operator = torch.ops.segloss_shim_distance_transform._distance_transform
     side = SIDES.index(case.side)
     result: Tensor = operator(case.mask, list(case.spacing), side, case.squared)

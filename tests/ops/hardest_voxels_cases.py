@@ -1,18 +1,19 @@
-"""Problems for the tests of hardest_voxels' kernels, and what is certain about their answers."""
+"""Problems for the tests of hardest_voxels, and what is certain about their answers."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops.hardest_voxels import Rule, reference
+from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels, reference
 from segloss_fast.ops.region_sums import ACTIVATIONS
+from tests.machines import Machine
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.region_masks_cases import random_labels
 
@@ -52,9 +53,6 @@ class Case:
             if tensor is not None
         ]
         return f"{tensors} {self.rule}"
-
-
-Run = Callable[[Case], tuple[Tensor, Tensor]]
 
 
 def exact(case: Case) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,9 +111,33 @@ def check(found: tuple[Tensor, Tensor], case: Case) -> None:
         assert not field[counts & (loss + off < low)].any(), case
 
 
-def compare(run: Run, case: Case) -> None:
+def run(machine: Machine, case: Case) -> tuple[Tensor, Tensor]:
+    """Return the weights and their sums by a machine, on the CPU."""
+    weight, scales = (
+        None if tensor is None else machine.place(tensor)
+        for tensor in (case.voxel_weight, case.rule.class_weight)
+    )
+    rule = replace(case.rule, class_weight=scales)
+    x, target = machine.place(case.input), machine.place(case.target)
+    weights, sums = hardest_voxels(x, target, weight, rule, impl=machine.impl)
+    assert weights.device.type == machine.device
+    return weights.cpu(), sums.cpu()
+
+
+def compare(machine: Machine, case: Case) -> None:
     """Run a problem and compare with the definition."""
-    check(run(case), case)
+    check(run(machine, case), case)
+
+
+def by_sorting(values: Tensor, counts: Tensor, k: float) -> Tensor:
+    """Return the weights, given each voxel's value and whether it counts."""
+    number = int(counts.sum())
+    if number == 0:
+        return torch.zeros_like(values)
+    number = max(1, int(number * k / 100))
+    last = values[counts].sort(descending=True).values[number - 1]
+    above, ties = counts & (values > last), counts & (values == last)
+    return above + ties * ((number - above.sum()) / ties.sum()).to(values.dtype)
 
 
 def of_values(losses: Tensor, k: float, dtype: torch.dtype = torch.float32) -> tuple[Case, Tensor]:

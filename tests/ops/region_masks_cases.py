@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from segloss_fast._check import FLOATING, INTEGER
+from segloss_fast.ops.region_masks import reference
 from segloss_fast.ops.region_masks.reference import MODES
+from tests.machines import Machine
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 
 DTYPES = (torch.bool, *INTEGER, *FLOATING)
@@ -176,18 +178,30 @@ def far_apart(mode: str, dtype: torch.dtype) -> Case:
     values = 3 * torch.randn(1, 2, 3, 5, generator=torch.Generator().manual_seed(0))
     if mode == "labels":
         labels = torch.randint(0, 3, (2, 7), generator=torch.Generator().manual_seed(0))
-        rows = _unwritten(far + 7, dtype).as_strided((2, 7), (far, 1))
+        rows = unwritten(far + 7, dtype).as_strided((2, 7), (far, 1))
         return Case(rows.copy_(labels), None, 3, mode, 1)
-    strided = _unwritten(far + 15, dtype).as_strided((1, 2, 3, 5), (2 * far, far, 5, 1))
+    strided = unwritten(far + 15, dtype).as_strided((1, 2, 3, 5), (2 * far, far, 5, 1))
     return Case(strided.copy_(values), None, 2, mode)
 
 
-def _unwritten(size: int, dtype: torch.dtype) -> Tensor:
+def unwritten(size: int, dtype: torch.dtype) -> Tensor:
     """Return memory that deterministic mode does not fill, as it does that of torch.empty."""
     storage = torch.UntypedStorage(size * dtype.itemsize)
     return torch.empty(0, dtype=dtype).set_(storage, 0, (size,), (1,))
 
 
-def compare(run: Callable[[Case], Tensor], case: Case) -> None:
+def run(machine: Machine, case: Case) -> Tensor:
+    """Return the masks of a problem by a machine, on the CPU."""
+    values, labels, *options = case.arguments
+    if machine.impl == "reference":
+        options[1] = case.mode
+        return reference.forward(values, labels, *options)
+    labels = None if labels is None else machine.place(labels)
+    found: Tensor = machine.step()(machine.place(values), labels, *options)
+    assert found.device.type == machine.device
+    return found.cpu()
+
+
+def compare(machine: Machine, case: Case) -> None:
     """Run a problem and compare with the definition."""
-    check(run(case), case)
+    check(run(machine, case), case)

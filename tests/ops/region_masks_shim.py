@@ -1,11 +1,10 @@
-"""The CUDA operator of region_masks for CPU tensors, and calls of it for the sanitizers.
+"""Calls of region_masks' CUDA operator on the CPU, for the sanitizers.
 
 As a program it makes random calls, and some that must be refused; it needs the library's path.
 """
 
 from __future__ import annotations
 
-import ctypes
 import random
 import sys
 from pathlib import Path
@@ -14,35 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cuda_shim.operators import CSRC, build_operators
+from tests.cuda_shim.operators import CSRC, build_operators, load
 from tests.ops.region_masks_cases import Case, check, random_case
 
 CUDA = CSRC / "region_masks" / "cuda"
-LIBRARY = "segloss_shim_region_masks"
 TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
-NAME = "region_masks_shim.so"
-
-
-def build_library(folder: Path, *, sanitize: bool) -> Path:
-    """Compile the kernels for the CPU."""
-    sources = sorted(CUDA.glob("*.cu"))
-    return build_operators(sources, folder / NAME, LIBRARY, sanitize=sanitize, options=["-Werror"])
 
 
 def build_traffic(folder: Path) -> Path:
-    """Compile them with their wide loads counted, as library segloss_shim_traffic."""
+    """Compile the kernels with their wide loads counted, as library segloss_shim_traffic."""
     output, library = folder / "traffic.so", "segloss_shim_traffic"
     return build_operators([TRAFFIC, CUDA / "op.cu"], output, library, options=["-Werror"])
 
 
-def load(path: Path) -> ctypes.CDLL:
-    """Register the operator; return the library, whose order of threads can be set."""
-    torch.ops.load_library(str(path))
-    return ctypes.CDLL(str(path))
-
-
 def run(case: Case) -> Tensor:
-    """Return the masks by the CUDA kernels, on the CPU."""
+    """Return the masks by the CUDA kernels, on the CPU, of the library that is loaded."""
     result: Tensor = torch.ops.segloss_shim_region_masks._region_masks(*case.arguments)
     return result
 

@@ -1,4 +1,4 @@
-"""Maps for the tests of soft_skeleton's kernels, and what the definition says of them."""
+"""Maps for the tests of soft_skeleton, and what the definition says of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops.soft_skeleton import soft_skeleton
+from tests.machines import Machine
+from tests.ops.region_masks_cases import unwritten
 
+FAR = 2**31 + 5
 KINDS = ["random", "quarters", "binary", "saturated", "sparse", "constant"]
 
 
@@ -44,6 +47,19 @@ def solve(
     return found.detach(), x.grad
 
 
+def run(
+    machine: Machine, x: Tensor, iterations: int, first: int = 0, grad: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the skeletons, and the gradient of a weighted sum, by a machine, on the CPU."""
+    x, grad = machine.place(x), machine.place(weights(x) if grad is None else grad)
+    if machine.impl == "reference":
+        return solve(x, iterations, machine.impl, first, grad)
+    found: Tensor = machine.step()(x, iterations, first)
+    gradient: Tensor = machine.step("backward")(grad, x, iterations, first)
+    assert found.device.type == machine.device
+    return found.cpu(), gradient.cpu()
+
+
 def check(
     found: tuple[Tensor, Tensor],
     x: Tensor,
@@ -74,3 +90,9 @@ def exact(x: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     grad = torch.randint(-8, 9, x.shape, generator=generator)
     return (4 * x.double()).round() / 4, grad.double()
+
+
+def far_apart(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """Return a map with these strides, over memory of which only what is used exists."""
+    room = 1 + sum((n - 1) * s for n, s in zip(x.shape, strides, strict=True))
+    return unwritten(room, x.dtype).as_strided(x.shape, tuple(strides)).copy_(x)

@@ -1,10 +1,10 @@
-"""Problems for the tests of structural_error's kernels, and what the reference says in float64."""
+"""Problems for the tests of structural_error, and what the reference says in float64."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from torch import Tensor
 from segloss_fast._check import REAL
 from segloss_fast.ops.structural_error import reference
 from tests.helpers import relative_l2
+from tests.machines import Machine
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 
 VALUES = (torch.float32, torch.float64)
 FAR = 2**31 + 5
-Run = Callable[["Case"], tuple[Tensor, Tensor]]  # to the errors, and the gradient of the values
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,20 @@ def check(found: tuple[Tensor, Tensor], case: Case) -> None:
         assert relative_l2(own[here], known) <= allowed, (what, allowed, str(case))
 
 
-def compare(run: Run, case: Case) -> None:
+def run(machine: Machine, case: Case) -> tuple[Tensor, Tensor]:
+    """Return the errors, and the gradient of the values, by a machine, on the CPU."""
+    if machine.impl == "reference":
+        return solve(case, case.values.dtype)
+    x, t, grad = (machine.place(tensor) for tensor in (case.values, case.target, case.grad))
+    found: Tensor = machine.step()(x, t, *case.options)
+    gradient: Tensor = machine.step("backward")(grad, x, t, *case.options)
+    assert found.device.type == gradient.device.type == machine.device
+    return found.cpu(), gradient.cpu()
+
+
+def compare(machine: Machine, case: Case) -> None:
     """Run a problem and compare with the reference."""
-    check(run(case), case)
+    check(run(machine, case), case)
 
 
 def maps(

@@ -1,281 +1,146 @@
-"""confusion_sums against its definition in float64: values, gradients, layouts, operators."""
+"""What confusion_sums promises on every machine: its definition in float64, and the gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from segloss_fast import region_sums
-from segloss_fast._native import _C
+from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.confusion_sums import confusion_sums
-from tests.helpers import impls, peak_allocation, relative_l2, relative_max
-from tests.suite.tiers import begins_in
+from tests.helpers import relative_l2, relative_max
+from tests.machines import Machine, on, sized
+from tests.ops.confusion_sums_cases import (
+    ACTIVATIONS,
+    EPSILON,
+    KINDS,
+    WEIGHTS,
+    answer,
+    case_of,
+    check,
+    in_best_dtype,
+)
+from tests.ops.distance_transform_cases import LAYOUTS, lay_out
+from tests.suite.tracing import followed
 
-by_impl = pytest.mark.parametrize("impl", impls("confusion_sums"))
-needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
 SIZES = [(1,), (513,), (5, 7), (3, 20, 33)]
+ON_DEVICE = (2, 3, 4, 7, 8, 9, 14, 16, 17, 32, 33, 64, 65, 105, 128, 130, 300)  # classes
 
 
-def definition(
-    x: Tensor, t: Tensor, w: Tensor | None = None, activation: str = "softmax"
-) -> Tensor:
-    """Return the sums of a dense target, in float64."""
-    x, t = x.double().flatten(2), t.double().flatten(2)
-    if w is not None:
-        t = t * w.double().flatten(2)
-    p = {"softmax": x.softmax(1), "sigmoid": x.sigmoid(), "probabilities": x}[activation]
-    return torch.cat([torch.einsum("blv,bcv->blc", t, p), t.sum(2, keepdim=True)], 2)
-
-
-def gradient(sums: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums, and the gradient of a random combination of them.
-
-    Not one of nearly equal factors, in whose softmax derivative nearly all would cancel.
-    """
-    x = x.detach().requires_grad_()
-    value = sums(x)
-    factors = torch.randn(value.shape, generator=torch.Generator().manual_seed(3))
-    (value * factors.to(value.dtype)).sum().backward()
-    assert x.grad is not None
-    return value.detach(), x.grad
-
-
-def sample(
-    classes: int, size: tuple[int, ...], dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return input, labels, and the labels one-hot."""
-    torch.manual_seed(classes)
-    x = (3 * torch.randn(2, classes, *size)).to(dtype)
-    labels = torch.randint(0, classes, (2, *size))
-    return x, labels, torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
-
-
-@by_impl
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("classes", [2, 4, 9, 40])
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
-def test_labels(impl: str, size: tuple[int, ...], classes: int, activation: str) -> None:
-    x, labels, one_hot = sample(classes, size)
-    x = x.sigmoid() if activation == "probabilities" else x
-    value, grad = gradient(lambda x: confusion_sums(x, labels, activation=activation, impl=impl), x)
-    wanted, true_grad = gradient(lambda x: definition(x, one_hot, None, activation), x)
-    assert value.dtype == torch.float64
-    assert relative_l2(value, wanted) < 1e-14
-    assert relative_l2(grad, true_grad) < 1e-13
-
-
-@by_impl
-@pytest.mark.parametrize("classes", [3, 12])
-@pytest.mark.parametrize("channels", [None, 1, "C"])
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
-@pytest.mark.parametrize("dense", [False, True])
-def test_weights_and_dense_targets(
-    impl: str, classes: int, channels: int | str | None, activation: str, dense: bool
+@sized("classes", [2, 4, 9, 40], interpreted=[2, 8, 9, 16, 17], cuda=ON_DEVICE)
+@sized("size", SIZES, interpreted=[(3, 4)], cuda=[(1,), (33, 31), (24, 20, 16)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_number_of_classes(
+    machine: Machine, classes: int, size: tuple[int, ...], kind: str
 ) -> None:
-    x, labels, t = sample(classes, (9, 77))
-    x = x.sigmoid() if activation == "probabilities" else x
-    t = torch.rand_like(x) if dense else t.double()
-    w = None
-    if channels is not None:
-        w = torch.randn(2, classes if channels == "C" else 1, 9, 77)
-    ignored = None
-    if not dense:
-        labels[torch.rand(labels.shape) < 0.3] = ignored = 99
-        t = t * (labels != 99)[:, None]
-    value, grad = gradient(
-        lambda x: confusion_sums(
-            x,
-            t if dense else labels,
-            activation=activation,
-            voxel_weight=w,
-            ignore_index=ignored,
-            impl=impl,
-        ),
-        x,
-    )
-    wanted, true_grad = gradient(lambda x: definition(x, t, w, activation), x)
-    assert relative_l2(value, wanted) < 1e-13
-    assert relative_l2(grad, true_grad) < 1e-13
+    odd = "shared" if classes % 2 else "none"
+    weight = machine.pick("none", interpreted=odd, cuda=odd)
+    for activation in machine.pick(ACTIVATIONS, interpreted=("softmax",), cuda=("softmax",)):
+        case = in_best_dtype(machine, case_of(classes, size, kind, weight, activation))
+        found, _ = check(machine, case)
+        if case.x.dtype == torch.float64 and weight == "none":  # added up from positive terms
+            assert relative_l2(found, answer(case)[0]) < 1e-14
 
 
-@by_impl
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "sliced"])
-def test_dtypes_and_layouts(impl: str, dtype: torch.dtype, layout: str) -> None:
-    x, labels, one_hot = sample(5, (9, 13, 31), dtype)
-    labels = labels.to(torch.uint8).transpose(1, 3).contiguous().transpose(1, 3)
-    if layout == "channels_last":
-        x = x.to(memory_format=torch.channels_last_3d)
-    elif layout == "transposed":
-        x = x.transpose(2, 4).contiguous().transpose(2, 4)
-    elif layout == "sliced":
-        wide = torch.cat([x, x], -1)
-        wide[..., ::2] = x
-        x = wide[..., ::2]
-    value, grad = gradient(lambda x: confusion_sums(x, labels, impl=impl), x)
-    wanted, true_grad = gradient(lambda x: definition(x, one_hot), x.double())
-    eps = torch.finfo(torch.float32).eps
-    assert relative_max(value, wanted) < 4 * eps
-    assert grad.dtype == dtype
-    assert grad.stride() == torch.empty_like(x).stride()
-    assert relative_l2(grad, true_grad) < max(5 * eps, torch.finfo(dtype).eps / 2)
+@pytest.mark.parametrize(("classes", "kind"), [(105, "dense"), (130, "labels")])
+def test_many_classes(machine: Machine, classes: int, kind: str) -> None:
+    check(machine, case_of(classes, (3,), kind))
 
 
-@by_impl
-def test_the_diagonal_is_that_of_region_sums(impl: str) -> None:
-    x, labels, _ = sample(4, (40, 41), torch.float32)
-    sums = region_sums(x, labels, terms=("tp", "pred", "target"), impl="reference")
-    found = confusion_sums(x, labels, impl=impl)
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(("kind", "weight"), [("ignored", "classes"), ("dense", "shared")])
+def test_more_classes_than_a_tile_has(
+    machine: Machine, kind: str, weight: str, activation: str
+) -> None:
+    check(machine, case_of(20, (35,), kind, weight, activation))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
+@sized("classes", [3, 12], interpreted=[3, 11], cuda=[3, 11, 105, 130])
+def test_options(machine: Machine, classes: int, kind: str, weight: str, activation: str) -> None:
+    size = machine.pick((9, 77), interpreted=(13,))
+    case = case_of(classes, size, kind, weight, activation)
+    check(machine, in_best_dtype(machine, case))
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(
+    ("classes", "size"),
+    [
+        *((4, size) for size in ((1,), (511,), (513,), (4, 512), (5, 1001))),
+        *((10, size) for size in ((31,), (32,), (33,), (2, 81))),
+    ],
+    ids=str,
+)
+def test_blocks_and_chunks(machine: Machine, classes: int, size: tuple[int, ...]) -> None:
+    case = case_of(classes, size, "ignored")
+    found, grad = check(machine, case)
+    again, again_grad = case.each(machine.place).solve(machine.impl)
+    assert torch.equal(again, found)
+    assert torch.equal(again_grad, grad)
+
+
+@pytest.mark.parametrize("dtype", FLOATING[:3], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@sized("classes", [5], interpreted=[3, 9], cuda=[4, 14, 105])
+def test_dtypes_and_layouts(
+    machine: Machine, classes: int, layout: str, dtype: torch.dtype
+) -> None:
+    size = machine.pick((9, 13, 31), interpreted=(1, 3, 8), cuda=(7, 9, 16))
+    case = case_of(classes, size, "labels", "classes")
+    assert case.weight is not None
+    x, weight = lay_out(case.x.to(dtype), layout), lay_out(case.weight, layout)
+    labels = lay_out(case.target, "contiguous" if layout == "expanded" else layout)
+    check(machine, replace(case, x=x, weight=weight, target=labels))
+    dense = replace(case, x=x, weight=weight[:, :1], target=lay_out(case.weight.abs(), layout))
+    check(machine, dense)
+    if machine.family in ("reference", "native"):  # they are closer, where all is positive
+        plain = replace(case, x=x, weight=None, target=labels.to(torch.uint8))
+        found, grad = check(machine, plain)
+        truth, true_grad = answer(plain)
+        assert relative_max(found, truth) < 4 * EPSILON
+        assert relative_l2(grad, true_grad) < max(5 * EPSILON, torch.finfo(dtype).eps / 2)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, *INTEGER, *FLOATING[:-1], pytest.param(FLOATING[-1], marks=followed)],
+    ids=str,
+)
+def test_targets_and_weights_of_any_dtype(machine: Machine, dtype: torch.dtype) -> None:
+    for classes, size in ((2, (5, 9)), (10, (3, 4))):
+        case = case_of(classes, size)
+        case = replace(case, target=case.target % 2)
+        expected = case.each(machine.place).solve(machine.impl)
+        same = replace(case, target=case.target.to(dtype)).each(machine.place)
+        assert all(map(torch.equal, same.solve(machine.impl), expected))
+        values = torch.nn.functional.one_hot(case.target, classes).movedim(-1, 1)
+        check(machine, replace(case, target=values.to(dtype)))
+        if dtype in FLOATING:
+            check(machine, replace(case, weight=torch.rand_like(case.x).to(dtype)))
+            check(machine, replace(case, weight=torch.rand_like(case.x[:, :1]).to(dtype)))
+
+
+def test_the_diagonal_is_that_of_region_sums(machine: Machine) -> None:
+    case = case_of(4, (40, 41))
+    sums = region_sums(case.x, case.target, terms=("tp", "pred", "target"), impl="reference")
+    case = case.each(machine.place)
+    found = confusion_sums(case.x, case.target, impl=machine.impl).cpu()
     torch.testing.assert_close(found.diagonal(0, 1, 2), sums.tp, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found[..., :-1].sum(1), sums.pred, rtol=1e-6, atol=1e-6)
     assert torch.equal(found[..., -1], sums.target)
 
 
-@by_impl
-def test_gradcheck(impl: str) -> None:
-    x, labels, _ = sample(3, (3, 4))
-    labels[0, 0, 0] = 7
-    assert torch.autograd.gradcheck(
-        lambda x: confusion_sums(x, labels, ignore_index=7, impl=impl), (x.requires_grad_(),)
-    )
-
-
-def test_target_and_weight_have_gradients() -> None:
-    x, _, one_hot = sample(3, (3, 4))
-    t, w = one_hot.double().requires_grad_(), torch.rand(2, 1, 3, 4, requires_grad=True)
-    found = confusion_sums(x, t, voxel_weight=w)
-    wanted = definition(x, t, w)
-    for a, b in zip(
-        torch.autograd.grad(found.square().sum(), (t, w)),
-        torch.autograd.grad(wanted.square().sum(), (t, w)),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
-    if _C is not None:
-        with pytest.raises(RuntimeError, match="served by the reference only"):
-            confusion_sums(x, t, impl="native")
-
-
-@by_impl
-@pytest.mark.parametrize("classes", [3, 12])
-def test_ignored_nan_does_not_spread_and_others_do(impl: str, classes: int) -> None:
-    x, labels, _ = sample(classes, (50,))
-    clean = confusion_sums(x, labels, impl=impl)
-    x, labels = torch.cat([x, x[..., :1]], -1), torch.cat([labels, labels[:, :1]], -1)
-    x[..., -1] = torch.nan
-    labels[:, -1] = 99
-    x.requires_grad_()
-    found = confusion_sums(x, labels, ignore_index=99, impl=impl)
-    found.sum().backward()
-    torch.testing.assert_close(found, clean)
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
-    assert (x.grad[..., -1] == 0).all()
-    labels[0, -1] = 1
-    found = confusion_sums(x, labels, ignore_index=99, impl=impl)
-    assert found[0, 1, :-1].isnan().all()
-    assert found[1].isfinite().all()
-
-
-@by_impl
-def test_labels_out_of_range(impl: str) -> None:
-    x, labels, _ = sample(3, (4, 5))
-    labels[0, 1, 2], labels[1, 0, 0] = -4, 3
-    with pytest.raises(ValueError, match="got 2 other values, the first of which is -4"):
-        confusion_sums(x, labels, impl=impl)
-
-
-def test_bad_arguments() -> None:
-    x, labels, _ = sample(3, (4, 5))
-    with pytest.raises(ValueError, match=r"input must have at least two, got shape \[2, 1, 4, 5\]"):
-        confusion_sums(x[:, :1], labels)
-    with pytest.raises(ValueError, match="activation must be one of"):
-        confusion_sums(x, labels, activation="relu")
-    with pytest.raises(ValueError, match="target must be class indices"):
-        confusion_sums(x, labels[:1])
-    with pytest.raises(TypeError, match="voxel_weight must"):
-        confusion_sums(x, labels, voxel_weight=labels[:, None])
-    with pytest.raises(TypeError, match="ignore_index must"):
-        confusion_sums(x, labels, ignore_index=1.5)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="impl='triton' is not available here"):
-        confusion_sums(x, labels, impl="triton")
-
-
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
+@on("native", sets=True)
 @pytest.mark.parametrize("classes", [4, 12])
-def test_instruction_sets(cpu_capability: ModuleType, capability: str, classes: int) -> None:
-    try:
-        cpu_capability.set_cpu_capability(capability)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    x, labels, one_hot = sample(classes, (3, 20, 33), torch.float32)
-    value, grad = gradient(lambda x: confusion_sums(x, labels, impl="native"), x)
-    wanted, true_grad = gradient(lambda x: definition(x, one_hot), x.double())
-    assert relative_max(value, wanted) < 5e-7
+def test_instruction_sets(machine: Machine, classes: int) -> None:
+    case = case_of(classes, (3, 20, 33))
+    found, grad = check(machine, case)
+    truth, true_grad = answer(case)
+    assert relative_max(found, truth) < 5e-7
     assert relative_l2(grad, true_grad) < 5e-7
-
-
-@needs_native
-def test_threads_and_runs_agree() -> None:
-    x, labels, _ = sample(3, (40, 50, 60), torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7, 2):
-            torch.set_num_threads(count)
-            results.append(gradient(lambda x: confusion_sums(x, labels, impl="native"), x))
-    finally:
-        torch.set_num_threads(threads)
-    for value, grad in results[1:]:
-        assert torch.equal(value, results[0][0])
-        assert torch.equal(grad, results[0][1])
-
-
-@needs_native
-def test_keeps_nothing_of_the_inputs_size() -> None:
-    x, labels, _ = sample(4, (64, 64, 64), torch.float32)
-    x.requires_grad_()
-    peak = peak_allocation(lambda: confusion_sums(x, labels, impl="native"))
-    assert peak < 2**20
-
-
-@begins_in("test")
-@needs_native
-@pytest.mark.parametrize("dense", [False, True])
-def test_opcheck(dense: bool) -> None:
-    x, labels, _ = sample(3, (4, 5), torch.float32)
-    target = torch.rand_like(x) if dense else labels
-    arguments = (target, torch.rand(2, 1, 4, 5), "softmax", None, "native")
-    operators = torch.ops.segloss_fast
-    torch.library.opcheck(operators.confusion_sums, (x.requires_grad_(), *arguments))
-    sums = torch.randn(2, 3, 4, dtype=torch.float64)
-    torch.library.opcheck(operators.confusion_sums_backward, (sums, x.detach(), *arguments))
-
-
-@needs_native
-def test_double_backward_says_what_serves_it() -> None:
-    x, labels, _ = sample(3, (4, 5))
-    x.requires_grad_()
-    sums = confusion_sums(x, labels, impl="native")
-    (grad,) = torch.autograd.grad(sums.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="use impl='reference'"):
-        grad.sum().backward()
-    sums = confusion_sums(x, labels, impl="reference")
-    (grad,) = torch.autograd.grad(sums.square().sum(), x, create_graph=True)
-    grad.square().sum().backward()
-    assert x.grad is not None
-
-
-def test_empty() -> None:
-    for shape in [(0, 3, 4), (2, 3, 0, 5)]:
-        x, labels = torch.empty(shape, requires_grad=True), torch.empty(shape[0], *shape[2:])
-        found = confusion_sums(x, labels)
-        assert found.shape == (shape[0], 3, 4)
-        assert not found.any()
-        found.sum().backward()
-        assert x.grad is not None
-        assert x.grad.shape == shape

@@ -1,9 +1,11 @@
-"""structural_error: its definition against convolutions, the kernels against it."""
+"""What structural_error promises on every machine: the reference in float64, that convolutions."""
 
 from __future__ import annotations
 
 import math
-from types import ModuleType
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +13,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segloss_fast.ops.structural_error import structural_error
-from tests.helpers import impls, relative_l2
-from tests.ops.structural_error_cases import check, nearly_equal
+from segloss_fast._check import REAL
+from tests.helpers import relative_l2
+from tests.machines import Machine, on, sized
+from tests.ops.distance_transform_cases import LAYOUTS, lay_out
+from tests.ops.structural_error_cases import (
+    VALUES,
+    Case,
+    check,
+    compare,
+    maps,
+    nearly_equal,
+    random_case,
+    run,
+    solve,
+)
 
-IMPLS = impls("structural_error")
-by_impl = pytest.mark.parametrize("impl", IMPLS)
+kernels = on("native", "interpreted", "cuda")
 SIZES = [(1,), (37,), (1, 1), (8, 21), (1, 6, 5), (5, 1, 9), (9, 8, 17), (23, 4, 2)]
+SMALL = ((2, 3, 37), (1, 2, 5, 7), (2, 1, 2, 3, 5))
+ON_DEVICE = ((2, 3, 3000), (1, 2, 70, 131), (2, 1, 21, 34, 67), (3, 4, 5, 6, 7))
 OPTIONS: list[dict[str, Any]] = [
     {"window_size": 3, "sigma": 1.5, "constant": 0.01},
     {"window_size": 7, "sigma": 0.8, "constant": 0.1},
@@ -25,21 +40,19 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def maps(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Return values and a target."""
+def case_of(x: Tensor, t: Tensor, first: int = 0, **options: Any) -> Case:  # noqa: ANN401
+    """Return a problem with a random gradient, the same in every dtype."""
+    generator = torch.Generator().manual_seed(1)
+    grad = torch.randn(x.shape, dtype=torch.float64, generator=generator).to(x.dtype)
+    return Case(x, t, grad, first=first, **options)
+
+
+def values_and_mask(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(sum(shape))
     x = torch.rand(shape, dtype=dtype, generator=generator)
     return x, torch.rand(shape, generator=generator) > 0.6
-
-
-def solve(x: Tensor, t: Tensor, impl: str, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Return the error, and the gradient of a random weighted sum of it."""
-    x = x.detach().requires_grad_()
-    found = structural_error(x, t, impl=impl, **options)
-    generator = torch.Generator().manual_seed(1)
-    found.backward(torch.randn(x.shape, dtype=torch.float64, generator=generator).to(x.dtype))
-    assert x.grad is not None
-    return found.detach(), x.grad
 
 
 def by_convolution(x: Tensor, t: Tensor, window_size: int, sigma: float, constant: float) -> Tensor:
@@ -65,155 +78,164 @@ def by_convolution(x: Tensor, t: Tensor, window_size: int, sigma: float, constan
     return (normalized(t.double()) - normalized(x)).abs()
 
 
-@by_impl
+@on("reference", "native")
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options["window_size"]))
-def test_equals_convolutions(impl: str, size: tuple[int, ...], options: dict[str, Any]) -> None:
-    x, t = maps((2, 2, *size))
-    found, grad = solve(x, t, impl, **options)
+def test_equals_convolutions(
+    machine: Machine, size: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    case = case_of(*values_and_mask((2, 2, *size)), **options)
+    found, grad = run(machine, case)
     # Where a window is equal throughout, rounding of squares gives a deviation of 1e-8.
-    torch.testing.assert_close(found, by_convolution(x, t, **options), rtol=1e-5, atol=1e-5)
+    x = case.values.requires_grad_()
+    true = by_convolution(x, case.target, **options)
+    torch.testing.assert_close(found, true.detach(), rtol=1e-5, atol=1e-5)
     if options["window_size"] > 1:
-        x.requires_grad_()
-        true = by_convolution(x, t, **options)
-        generator = torch.Generator().manual_seed(1)
-        true.backward(torch.randn(x.shape, dtype=x.dtype, generator=generator))
+        true.backward(case.grad)
         assert x.grad is not None
         assert relative_l2(grad, x.grad) < 1e-5
 
 
-@pytest.mark.skipif("native" not in IMPLS, reason="needs the native module")
+@on("native")
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options["window_size"]))
-def test_kernels_equal_the_reference(size: tuple[int, ...], options: dict[str, Any]) -> None:
+def test_equals_the_reference(
+    machine: Machine, size: tuple[int, ...], options: dict[str, Any]
+) -> None:
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
-        x, t = maps((2, 3, *size), dtype)
+        x, t = values_and_mask((2, 3, *size), dtype)
         for target in (t, t.to(torch.uint8), torch.rand(t.shape), torch.rand(t.shape).half()):
-            found, grad = solve(x, target, "native", first=1, **options)
-            true, true_grad = solve(x, target, "reference", first=1, **options)
+            case = case_of(x, target, first=1, **options)
+            found, grad = run(machine, case)
+            true, true_grad = solve(case, dtype)
             torch.testing.assert_close(found, true, rtol=tolerance, atol=tolerance)
             assert (grad - true_grad).norm() < tolerance * max(1, true_grad.norm().item())
             assert (found[:, 0] == 0).all()
             assert (grad[:, 0] == 0).all()
 
 
-@by_impl
-def test_float32_keeps_small_deviations(impl: str) -> None:
+@kernels
+@sized("seed", range(3), cuda=range(4))
+def test_random_problems(machine: Machine, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(machine.pick(6, cuda=40)):
+        compare(machine, random_case(draw, machine.pick(SMALL, cuda=ON_DEVICE)))
+
+
+@kernels
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((16, 4, 1), (1, 2, 33), (17, 1, 2), (4, 4, 1, 1), (1, 1, 17, 33), (1, 1, 33, 2)),
+        *((4, 2, 1, 1, 1), (1, 1, 17, 1, 2), (1, 1, 2, 17, 3), (1, 1, 2, 3, 33)),
+    ],
+    ids=str,
+)
+def test_shapes_around_a_tile(machine: Machine, shape: Sequence[int]) -> None:
+    draw = random.Random(0)
+    compare(machine, Case(*maps(shape, draw), draw.choice((3, 5))))
+
+
+@kernels
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_dtypes_of_the_target(machine: Machine, dtype: torch.dtype) -> None:
+    draw = random.Random(0)
+    for values in VALUES:
+        for layout in machine.pick(("contiguous",), cuda=LAYOUTS):
+            shape = machine.pick((1, 2, 3, 5), cuda=(2, 3, 9, 17, 35))
+            tensors = maps(shape, draw, values, dtype)
+            x, t, grad = (lay_out(tensor, layout) for tensor in tensors)
+            compare(machine, Case(x, t, grad))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(machine: Machine, layout: str) -> None:
+    if machine.family in ("reference", "native"):
+        x, t = values_and_mask((2, 3, 6, 5, 7), torch.float32)
+        case = case_of(lay_out(x, layout), lay_out(t, layout), **OPTIONS[0])
+        plain = replace(case, values=case.values.contiguous(), target=case.target.contiguous())
+        assert all(map(torch.equal, run(machine, case), run(machine, plain)))
+    if machine.impl == "reference":  # whose results have strides of their own
+        return
+    draw = random.Random(0)
+    x, t, grad = maps((2, 2, 2, 3, 3), draw, torch.float32, torch.float16)
+    other = lay_out(t, draw.choice(LAYOUTS)), lay_out(grad, draw.choice(LAYOUTS))
+    compare(machine, Case(lay_out(x, layout), *other, first=1))
+    x, t, grad = x[:, :, 0], t[:, :, 0], grad[:, :, 0]
+    compare(machine, Case(x, lay_out(t, layout), lay_out(grad, layout)))
+
+
+@kernels
+@sized("space", [(2, 19)], cuda=[(100_003,), (512, 513), (96, 65, 130)])
+@sized(
+    "window",
+    [(1, 1.0), (33, 4.0), (65, 0.7), (65, 1e4)],
+    cuda=[(1, 1.0), (3, 1.5), (11, 1.5), (65, 9.0)],
+)
+def test_windows(machine: Machine, space: Sequence[int], window: tuple[int, float]) -> None:
+    for dtype in machine.pick((torch.float32,), cuda=VALUES):
+        tensors = maps((1, machine.pick(1, cuda=2), *space), random.Random(0), dtype)
+        compare(machine, Case(*tensors, *window, first=machine.pick(0, cuda=1)))
+
+
+@on("reference", "native", "cuda")
+def test_float32_keeps_small_deviations(machine: Machine) -> None:
     t = torch.ones(1, 1, 9, 9, 9, dtype=torch.bool)
     x = 1 - 1e-4 * torch.rand(t.shape, generator=torch.Generator().manual_seed(0))
-    found, grad = solve(x, t, impl, **OPTIONS[0])
-    true, true_grad = solve(x.double(), t, impl, **OPTIONS[0])
+    found, grad = run(machine, case_of(x, t, **OPTIONS[0]))
+    true, true_grad = run(machine, case_of(x.double(), t, **OPTIONS[0]))
     inner = (..., slice(2, -2), slice(2, -2), slice(2, -2))  # beyond the border p and t are 0
     assert relative_l2(found[inner], true[inner]) < 3e-3  # of a difference of 1e-4, and 1e-7 known
     assert relative_l2(grad[inner], true_grad[inner]) < 1e-3
 
 
-@by_impl
-def test_equal_maps_have_no_error_and_a_finite_gradient(impl: str) -> None:
-    t = torch.zeros(1, 2, 6, 7, dtype=torch.bool)
+@kernels
+@sized(
+    "shape",
+    [(2, 2, 20), (2, 2, 6, 9), (1, 2, 4, 5, 6)],
+    interpreted=[(1, 2, 40), (1, 1, 12, 24), (1, 1, 4, 8, 12)],
+    cuda=ON_DEVICE,
+)
+def test_small_deviations(machine: Machine, shape: Sequence[int]) -> None:
+    """The gradient is as exact as plain PyTorch's, though that of a mean's rounding is large."""
+    compare(machine, nearly_equal(shape))
+
+
+@sized("size", [(6, 7)], interpreted=[(7, 9)], cuda=[(33, 34, 35)])
+def test_equal_maps_have_no_error_and_a_finite_gradient(
+    machine: Machine, size: tuple[int, ...]
+) -> None:
+    t = torch.zeros(1, 2, *size, dtype=torch.bool)
     t[:, :, 2:4, 1:5] = True
-    found, grad = solve(t.float(), t, impl, **OPTIONS[0])
-    assert (found == 0).all()
-    assert (grad == 0).all()
-    found, grad = solve(torch.full(t.shape, 0.5), t, impl, **OPTIONS[0])
+    for target in (t, maps(t.shape, random.Random(0))[1]):
+        for result in run(machine, case_of(target.float(), target, **OPTIONS[0])):
+            assert (result == 0).all()
+    _, grad = run(machine, case_of(torch.full(t.shape, 0.5), t, **OPTIONS[0]))
     assert grad.isfinite().all()
 
 
-@by_impl
-def test_gradcheck(impl: str) -> None:
-    x, t = maps((1, 2, 4, 3, 5))
-    x.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda x: structural_error(x, t, impl=impl, **OPTIONS[0]), (x,), eps=1e-7
-    )
+@kernels
+@pytest.mark.parametrize("dtype", VALUES, ids=str)
+def test_equal_values(machine: Machine, dtype: torch.dtype) -> None:
+    """Far from the border the variance is exactly 0, and so is the derivative of its root."""
+    x = torch.full((1, 2, 2, 7, 7), 0.3, dtype=dtype)
+    no_target, target = torch.zeros_like(x).bool(), torch.full_like(x, 0.9).half()
+    # With a small c, two maps of equal values are normalized to nearly the same: their errors are
+    # what is left of a difference, and its relative accuracy says nothing about the kernels.
+    for values, t, c in ((0.1 * x, no_target, 0.01), (0.7 * x, target, 0.3)):
+        found, grad = run(machine, case := Case(values, t, torch.ones_like(x), 5, constant=c))
+        check((found, grad), case)
+        assert bool(grad.isfinite().all())
+    flat = Case(x[:, :, 0], torch.ones_like(x[:, :, 0]), torch.ones_like(x[:, :, 0]))
+    found, grad = run(machine, flat)
+    assert bool((found[..., 2:-2, 2:-2] == 0).all())
+    assert bool((grad[..., 3:-3, 3:-3] == 0).all())
 
 
-@by_impl
-def test_layouts(impl: str) -> None:
-    x, t = maps((2, 3, 6, 5, 7), torch.float32)
-    found, grad = solve(x, t, impl, **OPTIONS[0])
-    wide = torch.rand(2, 5, 6, 5, 14)
-    wide[:, 1:-1, ..., ::2] = x
-    turned = t.transpose(2, 4).contiguous().transpose(2, 4)
-    for other in (
-        x.to(memory_format=torch.channels_last_3d),
-        wide[:, 1:-1, ..., ::2],
-        x.transpose(2, 4).contiguous().transpose(2, 4),
-    ):
-        same, same_grad = solve(other, turned, impl, **OPTIONS[0])
-        assert torch.equal(same, found)
-        assert torch.equal(same_grad, grad)
-
-
-@by_impl
-@pytest.mark.parametrize("shape", [(0, 2, 4), (2, 0, 3, 3), (1, 2, 3, 0, 5)], ids=str)
-def test_empty(impl: str, shape: tuple[int, ...]) -> None:
-    x = torch.empty(shape, requires_grad=True)
-    found = structural_error(x, torch.empty(shape), impl=impl, **OPTIONS[0])
-    assert found.shape == shape
-    found.sum().backward()
-    assert x.grad is not None
-
-
-@pytest.mark.skipif("native" not in IMPLS, reason="needs the native module")
-def test_any_number_of_threads_gives_the_same_bits() -> None:
-    before = torch.get_num_threads()
-    x, t = maps((1, 1, 70, 12, 13), torch.float32)
-    try:
-        results = []
-        for threads in (1, 2, 3, 5):
-            torch.set_num_threads(threads)
-            results.append(solve(x, t, "native", **OPTIONS[1]))
-    finally:
-        torch.set_num_threads(before)
-    for found, grad in results[1:]:
-        assert torch.equal(found, results[0][0])
-        assert torch.equal(grad, results[0][1])
-
-
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
-def test_instruction_sets(cpu_capability: ModuleType, capability: str) -> None:
-    try:
-        cpu_capability.set_cpu_capability(capability)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    x, t = maps((2, 2, 9, 10, 37), torch.float32)
+@on("native", sets=True)
+def test_instruction_sets(machine: Machine) -> None:
+    x, t = values_and_mask((2, 2, 9, 10, 37), torch.float32)
     for options in OPTIONS[:2]:
-        results = zip(
-            solve(x, t, "native", **options), solve(x, t, "reference", **options), strict=True
-        )
-        for found, true in results:
+        case = case_of(x, t, **options)
+        for found, true in zip(run(machine, case), solve(case, torch.float32), strict=True):
             assert relative_l2(found, true) < 1e-5
-
-
-@pytest.mark.skipif("native" not in IMPLS, reason="needs the native module")
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_operators(layout: torch.memory_format) -> None:
-    x, t = maps((2, 3, 5, 6))
-    x = x.to(memory_format=layout)
-    options = (3, 1.5, 0.01, 1, "native")
-    operator = torch.ops.segloss_fast.structural_error.default
-    torch.library.opcheck(operator, (x.clone().requires_grad_(), t, *options))
-    backward = torch.ops.segloss_fast.structural_error_backward.default
-    torch.library.opcheck(backward, (torch.ones_like(x), x, t, *options))
-
-
-@pytest.mark.skipif("native" not in IMPLS, reason="needs the native module")
-def test_double_backward_is_refused() -> None:
-    x, t = maps((1, 1, 5, 6))
-    x.requires_grad_()
-    error = structural_error(x, t, impl="native", **OPTIONS[0])
-    (grad,) = torch.autograd.grad(error.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="structural_error has no second derivative"):
-        grad.sum().backward()
-
-
-@pytest.mark.parametrize("shape", [(2, 2, 20), (2, 2, 6, 9), (1, 2, 4, 5, 6)], ids=str)
-@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "reference"])
-def test_small_deviations(impl: str, shape: tuple[int, ...]) -> None:
-    """The gradient is as exact as plain PyTorch's, though that of a mean's rounding is large."""
-    case = nearly_equal(shape)
-    operators, options = torch.ops.segloss_fast, (*case.options, impl)
-    found = operators.structural_error(case.values, case.target, *options)
-    grad = operators.structural_error_backward(case.grad, case.values, case.target, *options)
-    check((found, grad), case)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from segloss_fast.ops import PRIMITIVES
 
 INTERPRETED = "interpreted"
 # The tier that a kind's tests begin in, unless they say otherwise themselves.
@@ -29,6 +32,8 @@ TIER = {
 }
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
 KIND = pytest.StashKey[str]()
+# What follows the primitive's name in files of a contract that is too long for one.
+CONTRACT_PARTS = ("_limits", "_torch")
 # Long ones, which begin first, so that no worker is left with one at the end.
 LONG = ("sanitizers", "compiled", "install", "shim")
 
@@ -41,7 +46,7 @@ def kind_of(item: pytest.Item) -> str:
 
 
 def _kind(item: pytest.Item) -> str:
-    if "interpreted" in item.path.stem:
+    if interpreting() or "interpreted" in item.path.stem:
         return INTERPRETED
     names = {mark.name for mark in item.iter_markers()}
     marked = next((mark for mark in MARKS if mark in names), None)
@@ -59,12 +64,36 @@ def order_of(item: pytest.Item) -> int:
 
 def implementation(item: pytest.Item) -> str | None:
     """Return the implementation that the test is parametrised or marked with, or none."""
-    call = getattr(item, "callspec", None)
-    found = None if call is None else call.params.get("impl")
+    found = getattr(machine(item), "impl", None) or parameters(item).get("impl")
     if isinstance(found, str):
         return found
     mark = item.get_closest_marker("of")
     return None if mark is None else str(mark.args[0])
+
+
+def machine(item: pytest.Item) -> object:
+    """Return the machine (tests/machines.py) that the test runs on, or none."""
+    return parameters(item).get("machine")
+
+
+def parameters(item: pytest.Item) -> dict[str, object]:
+    """Return what the test is parametrised with, by name."""
+    call = getattr(item, "callspec", None)
+    return {} if call is None else call.params
+
+
+def contract_of(file: str) -> str | None:
+    """Return the primitive whose contract a test file states, on machines of several processes."""
+    name = file.removeprefix("test_")
+    parts = ("", *CONTRACT_PARTS)
+    return next((each for each in PRIMITIVES for part in parts if name == each + part), None)
+
+
+@cache
+def is_contract(path: Path) -> bool:
+    """Whether a test file states the contract of a primitive on machines."""
+    named = path.parent.name == "ops" and contract_of(path.stem) is not None
+    return named and "tests.machines" in path.read_text()
 
 
 def interpreting() -> bool:

@@ -23,6 +23,7 @@ HOW = {
     "test": "make test",
     "all": "make test-all",
     "impl": "--impl all",
+    "process": "native kernels, or a process with TRITON_INTERPRET=1, or without",
     "gpu": "a machine with a CUDA device",
 }
 
@@ -73,14 +74,17 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     name = collection_path.name
     if not name.startswith("test_"):
         return None
-    of_triton = "interpreted" in name or "_compiled" in name
-    other_process = ("interpreted" in name) != kinds.interpreting()
+    interpreted, in_both = "interpreted" in name, kinds.is_contract(collection_path)
+    other_process = interpreted != kinds.interpreting() and not in_both
+    of_triton = kinds.interpreting() or "_compiled" in name
     return True if other_process or (of_triton and kinds.why_no_triton() is not None) else None
 
 
 def why_not(item: pytest.Item, config: pytest.Config) -> str | None:
     """Return why a test does not run, one of the keys of HOW; None where it does."""
     kind, impl = kinds.kind_of(item), kinds.implementation(item)
+    if runs_elsewhere(item):
+        return "process"
     if kind == "gpu" and not torch.cuda.is_available():
         return "gpu"
     wanted = config.getoption("--impl")
@@ -97,6 +101,14 @@ def why_not(item: pytest.Item, config: pytest.Config) -> str | None:
         return "part"
     later = tiers.TIERS.index(begins) > tiers.TIERS.index(config.getoption("--tier"))
     return begins if later else None
+
+
+def runs_elsewhere(item: pytest.Item) -> bool:
+    """Whether a test of a contract has no machine in this process, or needs none and runs once."""
+    machine = kinds.machine(item)
+    if machine is None:
+        return kinds.interpreting() and kinds.is_contract(item.path)
+    return getattr(machine, "family", None) == "nowhere"
 
 
 @pytest.hookimpl(trylast=True)

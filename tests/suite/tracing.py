@@ -31,12 +31,12 @@ def variables() -> dict[str, str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the cases."""
-    tests: dict[str, list[pytest.Item]] = {}
+    tests: dict[tuple[str, str], list[pytest.Item]] = {}  # machines have kinds of their own
     for item in items:
-        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+        tests.setdefault((item.nodeid.split("[")[0], kinds.kind_of(item)), []).append(item)
     chosen: set[str] = set()
-    for cases in tests.values():
-        number = 1 if kinds.kind_of(cases[0]) in SLOW else CASES
+    for (_, kind), cases in tests.items():
+        number = 1 if kind in SLOW else CASES
         chosen.update(case.nodeid for case in cases[:: math.ceil(len(cases) / number)])
         chosen.update(case.nodeid for case in cases if case.get_closest_marker("followed"))
     config.stash[FOLLOWED] = chosen

@@ -1,0 +1,247 @@
+"""The machines that a primitive's contract is tried on, and what each of them is like.
+
+``tests/ops/test_NAME.py`` states what a primitive promises. Its tests take a ``machine``: an
+implementation, on what runs or models it. Each runs once on every machine that this process has:
+the reference, the native kernels (with each instruction set where a test asks for that), CUDA C++
+on the shim, and those of a CUDA device, which are left out where there is none; or, under
+TRITON_INTERPRET=1, Triton's interpreter alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast import _native
+from segloss_fast._check import FLOATING
+from segloss_fast.ops._operator import Kernels, Native
+from tests.cuda_shim import build, operators
+from tests.gpu.device import DEVICE, require, there
+from tests.suite import kinds
+from tests.suite.built import NATIVE, once
+
+T = TypeVar("T")
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+# Primitives whose Triton kernels leave float64 to others.
+NO_FLOAT64 = ("region_sums", "lovasz", "hardest_voxels", "confusion_sums")
+# What gives small problems several programs, chunks and blocks: numbers of modules of primitives.
+SMALL_TILES: dict[str, tuple[str, dict[str, int]]] = {
+    "confusion_sums": (
+        "triton_plan",
+        {
+            **{"BLOCK_TILES": 2, "MAX_PROGRAMS": 4, "MIN_PROGRAMS": 4},
+            **{"MOST_CLASSES": 16, "BLOCK_C": 16},
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An implementation of a primitive, on what runs or models it.
+
+    Attributes:
+        primitive: Its name.
+        name: The machine's, in the names of tests.
+        family: ``"reference"``, ``"native"``, ``"interpreted"``, ``"shim"`` or ``"cuda"``.
+        impl: The implementation, as in the package.
+        instruction_set: That it is made to use; None for the best one.
+    """
+
+    primitive: str
+    name: str
+    family: str
+    impl: str
+    instruction_set: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def device(self) -> str:
+        """Where its tensors are."""
+        return DEVICE if self.family == "cuda" else "cpu"
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """The dtypes of inputs that its kernels take."""
+        has_float64 = self.impl != "triton" or self.primitive not in NO_FLOAT64
+        return FLOATING if has_float64 else FLOATING[:-1]
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """The marks of its tests, among them their kind."""
+        if self.family == "interpreted":  # of the interpreter's arithmetic with NaN and infinity
+            return [pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+        return {"shim": [pytest.mark.shim], "cuda": [pytest.mark.gpu]}.get(self.family, [])
+
+    def pick(self, usual: T, **of_family: T) -> T:
+        """Return what a test takes on this machine: the usual, or what is named for its family.
+
+        For how much a test does; sizes of problems are cases of their own: see :func:`sized`.
+        """
+        return of_family.get(self.family, usual)
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the CPU where the machine takes it, laid out and aligned as it was."""
+        return there(tensor) if self.family == "cuda" else tensor
+
+    def step(self, name: str = "forward") -> Callable[..., Any]:
+        """Return the kernels of a step as they are called, with codes for names."""
+        if self.family == "shim":
+            operator = f"_{self.primitive}" if name == "forward" else f"_{self.primitive}_{name}"
+            found: Callable[..., Any] = getattr(
+                getattr(torch.ops, operators.library_of(self.primitive)), operator
+            )
+            return found
+        return kernels_of(self.primitive).step(self.impl, name)
+
+    def set_order(self, seed: int) -> None:
+        """Choose the order in which the shim runs threads and blocks; others have one."""
+        if self.family == "shim":
+            shim(self.primitive).segloss_shim_set_seed(seed)
+
+    def shrink_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the interpreter's small problems be cut as large ones are; others are large."""
+        if self.family == "interpreted":
+            name, numbers = SMALL_TILES[self.primitive]
+            module = import_module(f"segloss_fast.ops.{self.primitive}.{name}")
+            for number, value in numbers.items():
+                monkeypatch.setattr(module, number, value)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Let the machine run, or skip the test; new tensors of kernels that are modelled are NaN.
+
+        Integers are then their largest value: a voxel that no kernel writes shows.
+        """
+        with ExitStack() as stack:
+            if self.instruction_set is not None:
+                stack.enter_context(_instruction_set(self.instruction_set))
+            if self.family == "cuda":
+                require(self.impl, self.primitive)
+            self.set_order(0)
+            if self.family in ("shim", "interpreted"):
+                stack.enter_context(new_tensors_are_nan())
+            yield
+
+
+NOWHERE = Machine("", "nowhere", "nowhere", "")  # of a test that has no machine in this process
+
+
+@cache
+def machines_of(primitive: str, *, sets: bool = False) -> list[Machine]:
+    """Return the machines of a primitive that this process has; those of a device always.
+
+    Args:
+        primitive: Its name.
+        sets: Whether native kernels stand there once for each instruction set.
+    """
+    kernels = kernels_of(primitive)
+    if kinds.interpreting():
+        has_triton = "triton" in kernels.implementations
+        return [Machine(primitive, *("interpreted",) * 2, "triton")] if has_triton else []
+    found = [Machine(primitive, *("reference",) * 3)]
+    if kernels.why_not("native", torch.device("cpu")) is None:
+        names: tuple[str | None, ...] = INSTRUCTION_SETS if sets else (None,)
+        for name in names:
+            machine = "native" if name is None else f"native_{name}"
+            found.append(Machine(primitive, machine, *("native",) * 2, instruction_set=name))
+    native = kernels.implementations["native"]
+    assert isinstance(native, Native)
+    if native.cuda:
+        found.append(Machine(primitive, *("shim",) * 2, "cuda_shim"))
+    on_device = ("native", "triton") if native.cuda else ("triton",)
+    found += [Machine(primitive, f"cuda_{impl}", "cuda", impl) for impl in on_device]
+    return found
+
+
+def kernels_of(primitive: str) -> Kernels:
+    """Return the kernels that a primitive declares."""
+    found: Kernels = import_module(f"segloss_fast.ops.{primitive}.op").kernels
+    return found
+
+
+@cache
+def shim(primitive: str) -> ctypes.CDLL:
+    """Build and load a primitive's CUDA operators for the CPU; return what steers their threads."""
+    if not build.available():
+        pytest.skip("no C++ compiler")
+    name = f"shim-{primitive}"
+    folder = once(name, NATIVE, lambda folder: operators.build_primitive(primitive, folder))
+    return operators.load(folder / operators.NAME)
+
+
+@contextmanager
+def new_tensors_are_nan() -> Iterator[None]:
+    """Fill new tensors with NaN, or integers with their largest value."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def _instruction_set(name: str) -> Iterator[None]:
+    library = _native._C
+    assert library is not None
+    best = library.cpu_capability()
+    try:
+        library.set_cpu_capability(name)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    try:
+        yield
+    finally:
+        library.set_cpu_capability(best)
+
+
+def on(*families: str, sets: bool = False) -> pytest.MarkDecorator:
+    """Return the mark of a test for machines of these families only, all if none is named.
+
+    Args:
+        families: As of :class:`Machine`.
+        sets: Whether it runs natively with each instruction set.
+    """
+    return pytest.mark.machines(*families, sets=sets)
+
+
+def sized(name: str, usual: Iterable[Any], **of_family: Iterable[Any]) -> pytest.MarkDecorator:
+    """Return the mark of a parameter whose values depend on how much a machine can do.
+
+    Args:
+        name: Of the parameter.
+        usual: The values for most machines.
+        of_family: Those for the machines of a family.
+    """
+    return pytest.mark.sized(name, usual, of_family)
+
+
+def parametrize(metafunc: pytest.Metafunc, primitive: str) -> None:
+    """Let a test that takes a machine run on those that its marks leave, with their sizes."""
+    chosen = metafunc.definition.get_closest_marker("machines")
+    families, sets = ((), False) if chosen is None else (chosen.args, chosen.kwargs["sets"])
+    marks = list(metafunc.definition.iter_markers("sized"))[::-1]
+    cases = [
+        pytest.param(machine, *values, id="-".join(map(str, (machine, *values))), marks=marks_of)
+        for machine in machines_of(primitive, sets=sets)
+        if not families or machine.family in families
+        for marks_of in [machine.marks]
+        for values in itertools.product(*(machine.pick(m.args[1], **m.args[2]) for m in marks))
+    ]
+    if not cases:
+        cases = [pytest.param(NOWHERE, *[None] * len(marks), id=NOWHERE.name)]
+    names = ["machine", *(mark.args[0] for mark in marks)]
+    metafunc.parametrize(names, cases, indirect=["machine"])
