@@ -101,6 +101,18 @@ def test_shares_try_everything_once_and_the_last_call_nothing_again(tmp_path: Pa
     assert len(tried) == len(names)
 
 
+def test_what_another_process_failed_at_is_not_tried_again(tmp_path: Path) -> None:
+    def fail() -> dict[str, Any]:
+        raise RuntimeError("an illegal memory access")
+
+    other = tmp_path / "smoke-0.jsonl"
+    Journal(other).note("one", fail)
+    journal = Journal(tmp_path / "smoke.jsonl", [other])
+    journal.note("one", lambda: {"ok": True})
+    assert journal.end() == 1
+    assert not (tmp_path / "smoke.jsonl").exists()
+
+
 def test_architectures_are_named_as_nvcc_wants_them() -> None:
     assert list(setup.cuda_targets(setup.CUDA_ARCHITECTURES)) == ["sm_80", "sm_90", "compute_90"]
     assert setup.cuda_targets("90a") == {"sm_90a": "-gencode=arch=compute_90a,code=sm_90a"}

@@ -25,8 +25,9 @@ All cases of all benchmarks, on the machines of `benchmarks/results/`; written b
 `python -m benchmarks.tables.report --publish`. Ratios above 1 mean that ours is faster.
 """
 CLOCKS = (
-    " The times are the device's own, of a CUDA graph that is replayed from a cold cache; wall: of "
-    "eager steps, forward and backward, with everything that the host does."
+    " The times are the device's own, of a CUDA graph that is replayed from a cold cache; where a "
+    "step waits for the device, as some peers do, no graph can hold it, and the gaps that the host "
+    "leaves are in it. Wall: of eager steps, forward and backward, with all that the host does."
 )
 
 

@@ -20,19 +20,22 @@ class Journal:
 
     Args:
         path: The file; its folder is made.
-        others: Files of the same kind, whose lines count as well.
+        others: Files of other processes, whose lines count as well. What they tried is not tried
+            again even if it failed: a device error may end the process that meets it.
     """
 
     def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = [file for file in (*others, path) if file.exists()]
-        lines = [line for file in files for line in file.read_text().splitlines()]
-        self.found = {entry["name"]: entry for entry in map(json.loads, lines)}
+        self.found: dict[str, dict[str, Any]] = {}
+        for file in others:
+            self.found |= _entries(file)
+        self.elsewhere = frozenset(self.found)
+        self.found |= _entries(path)
 
     def note(self, name: str, call: Callable[..., dict[str, Any]], *of_call: Any) -> None:  # noqa: ANN401
         """Keep what ``call(*of_call)`` returns, or why it failed: no failure hides the rest."""
-        if name in self.found and self.found[name]["ok"]:
+        if name in self.elsewhere or (name in self.found and self.found[name]["ok"]):
             return
         start = time.perf_counter()
         entry: dict[str, Any] = {"name": name, "ok": False}
@@ -52,6 +55,11 @@ class Journal:
         failed = [name for name, entry in self.found.items() if not entry["ok"]]
         print(f"{len(self.found)} tried, {len(failed)} failed", *failed, sep="\n  ")
         return int(bool(failed))
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {entry["name"]: entry for entry in map(json.loads, lines)}
 
 
 def arguments(about: str) -> argparse.Namespace:
