@@ -41,8 +41,8 @@ NATIVE_FAULTS = (
     Fault(
         "native-fused-tail-of-a-row",
         "csrc/region_sums/fused_blocks.inc",
-        "smaller(left, smaller(voxels, kFusedVoxels)) / kWidth * kWidth;",
-        "(smaller(left, smaller(voxels, kFusedVoxels)) + kWidth - 1) / kWidth * kWidth;",
+        "smaller(left, smaller(s.voxels, kFusedVoxels)) / kWidth * kWidth;",
+        "(smaller(left, smaller(s.voxels, kFusedVoxels)) + kWidth - 1) / kWidth * kWidth;",
         FUSED,
     ),
     Fault(

@@ -83,7 +83,8 @@ def check_agreement(
     # Of the other one, which adds up to 128 voxels in float32 where this adds 32.
     torch.testing.assert_close(ours[0], theirs[0], rtol=2e-6, atol=1e-6, equal_nan=True)
     assert torch.equal(ours[1].isnan(), theirs[1].isnan())
-    assert relative_l2(*(grad.nan_to_num(0, 0, 0) for grad in (ours[1], theirs[1]))) < 5e-7
+    tolerance = 5e-7 if x.dtype == torch.float32 else torch.finfo(x.dtype).eps
+    assert relative_l2(*(grad.nan_to_num(0, 0, 0) for grad in (ours[1], theirs[1]))) < tolerance
 
 
 def eager_gradient(x: Tensor, values: Tensor, terms: tuple[str, ...]) -> Tensor:
@@ -226,7 +227,7 @@ def test_incoming_gradients_that_are_large_or_not_finite(scale: float) -> None:
 
 @pytest.mark.parametrize("layout", ["items", "classes", "batch first", "one item", "channels last"])
 def test_layouts(layout: str) -> None:
-    """Planes of contiguous voxels, anywhere; others are not for these loops."""
+    """Planes of contiguous voxels are read in place, others are copied."""
     x = logits(2, 3, 40, 39)
     strided = {
         "items": lambda: torch.cat([x, x], 1)[:, :3],
@@ -240,6 +241,19 @@ def test_layouts(layout: str) -> None:
     for found, truth in zip(run(strided, labels), run(plain, labels), strict=True):
         torch.testing.assert_close(found, truth, rtol=5e-7, atol=1e-6)
     check_agreement(strided, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_half_precision(classes: int, dtype: torch.dtype) -> None:
+    x = logits(2, classes, 1531).to(dtype)
+    labels = classes_of(x)
+    rows, grad = run(x, labels)
+    true_rows, true_grad = run(x.float(), labels)
+    assert torch.equal(rows, true_rows)
+    assert torch.equal(grad, true_grad.to(dtype))
+    x[1, 0, 700] = torch.nan
+    check_agreement(x, labels)
 
 
 def test_bits_do_not_depend_on_threads() -> None:

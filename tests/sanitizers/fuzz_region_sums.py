@@ -121,6 +121,9 @@ def random_weight(shape: tuple[int, ...]) -> Tensor | None:
 
 
 def random_options(classes: int) -> Options:
+    if classes > 1 and draw.random() < 0.3:
+        terms = draw.sample(FUSED, draw.randint(1, len(FUSED)))
+        return {"activation": "softmax", "ce_activation": "softmax", "terms": terms, "gamma": 2.0}
     activations = [name for name in ACTIVATIONS if classes > 1 or name != "softmax"]
     activation = draw.choice(activations)
     log_activation = activation
@@ -187,8 +190,6 @@ def run_bad_label(dtype: torch.dtype, target_dtype: torch.dtype, label: float) -
     batch, *space = draw.choice([shape for shape in SHAPES if 0 not in shape])
     shape = (batch, classes, *space)
     options = random_options(classes)
-    if draw.random() < 0.3:
-        options |= {"activation": "softmax", "ce_activation": "softmax", "terms": FUSED}
     x = lay_out(torch.randn(shape, dtype=dtype), draw.choice(LAYOUTS))
     target = random_target(shape, target_dtype, False, None).flatten()
     target[draw.choice((0, len(target) // 2, -1))] = label
