@@ -227,9 +227,11 @@ def trace(
     """
     with contextlib.ExitStack() as stack:
         used = [a if from_rows else torch.ones(a.shape, dtype=a.dtype) for a in arguments]
-        recorder = Recorder(used)
+        recorder, recording = Recorder(used), torch.is_grad_enabled()
 
         def begin() -> None:
+            if torch.is_grad_enabled() != recording:
+                raise Untraceable("this is inside of something with a derivative of its own")
             # Those around, of activation checkpoints for example, are not about these tensors.
             keep = torch.autograd.graph.saved_tensors_hooks(_same, _same)
             for context in (torch.inference_mode(False), torch.enable_grad(), keep, recorder):
