@@ -58,7 +58,7 @@ def planned(forward: F) -> F:
 
     @functools.wraps(forward)
     def call(self: nn.Module, *tensors: Any, **named: Any) -> Tensor:  # noqa: ANN401
-        if named or torch.compiler.is_compiling() or answering() or transforms_active():
+        if torch.compiler.is_compiling() or named or answering() or transforms_active():
             return forward(self, *tensors, **named)
         weights: list[Tensor] = []
         kind = _kind(self, tensors, weights)

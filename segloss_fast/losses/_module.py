@@ -199,7 +199,7 @@ class Loss(Addable, nn.Module):
         **others: object,
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
-        if others or not hasattr(self._function, "body") or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or others or not hasattr(self._function, "body"):
             keywords = {**self._keywords, **self._buffers, **others}
             return self._function(input, target, voxel_weight, **keywords)
         # The keywords have been checked, and so has what they are called.
