@@ -58,7 +58,7 @@ def planned(forward: F) -> F:
 
     @functools.wraps(forward)
     def call(self: nn.Module, *tensors: Any, **named: Any) -> Tensor:  # noqa: ANN401
-        if named or torch.compiler.is_compiling() or answering() or transforms_active():
+        if torch.compiler.is_compiling() or named or answering() or transforms_active():
             return forward(self, *tensors, **named)
         weights: list[Tensor] = []
         kind = _kind(self, tensors, weights)
@@ -66,7 +66,8 @@ def planned(forward: F) -> F:
         if plan is None:
             return forward(self, *tensors)
         try:
-            with answered_by(functools.partial(_answer, plan, weights)):
+            recording = torch.is_grad_enabled()
+            with answered_by(functools.partial(_answer, plan, weights, recording)):
                 return forward(self, *tensors)
         except _Done as done:
             return done.value
@@ -77,6 +78,7 @@ def planned(forward: F) -> F:
 def _answer(
     plan: _Plan,
     weights: Sequence[Tensor],
+    recording: bool,
     input: Tensor,
     target: Tensor,
     voxel_weight: Tensor | None,
@@ -89,6 +91,8 @@ def _answer(
         return None
     if type(input) not in TENSORS or type(target) is not Tensor:
         return None
+    if torch.is_grad_enabled() != recording:
+        return None  # inside of something that has a derivative of its own
     given = () if voxel_weight is None else (voxel_weight,)
     found = region_formula(formula, (input,), (target,), given, weights)
     if found is None:
@@ -154,6 +158,8 @@ def _kind(module: nn.Module, tensors: Sequence[Any], weights: list[Tensor]) -> H
         if tensor is None:
             found.append(None)
         elif isinstance(tensor, Tensor):
+            if tensor.device.type not in ("cpu", "cuda"):
+                return None
             autocast = torch.is_autocast_enabled(tensor.device.type)
             found.append((tensor.shape, tensor.dtype, tensor.device, autocast))
         else:

@@ -103,14 +103,15 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
                 raise unknown(function.__name__, name, allowed)
         taken: Any = list(arguments)
         named: Any = dict(keywords)
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             taken = [plain(value) for value in arguments]
             named = {name: plain(value) for name, value in keywords.items()}
         if len(taken) > 2:
             taken[2] = as_weight(taken[2])
         elif "voxel_weight" in named:
             named["voxel_weight"] = as_weight(named["voxel_weight"])
-        if len(taken) in (2, 3) and "_source" not in named:
+        if not compiling and len(taken) in (2, 3) and "_source" not in named:
             others = {name: value for name, value in named.items() if name != "voxel_weight"}
             tensors = (*taken, named.get("voxel_weight"))[:3]
             asked = _planned.Call(function, others, function, _planned.freeze(others))

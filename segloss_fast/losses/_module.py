@@ -199,7 +199,7 @@ class Loss(Addable, nn.Module):
         **others: object,
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
-        if others or torch.compiler.is_compiling() or not hasattr(self._function, "body"):
+        if torch.compiler.is_compiling() or others or not hasattr(self._function, "body"):
             keywords = {**self._keywords, **self._buffers, **others}
             return self._function(input, target, voxel_weight, **keywords)
         # The keywords have been checked, and so has what they are called.
@@ -210,8 +210,10 @@ class Loss(Addable, nn.Module):
 
     def planned(self) -> Call:
         """Return what is to be called, for a plan of it."""
-        kind = None if self._frozen is None else (self._frozen, freeze(self._buffers))
         body = getattr(self._function, "body", self._function)
+        if not self._buffers:
+            return Call(body, self._keywords, body, self._frozen)
+        kind = None if self._frozen is None else (self._frozen, freeze(self._buffers))
         return Call(body, {**self._keywords, **self._buffers}, body, kind)
 
     @property

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast._impl import transforms_active
+from segloss_fast.losses._resident import resident
 from segloss_fast.ops._formula import Untraceable, trace, why_not
+from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.region_sums import Formula, Options, RegionSums, options_of, region_formula
 
 MOST_PLANS = 512  # of a function: beyond, its keywords change as it goes, and tracing takes longer
@@ -73,7 +75,7 @@ def value_of(call: Call, tensors: Tensors) -> Tensor | None:
         return None
     input, target, voxel_weight = tensors
     weights = () if voxel_weight is None else (voxel_weight,)
-    arguments = [call.keywords[name] for name in plan.names]
+    arguments = _arguments(plan, call, input) if plan.names else ()
     return region_formula(plan.formula, (input,), (target,), weights, arguments)
 
 
@@ -90,8 +92,17 @@ def value_of_levels(
         return None
     inputs, targets, voxel_weights = zip(*levels, strict=True)
     given = () if voxel_weights[0] is None else voxel_weights
-    arguments = [call.keywords[name] for name in plan.names]
+    arguments = _arguments(plan, call, inputs[0])
     return region_formula(plan.formula, inputs, targets, given, arguments, weights)
+
+
+def _arguments(plan: Plan, call: Call, input: Tensor) -> list[Tensor]:
+    """Return the arguments of the program on the input's device."""
+    found = [call.keywords[name] for name in plan.names]
+    if input.device.type == "cpu":
+        return found
+    like = input.new_empty(0, dtype=row_dtype(input.device))
+    return [given if given.is_cuda else resident(given, like) for given in found]
 
 
 def plan_of(call: Call, tensors: Tensors) -> Plan | None:

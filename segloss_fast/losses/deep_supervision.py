@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import check_input
@@ -115,8 +116,8 @@ class _Levels:
 
     def by_plan(self, parts: Sequence[tuple[float, Loss]]) -> Tensor | None:
         """Return the loss of all levels from one launch and one program, None where it has none."""
-        if any("spacing" in loss.keywords for _, loss in parts):
-            return None  # which is another one at each level
+        if torch.compiler.is_compiling() or any("spacing" in loss.keywords for _, loss in parts):
+            return None  # spacing is another one at each level
         every = [self.arguments(level) for level in range(len(self.weights))]
         return value_of_levels(planned(parts), every, self.weights)
 

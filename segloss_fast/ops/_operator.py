@@ -260,3 +260,26 @@ def define_both(
 def like_input(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
     """Return a tensor of the input's shape, as the gradient is."""
     return torch.empty_like(input)
+
+
+class Direct(torch.autograd.Function):
+    """An operator without the dispatcher, which costs a small problem more than the kernels.
+
+    Its first argument is how: what computes it, what saves and the derivative, as of the operator,
+    and how many of the results are handed out. The derivative finds ``ctx.direct``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, how: tuple[Any, Any, Any, int], *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+        kernel, save, _, results = how
+        output = kernel(*arguments)
+        save(ctx, arguments, output)
+        ctx.how = how
+        found: tuple[Tensor, ...] = output[:results]
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        # Where a second derivative may follow the operator is asked, which refuses it.
+        ctx.direct = not torch.is_grad_enabled()
+        return None, *ctx.how[2](ctx, *grads)

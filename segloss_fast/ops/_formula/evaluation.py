@@ -44,7 +44,9 @@ def evaluate(
     count, items, classes = program.rows
     if rows.shape != (count, items * len(levels), classes) or not rows.is_contiguous():
         raise ValueError(f"the formula is one of other rows than {list(rows.shape)}")
-    numbers = [_numbers(argument, rows) for argument in arguments]
+    numbers = [_numbers(argument, rows) for argument in arguments] if arguments else []
+    if [argument.numel() for argument in numbers] != list(program.arguments):
+        raise ValueError("the formula is one of other arguments")
     grad = torch.empty_like(rows) if gradient else None
     dtype = torch.float32 if program.single else torch.float64
     if rows.device.type in NATIVE:

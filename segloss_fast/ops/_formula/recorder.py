@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from segloss_fast.ops._formula.layout import assemble
 from segloss_fast.ops._formula.lowering import HANDLERS, constant
-from segloss_fast.ops._formula.program import Program, Step, Untraceable, View, pack
+from segloss_fast.ops._formula.program import Program, Step, Untraceable, View
 
 MOST_STEPS = 1000
 DTYPES = (torch.float32, torch.float64, torch.bool, torch.int64)
@@ -227,9 +228,11 @@ def trace(
     """
     with contextlib.ExitStack() as stack:
         used = [a if from_rows else torch.ones(a.shape, dtype=a.dtype) for a in arguments]
-        recorder = Recorder(used)
+        recorder, recording = Recorder(used), torch.is_grad_enabled()
 
         def begin() -> None:
+            if torch.is_grad_enabled() != recording:
+                raise Untraceable("this is inside of something with a derivative of its own")
             # Those around, of activation checkpoints for example, are not about these tensors.
             keep = torch.autograd.graph.saved_tensors_hooks(_same, _same)
             for context in (torch.inference_mode(False), torch.enable_grad(), keep, recorder):
@@ -252,48 +255,8 @@ def trace(
         (found,) = torch.autograd.grad(loss, x)
         grad = recorder.temporary(x)
         grad.copy_(found)  # also of constants
-    return _assemble(recorder, [a.numel() for a in arguments], (loss, place, values), grad)
+    return assemble(recorder, [a.numel() for a in arguments], (loss, place, values), grad)
 
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _assemble(
-    recorder: Recorder, arguments: list[int], loss: tuple[Tensor, View, int], grad: Tensor
-) -> Program:
-    """Lay out the array: constants, arguments, rows, gradient, the rest."""
-    slots, value, values = recorder.slots, loss[1], loss[2]
-    assert recorder.leaf is not None
-    rows, gradient = recorder.view(recorder.leaf).slot, recorder.view(grad).slot
-    needed = _needed(recorder.steps, {value.slot, gradient})
-    kept = [step for step, is_needed in zip(recorder.steps, needed, strict=True) if is_needed]
-    used = {view.slot for step in kept for view in (step.out, *step.operands)} | {value.slot}
-    constants = [slot for slot in sorted(used) if slots[slot].constants]
-    fixed = [*constants, *range(len(arguments)), rows, gradient]
-    places, place = [0] * len(slots), 0
-    for slot in [*fixed, *sorted(used.difference(fixed))]:
-        places[slot] = place
-        place += slots[slot].size
-    shape = tuple(grad.shape)
-    return Program(
-        tuple(pack(step, places) for step in kept),
-        sum(needed[:values]),
-        tuple(number for slot in constants for number in slots[slot].constants),
-        tuple(arguments),
-        (shape[0], shape[1], shape[2]),
-        place,
-        places[value.slot] + value.offset,
-        loss[0].dtype == torch.float32,
-    )
-
-
-def _needed(steps: Sequence[Step], wanted: set[int]) -> list[bool]:
-    """Return which steps have a share in the slots that are wanted."""
-    found = []
-    for step in reversed(steps):
-        needed = step.out.slot in wanted
-        if needed:
-            wanted |= {view.slot for view in step.operands}
-        found.append(needed)
-    return found[::-1]

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._operator import Kernels, Native, Triton, define, differentiate, no_float64
+from segloss_fast.ops._operator import (
+    Direct,
+    Kernels,
+    Native,
+    Triton,
+    define,
+    differentiate,
+    no_float64,
+)
 from segloss_fast.ops._voxels.labels import marked, must_mark
 from segloss_fast.ops.lovasz import bins, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, Options
@@ -134,7 +142,8 @@ def _histogram_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]
     input, target, table = ctx.saved_tensors
     coefficients = table * grads[0].to(table.dtype)[:, :, None, None]
     grad_ce = grads[1] if ctx.options[-2] else None
-    operator = torch.ops.segloss_fast.lovasz_histogram_backward
+    operator: Any = torch.ops.segloss_fast.lovasz_histogram_backward
+    operator = _histogram_backward if getattr(ctx, "direct", False) else operator
     return operator(coefficients, grad_ce, input, target, *ctx.options), *[None] * 10
 
 
@@ -186,7 +195,8 @@ def _sort_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 def _sort_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     input, target, g = ctx.saved_tensors
     grad_ce = grads[1][1] if ctx.options[3] else None
-    operator = torch.ops.segloss_fast.lovasz_sort_backward
+    operator: Any = torch.ops.segloss_fast.lovasz_sort_backward
+    operator = _sort_backward if getattr(ctx, "direct", False) else operator
     return operator(g, grads[0], grad_ce, input, target, *ctx.options), *[None] * 7
 
 
@@ -225,26 +235,40 @@ define(
 )
 differentiate(kernels, "lovasz_histogram", _histogram_save, _histogram_derivative)
 differentiate(kernels, "lovasz_sort", _sort_save, _sort_derivative)
+_HISTOGRAM = (_histogram, _histogram_save, _histogram_derivative, 2)
+_SORT_DIRECTLY = (_sort, _sort_save, _sort_derivative, 2)
 
 
 def count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the counts and the rows, by the kernels that ``impl`` names; without derivative."""
+    arguments = _bin_arguments(options, impl)
+    if _is_direct(input):
+        return _count(input.detach(), target, *arguments)
     # Detached: torch warns of an operator without derivative where gradients are recorded.
-    counts, rows = _count_operator(input.detach(), target.detach(), *_bin_arguments(options, impl))
+    counts, rows = _count_operator(input.detach(), target.detach(), *arguments)
     return counts, rows
+
+
+def _is_direct(input: Tensor) -> bool:
+    """Whether nobody needs the operator itself, as compilers and subclasses of tensors do."""
+    return type(input) is Tensor and not torch.compiler.is_compiling()
 
 
 def histogram(
     input: Tensor, target: Tensor, counts: Tensor, rows: Tensor, options: Options, impl: str
 ) -> tuple[Tensor, Tensor]:
     """Return loss and cross-entropy ``[I, C]`` of the counts, whose voxels input and target are."""
-    loss, ce, _ = _histogram_operator(input, target, counts, rows, *_bin_arguments(options, impl))
+    arguments = (input, target, counts, rows, *_bin_arguments(options, impl))
+    if _is_direct(input):
+        found: tuple[Tensor, Tensor] = Direct.apply(_HISTOGRAM, *arguments)  # type: ignore[no-untyped-call]
+        return found
+    loss, ce, _ = _histogram_operator(*arguments)
     return loss, ce
 
 
 def sort(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the loss ``[I, C]`` and the rows ``[3, I, C]``."""
-    loss, rows, _ = _sort_operator(
+    arguments = (
         input,
         target,
         options.activation,
@@ -254,6 +278,10 @@ def sort(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Te
         torch.is_grad_enabled() and input.requires_grad,
         impl,
     )
+    if _is_direct(input):
+        found: tuple[Tensor, Tensor] = Direct.apply(_SORT_DIRECTLY, *arguments)  # type: ignore[no-untyped-call]
+        return found
+    loss, rows, _ = _sort_operator(*arguments)
     return loss, rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,8 +75,7 @@ def region_formula(
     return call.run(tensors, gradient=False)[0]
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     formula: Formula
     impl: str
     arguments: tuple[Tensor, ...]
@@ -85,6 +84,8 @@ class _Call:
     def split(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return inputs, targets and voxel weights."""
         n = len(self.levels)
+        if n == 1:
+            return [tensors[0]], [tensors[1]], list(tensors[2:])
         return list(tensors[:n]), list(tensors[n : 2 * n]), list(tensors[2 * n :])
 
     def run(self, tensors: Sequence[Tensor], *, gradient: bool) -> tuple[Tensor, Tensor | None]:
