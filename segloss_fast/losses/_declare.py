@@ -111,11 +111,11 @@ def loss_function(function: Callable[P, R]) -> Callable[P, R]:
             taken[2] = as_weight(taken[2])
         elif "voxel_weight" in named:
             named["voxel_weight"] = as_weight(named["voxel_weight"])
-        if not compiling and len(taken) in (2, 3) and "_source" not in named:
+        tensors = [*taken, *(given for name, given in named.items() if name == "voxel_weight")]
+        if not compiling and len(taken) >= 2 and len(tensors) <= 3 and "_source" not in named:
             others = {name: value for name, value in named.items() if name != "voxel_weight"}
-            tensors = (*taken, named.get("voxel_weight"))[:3]
             asked = _planned.Call(function, others, function, _planned.freeze(others))
-            found: Any = _planned.value_of(asked, tensors)
+            found: Any = _planned.value_of(asked, (*tensors, None)[:3])
             if found is not None:
                 return found  # type: ignore[no-any-return]
         return function(*taken, **named)
