@@ -3,7 +3,7 @@
 To follow costs time, see tests/suite/following.py: that of the many small functions of Triton's
 interpreter and compiler, or of torch.compile, it more than doubles. The cases of one test mostly
 take the same branches, so the first case of each of these tests is followed, some cases of each
-other test, and those that are marked.
+other test, as many of those that begin in the tier "all", and those that are marked.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def variables() -> dict[str, str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the cases."""
-    tests: dict[str, list[pytest.Item]] = {}
+    tests: dict[tuple[str, bool], list[pytest.Item]] = {}
     for item in items:
-        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+        late = any(mark.args == ("all",) for mark in item.iter_markers("tier"))
+        tests.setdefault((item.nodeid.split("[")[0], late), []).append(item)
     chosen: set[str] = set()
     for cases in tests.values():
         number = 1 if kinds.kind_of(cases[0]) in SLOW else CASES
