@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import segloss_fast as sf
+from segloss_fast import functional
 from tests.conformance import LOSSES, Keywords, LossRecord, Problem, combine, problem
 from tests.helpers import IMPLS, gradient
 from tests.records import LOVASZ_LOSSES
@@ -65,6 +66,18 @@ WITH_FIELD = {sf.BoundaryLoss, sf.DistancePenalizedCELoss}
 NOT_OVER_VOXELS = {
     *(sf.HausdorffDTLoss, sf.LogHausdorffDTLoss, sf.HausdorffERLoss, sf.BoundaryLoss),
 }
+
+
+class WithSkeleton(sf.SkeletonRecallLoss):
+    """SkeletonRecallLoss, called as other losses are: the whole of a structure is its skeleton."""
+
+    def forward(self, input: Tensor, target: Tensor, voxel_weight: Any = None) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+        return super().forward(input, target, voxel_weight, skeleton=target * (target != 255))
+
+
+SKELETON = LossRecord(
+    WithSkeleton, functional.skeleton_recall_loss, lambda _: torch.empty(0), ({},), region=True
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,8 @@ def cases(names: set[str]) -> dict[str, list[Case]]:
     for module, _ in LOVASZ_LOSSES.values():
         if module.__name__ in names:
             found[module.__name__] = list(_of_lovasz(module))
+    if "SkeletonRecallLoss" in names:
+        found["SkeletonRecallLoss"] = list(_of_record(SKELETON))
     return found
 
 

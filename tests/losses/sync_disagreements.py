@@ -15,6 +15,7 @@ import segloss_fast as sf
 from segloss_fast.losses._module import Loss
 from tests.helpers import IMPLS, assert_close, gradient
 from tests.losses.ranks import Task
+from tests.losses.sync_cases import WithSkeleton
 
 BINS = 1152
 
@@ -60,7 +61,8 @@ def _data(classes: int = 3, items: int = 2, dtype: torch.dtype = torch.float32) 
 
 def _loss(name: str, sync: dist.ProcessGroup, **own: Any) -> Loss:  # noqa: ANN401
     pooled = {} if name.startswith("Lovasz") or "batch" in own else {"batch": True}
-    loss: Loss = getattr(sf, name)(sync=sync, **pooled, **own)
+    module = WithSkeleton if name == "SkeletonRecallLoss" else getattr(sf, name)
+    loss: Loss = module(sync=sync, **pooled, **own)
     return loss
 
 

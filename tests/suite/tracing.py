@@ -3,7 +3,7 @@
 To follow costs time, see tests/suite/following.py: that of the many small functions of Triton's
 interpreter and compiler, or of torch.compile, it more than doubles. The cases of one test mostly
 take the same branches, so the first case of each of these tests is followed, some cases of each
-other test, and those that are marked.
+other test, as many of those that begin in the tier "all", and those that are marked.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ def variables() -> dict[str, str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the cases."""
-    tests: dict[tuple[str, str], list[pytest.Item]] = {}  # machines have kinds of their own
+    # Machines have kinds of their own, and cases of the last tier may be of other branches.
+    tests: dict[tuple[str, str, bool], list[pytest.Item]] = {}
     for item in items:
-        tests.setdefault((item.nodeid.split("[")[0], kinds.kind_of(item)), []).append(item)
+        late = any(mark.args == ("all",) for mark in item.iter_markers("tier"))
+        test = item.nodeid.split("[")[0], kinds.kind_of(item), late
+        tests.setdefault(test, []).append(item)
     chosen: set[str] = set()
-    for (_, kind), cases in tests.items():
+    for (_, kind, _), cases in tests.items():
         number = 1 if kind in SLOW else CASES
         chosen.update(case.nodeid for case in cases[:: math.ceil(len(cases) / number)])
         chosen.update(case.nodeid for case in cases if case.get_closest_marker("followed"))
