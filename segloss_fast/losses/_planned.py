@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -154,10 +154,21 @@ def _frozen(given: Any) -> Hashable:  # noqa: ANN401
 
 def _made(call: Call, tensors: Tensors) -> Plan | None:
     """Trace a loss, with sums made up."""
-    input, target, given = tensors
-    if why_not(input.device) is not None:
+    if why_not(tensors[0].device) is not None:
         return None
     names = tuple(name for name, of_call in call.keywords.items() if isinstance(of_call, Tensor))
+    try:
+        found = _traced(call, tensors, names)
+        again = _traced(call, _larger(tensors), names)
+    except Exception:  # if it is an error, the loss that runs raises it again
+        return None
+    # A formula may depend on the number of voxels, which a plan does not know.
+    same = astuple(found.program) == astuple(again.program) and found.options == again.options
+    return Plan(found, names) if same else None
+
+
+def _traced(call: Call, tensors: Tensors, names: Sequence[str]) -> Formula:
+    input, target, given = tensors
     asked: list[tuple[Options, str]] = []
 
     def formula(rows: Callable[..., Tensor], stand_ins: Sequence[Tensor]) -> Tensor:
@@ -180,9 +191,20 @@ def _made(call: Call, tensors: Tensors) -> Plan | None:
         found: Tensor = call.function(input, target, given, **own, _source=source)
         return found
 
-    try:
-        program = trace(formula, [call.keywords[name] for name in names])
-    except Exception:  # if it is an error, the loss that runs raises it again
-        return None
+    program = trace(formula, [call.keywords[name] for name in names])
     ((options, impl),) = asked
-    return Plan(Formula(options, impl, program), names)
+    return Formula(options, impl, program)
+
+
+def _larger(tensors: Tensors) -> Tensors:
+    """Return tensors of the same kind, of volumes that are not empty, one voxel longer."""
+    spatial = tensors[0].dim() - 2
+
+    def larger(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        first = tensor.dim() - spatial
+        sides = [side + (side > 0) for side in tensor.shape[first:]]
+        return tensor.new_zeros(()).expand(*tensor.shape[:first], *sides)
+
+    return larger(tensors[0]), larger(tensors[1]), larger(tensors[2])

@@ -61,7 +61,7 @@ def _data(classes: int = 3, items: int = 2, dtype: torch.dtype = torch.float32) 
 
 def _loss(name: str, sync: dist.ProcessGroup, **own: Any) -> Loss:  # noqa: ANN401
     pooled = {} if name.startswith("Lovasz") or "batch" in own else {"batch": True}
-    module = WithSkeleton if name == "SkeletonRecallLoss" else getattr(sf, name)
+    module: Any = WithSkeleton if name == "SkeletonRecallLoss" else getattr(sf, name)
     loss: Loss = module(sync=sync, **pooled, **own)
     return loss
 

@@ -283,6 +283,23 @@ def test_many_kinds_are_not_traced_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     assert found == [True, True, True, False, False]
 
 
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_formula_of_the_number_of_voxels_has_no_plan(counts: bool) -> None:
+    def body(input: Tensor, target: Tensor, voxel_weight: None, *, _source: Any) -> Tensor:  # noqa: ANN401
+        options = {"activation": "softmax", "ce_activation": None, "gamma": None}
+        sums = _source(
+            *(input, target),
+            **{**options, "terms": ("tp",), "voxel_weight": None, "ignore_index": None},
+            impl="auto",
+        )
+        loss: Tensor = sums.tp.sum() / (input[0, 0].numel() if counts else 7)
+        return loss
+
+    case = problem("labels")
+    call = _planned.Call(body, {}, body, ())
+    assert (_planned.plan_of(call, (case.input, case.target, None)) is None) == counts
+
+
 class _Doubled(sf.DiceLoss):
     def forward(self, input: Tensor, target: Tensor, voxel_weight: Tensor | None = None) -> Tensor:
         return 2 * super().forward(input, target, voxel_weight)
