@@ -6,17 +6,20 @@ from segloss_fast._impl import debug, set_impl, use_impl
 from segloss_fast._version import __version__
 from segloss_fast.losses import *  # noqa: F403
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
+from segloss_fast.ops.connected_components import Components, connected_components
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 __all__ = [
     "Backend",
+    "Components",
     "LovaszSums",
     "RegionSums",
     "__version__",
     "backends",
     "boundary_field",
+    "connected_components",
     "debug",
     "distance_transform",
     "functional",

@@ -10,4 +10,5 @@ PRIMITIVES = (
     "confusion_sums",
     "soft_skeleton",
     "structural_error",
+    "connected_components",
 )
