@@ -135,13 +135,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
                                                    std::optional<int64_t> ignore_index,
                                                    std::vector<int64_t> order) {
   Problem problem = describe(labels, differing, by_value, ignore_index, order);
-  Results results = new_results(labels, problem);
+  const auto [components, count] = new_results(labels, problem);
   Tensor wide = zeros({1});
   if (labels.numel() == 0) {
     std::memset(problem.count, 0, size_t(problem.masks) * sizeof(int32_t));
-    return {results.labels, results.count, zeros({labels.size(0), 0}), wide};
+    return {components, count, zeros({labels.size(0), 0}), wide};
   }
-  advise_huge_pages(problem.labels, results.labels.numel() * int64_t(sizeof(int32_t)));
+  advise_huge_pages(problem.labels, components.numel() * int64_t(sizeof(int32_t)));
   Run run(problem);
   run.number();
   if (by_value) problem.most = *std::max_element(problem.count, problem.count + problem.masks);
@@ -149,7 +149,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
   problem.value = static_cast<int32_t*>(value.mutable_data_ptr());
   run.write();
   static_cast<int32_t*>(wide.mutable_data_ptr())[0] = run.found_wide();
-  return {results.labels, results.count, value, wide};
+  return {components, count, value, wide};
 }
 
 }  // namespace

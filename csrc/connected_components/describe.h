@@ -100,12 +100,6 @@ inline void check(const Tensor& labels, int64_t differing, bool by_value,
                   "connected_components: a mask has 2^31 voxels or more");
 }
 
-// The tensors that the operator returns.
-struct Results {
-  Tensor labels;
-  Tensor count;
-};
-
 // Describes labels, all but the memory that each device works on; axes of one voxel are left out.
 inline Problem describe(const Tensor& labels, int64_t differing, bool by_value,
                         std::optional<int64_t> ignore_index, const std::vector<int64_t>& order) {
@@ -140,13 +134,14 @@ inline Problem describe(const Tensor& labels, int64_t differing, bool by_value,
   return problem;
 }
 
-inline Results new_results(const Tensor& labels, Problem& problem) {
-  Results results{
-      torch::stable::new_empty(labels, labels.sizes(), ScalarType::Int),
-      torch::stable::new_empty(labels, {labels.size(0), labels.size(1)}, ScalarType::Int)};
-  problem.labels = static_cast<int32_t*>(results.labels.mutable_data_ptr());
-  problem.count = static_cast<int32_t*>(results.count.mutable_data_ptr());
-  return results;
+// Returns memory for the components and their counts, which the problem then points to.
+inline std::pair<Tensor, Tensor> new_results(const Tensor& labels, Problem& problem) {
+  Tensor components = torch::stable::new_empty(labels, labels.sizes(), ScalarType::Int);
+  Tensor count =
+      torch::stable::new_empty(labels, {labels.size(0), labels.size(1)}, ScalarType::Int);
+  problem.labels = static_cast<int32_t*>(components.mutable_data_ptr());
+  problem.count = static_cast<int32_t*>(count.mutable_data_ptr());
+  return {components, count};
 }
 
 }  // namespace segloss::connected_components

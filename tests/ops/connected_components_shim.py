@@ -9,13 +9,13 @@ import ctypes
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tests.cuda_shim.operators import CSRC, build_operators
 from tests.ops.connected_components_cases import Case, check, random_case
+from tests.sanitizers.fuzz_connected_components import GOOD, malformed
 
 CUDA = CSRC / "connected_components" / "cuda"
 LIBRARY = "segloss_shim_connected_components"
@@ -45,31 +45,6 @@ def run(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 def compare(case: Case) -> None:
     """Run a problem and compare with scipy."""
     check(run(case), case)
-
-
-def malformed() -> list[dict[str, Any]]:
-    """Return changes of a call that nobody makes through Python, each of which must be refused."""
-    return [
-        {"labels": torch.zeros(3)},
-        {"labels": torch.zeros(2, 3)},
-        {"labels": torch.zeros(2, 3, 1, 1, 1, 5)},
-        {"labels": torch.zeros(2, 1, 4, 5, dtype=torch.complex64)},
-        {"labels": torch.zeros(2, 2, 4, 5, dtype=torch.int64), "by_value": True},
-        {"labels": torch.zeros(2, 1, 4, 5), "by_value": True},
-        {"labels": torch.zeros(()).expand(1, 1, 2**16, 2**16)},
-        {"labels": torch.zeros(()).expand(1, 2**31, 2**31, 2)},
-        *({"differing": value} for value in (-1, 0, 3, 2**40)),
-        *({"order": value} for value in ([], [0], [0, 0], [0, 2], [-1, 0], [0, 1, 2])),
-    ]
-
-
-GOOD: dict[str, Any] = {
-    "labels": torch.ones(2, 1, 4, 5, dtype=torch.int64),
-    "differing": 2,
-    "by_value": False,
-    "ignore_index": None,
-    "order": [0, 1],
-}
 
 
 def run_malformed() -> None:

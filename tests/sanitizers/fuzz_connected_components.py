@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import torch
 
 from segloss_fast import connected_components
-from tests.ops.connected_components_shim import GOOD, malformed
 from tests.sanitizers.driver import attempt, every_instruction_set, share
 from tests.sanitizers.fuzz_distance_transform import DENSITIES, DTYPES, LAYOUTS, SHAPES, lay_out
 
 MORE_SHAPES = (
     *((1, 1, 63), (1, 1, 64), (1, 1, 65), (2, 1, 127), (1, 1, 9, 128), (1, 1, 5, 3, 130)),
-    *((1, 1, 300, 1000), (1, 1, 70, 64, 66)),  # cut into slabs
 )
 INTEGERS = tuple(dtype for dtype in DTYPES if not dtype.is_floating_point)
+
+GOOD: dict[str, Any] = {
+    "labels": torch.ones(2, 1, 4, 5, dtype=torch.int64),
+    "differing": 2,
+    "by_value": False,
+    "ignore_index": None,
+    "order": [0, 1],
+}
 
 draw = random.Random(0)
 
@@ -37,7 +44,7 @@ def run_valid(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
         )
         assert torch.equal(found.labels, expected.labels), f"{shape} {dtype} {layout}"
         assert torch.equal(found.count, expected.count), f"{shape} {dtype} {layout}"
-        if mask.numel() <= 5000:
+        if mask.numel() <= 2000:
             expected = connected_components(
                 labels, connectivity=connectivity, ignore_index=ignored, impl="reference"
             )
@@ -52,7 +59,7 @@ def run_by_value(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Non
     labels = lay_out(values.to(dtype), layout)
     ignored = draw.choice((None, 1, 300))
     found = connected_components(labels, by_value=True, ignore_index=ignored, impl="native")
-    impl = "reference" if values.numel() <= 5000 else "native"
+    impl = "reference" if values.numel() <= 2000 else "native"
     expected = connected_components(
         labels.contiguous(), by_value=True, ignore_index=ignored, impl=impl
     )
@@ -60,6 +67,22 @@ def run_by_value(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Non
     assert expected.value is not None
     assert torch.equal(found.labels, expected.labels), f"{shape} {dtype} {layout}"
     assert torch.equal(found.value, expected.value), f"{shape} {dtype} {layout}"
+
+
+def malformed() -> list[dict[str, Any]]:
+    """Return changes of a call that nobody makes through Python, each of which must be refused."""
+    return [
+        {"labels": torch.zeros(3)},
+        {"labels": torch.zeros(2, 3)},
+        {"labels": torch.zeros(2, 3, 1, 1, 1, 5)},
+        {"labels": torch.zeros(2, 1, 4, 5, dtype=torch.complex64)},
+        {"labels": torch.zeros(2, 2, 4, 5, dtype=torch.int64), "by_value": True},
+        {"labels": torch.zeros(2, 1, 4, 5), "by_value": True},
+        {"labels": torch.zeros(()).expand(1, 1, 2**16, 2**16)},
+        {"labels": torch.zeros(()).expand(1, 2**20, 2**20, 2**20)},
+        *({"differing": value} for value in (-1, 0, 3, 2**40)),
+        *({"order": value} for value in ([], [0], [0, 0], [0, 2], [-1, 0], [0, 1, 2])),
+    ]
 
 
 def run_malformed() -> None:
@@ -70,10 +93,13 @@ def run_malformed() -> None:
 
 def run_all() -> None:
     shapes = (*SHAPES, *MORE_SHAPES)
-    for case in share(itertools.product(shapes, DTYPES, LAYOUTS)):
+    for case in share(itertools.product(shapes, DTYPES, LAYOUTS))[::3]:
         run_valid(*case)
-    for case in share(itertools.product(shapes, INTEGERS, LAYOUTS)):
+    for case in share(itertools.product(shapes, INTEGERS, LAYOUTS))[::3]:
         run_by_value(*case)
+    for shape in ((1, 1, 500, 1100), (1, 1, 140, 64, 66)):  # cut into slabs
+        run_valid(shape, torch.uint8, draw.choice(LAYOUTS))
+        run_by_value(shape, torch.int16, draw.choice(LAYOUTS))
     run_malformed()
 
 

@@ -58,15 +58,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
   Problem& problem = launch.problem;
   problem = describe(labels, differing, by_value, ignore_index, order);
   STD_TORCH_CHECK(problem.in_raster_order, "connected_components: axes must be in raster order");
-  const Results results = new_results(labels, problem);
+  const auto [components, count] = new_results(labels, problem);
   const DeviceScope scope(labels.get_device_index());
   const cudaStream_t stream = scope.stream();
   Tensor wide = memory(labels, 1);
   clear(wide, stream);
   Tensor value = torch::stable::new_empty(labels, {labels.size(0), 0}, ScalarType::Int);
   if (labels.numel() == 0) {
-    clear(results.count, stream);
-    return {results.labels, results.count, value, wide};
+    clear(count, stream);
+    return {components, count, value, wide};
   }
   cut(launch);
   const int64_t words = problem.masks * launch.mask_words;
@@ -88,7 +88,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
     if (!found_wide && most > 0) launch_values(launch, stream);
   }
   launch_write(launch, stream);
-  return {results.labels, results.count, value, wide};
+  return {components, count, value, wide};
 }
 
 }  // namespace

@@ -35,159 +35,156 @@ SL_DEVICE void unite_places(int32_t* parent, int a, int b) {
 
 // A word of another row, and the bits beside it.
 struct Beside {
-  int first;  // voxel of the mask
   unsigned bits;
   unsigned behind;  // bit x: voxel x - 1
   unsigned ahead;   // bit x: voxel x + 1
-  unsigned pieces;
-  unsigned next;  // bit x: a piece begins at voxel x + 1
-  unsigned last;  // the pieces of the word before
+
+  SL_DEVICE Beside operator|(const Beside& other) const {
+    return {bits | other.bits, behind | other.behind, ahead | other.ahead};
+  }
 };
 
-SL_DEVICE Beside look_beside(const Launch& launch, int64_t mask, int row, int in_row) {
-  const Word word(launch, mask, row * launch.words + in_row);
+// Its pieces.
+struct Pieces {
+  int first;  // voxel of the mask
+  unsigned begins;
+  unsigned next;    // bit x: one begins at voxel x + 1
+  unsigned before;  // those of the word before
+
+  // Where the piece of voxel x begins, which may be -1.
+  SL_DEVICE int of(int x) const {
+    return first + (x < 0 ? highest(before) - kLanes : highest(begins & up_to(x)));
+  }
+};
+
+SL_DEVICE Beside look_beside(const Launch& launch, const Word& word, Pieces* pieces) {
   Beside found{};
-  found.first = word.first;
   found.bits = word.bits(launch);
-  found.pieces = word.pieces(launch, found.bits);
   found.behind = found.bits << 1;
   found.ahead = found.bits >> 1;
-  found.next = found.pieces >> 1;
-  if (in_row > 0) {
-    const Word before(launch, mask, word.index - 1);
+  *pieces = {word.first, word.pieces(launch, found.bits), 0, 0};
+  pieces->next = pieces->begins >> 1;
+  if (word.in_row > 0) {
+    const Word before(launch, word.mask, word.index - 1);
     const unsigned bits = before.bits(launch);
     found.behind |= bits >> 31;
-    found.last = before.pieces(launch, bits);
+    pieces->before = before.pieces(launch, bits);
   }
-  if (in_row + 1 < launch.words) {
-    const Word after(launch, mask, word.index + 1);
-    const unsigned first = after.bits(launch) << 31;
+  if (word.in_row + 1 < launch.words) {
+    const unsigned first = Word(launch, word.mask, word.index + 1).bits(launch) << 31;
     found.ahead |= first;
-    found.next |= first;
+    pieces->next |= first;
   }
   return found;
 }
 
-// Whether voxels connect that touch.
-template <class Element>
-struct Equal {
-  const Element* data;  // null where all do
-  int64_t own;          // where the rows lie
-  int64_t other;
-  int64_t stride;
+// With the word before, where a run goes on.
+SL_DEVICE void unite_with_word_before(const Launch& launch, const Word& word, unsigned bits) {
+  if (word.in_row == 0 || (bits & 1) == 0) return;
+  const int64_t at = word.mask * launch.mask_words + word.index;
+  if (launch.starts != nullptr && (launch.starts[at] & 1) != 0) return;
+  const Word before(launch, word.mask, word.index - 1);
+  const unsigned its = before.bits(launch);
+  if (its >> 31 == 0) return;
+  unite_places(word.parents(launch), word.first,
+               before.first + highest(before.pieces(launch, its)));
+}
 
-  SL_DEVICE bool operator()(int x, int y) const {
-    return data == nullptr || data[own + x * stride] == data[other + y * stride];
-  }
-};
-
-// The word that a thread unites.
+// A thread's word, and that of a row before. Element: void where all of the foreground connects.
 template <class Element>
-struct Uniting {
-  const Launch& launch;
+struct Meeting {
+  const Problem& problem;
   const Word& word;
-  unsigned bits;
-  unsigned pieces;
-  int32_t* parent;
+  const Word& its;
+  const Pieces& own_pieces;
+  const Pieces& its_pieces;
 
-  SL_DEVICE int piece(int x) const { return word.first + highest(pieces & up_to(x)); }
-
-  // With the word of another row, by the first voxels that touch; not at those of `known`, which
-  // touch both pieces by another row. kReach: 1 where voxels touch across an edge, too.
-  template <int kReach>
-  SL_DEVICE void with(const Beside& other, const Beside& known, const Equal<Element>& equal) const {
-    const int at = word.in_row * kLanes;
-    const unsigned open = bits & ~known.bits;
-    if (kReach == 0) {
-      unsigned places = open & other.bits & (pieces | other.pieces);
-      for (; places != 0; places &= places - 1) {
-        const int x = lowest(places);
-        if (!equal(at + x, at + x)) continue;
-        unite_places(parent, piece(x), other.first + highest(other.pieces & up_to(x)));
-      }
-      return;
-    }
-    unsigned places = open & other.next & ~known.ahead;
-    for (; places != 0; places &= places - 1) {
-      const int x = lowest(places);
-      if (equal(at + x, at + x + 1)) unite_places(parent, piece(x), other.first + x + 1);
-    }
-    const unsigned begins = open & pieces & ~known.behind;
-    for (places = begins & other.bits; places != 0; places &= places - 1) {
-      const int x = lowest(places);
-      if (!equal(at + x, at + x)) continue;
-      unite_places(parent, piece(x), other.first + highest(other.pieces & up_to(x)));
-    }
-    places = begins & other.behind & (other.pieces | ~other.bits);
-    for (; places != 0; places &= places - 1) {
-      const int x = lowest(places);
-      if (!equal(at + x, at + x - 1)) continue;
-      const int begin = x > 0 ? highest(other.pieces & up_to(x - 1)) : highest(other.last) - kLanes;
-      unite_places(parent, piece(x), other.first + begin);
+  SL_DEVICE bool connects(int x, int y) const {
+    if constexpr (std::is_void_v<Element>) {
+      return true;
+    } else {
+      const auto* const data = static_cast<const Element*>(problem.data);
+      const int64_t at = word.in_row * kLanes, stride = problem.stride[2];
+      return data[word.offset(problem) + (at + x) * stride] ==
+             data[its.offset(problem) + (at + y) * stride];
     }
   }
 
-  // With the word before, where a run goes on.
-  SL_DEVICE void with_word_before() const {
-    if (word.in_row == 0 || (bits & 1) == 0) return;
-    const Word before(launch, word.mask, word.index - 1);
-    const unsigned its = before.bits(launch);
-    if (its >> 31 == 0) return;
-    if (launch.starts != nullptr &&
-        (launch.starts[word.mask * launch.mask_words + word.index] & 1)) {
-      return;
+  // Unites pieces at the places where voxel x touches voxel x + step of the other row.
+  SL_DEVICE void unite(unsigned places, int step, int32_t* parent) const {
+    for (; places != 0; places &= places - 1) {
+      const int x = lowest(places);
+      if (connects(x, x + step)) {
+        const int other = step > 0 ? its_pieces.first + x + 1 : its_pieces.of(x + step);
+        unite_places(parent, own_pieces.of(x), other);
+      }
     }
-    unite_places(parent, word.first, before.first + highest(before.pieces(launch, its)));
   }
 };
 
+// The rows before a row that may touch it.
+enum Neighbour { kAcross, kBeside, kBack, kForth, kNeighbours };
+
+// Whether a row has this neighbour; where it lies, and along how many axes they differ.
+struct Neighbouring {
+  bool exists;
+  int row;
+  int axes;
+
+  SL_DEVICE Neighbouring(const Problem& problem, int own, int which) {
+    const int height = int(problem.size[1]), y = own % height;
+    const bool inner = own >= height, edges = problem.differing > 1;
+    exists = which == kBeside ? y > 0 : inner;
+    if (which == kBack) exists = inner && edges && y > 0;
+    if (which == kForth) exists = inner && edges && y + 1 < height;
+    row = which == kBeside ? own - 1 : own - height;
+    if (which == kBack) --row;
+    if (which == kForth) ++row;
+    axes = which < kBack ? 1 : 2;
+  }
+};
+
+// Each pair of pieces is met at the first voxel of the own one that touches the other one, and
+// nowhere else; not at all where that voxel touches both of them by a voxel of a row that they are
+// united with anyway. That is not known of equal values.
 template <class Element>
-__global__ void __launch_bounds__(kThreads) unite_kernel(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 4) unite_kernel(const __grid_constant__ Launch launch) {
   const Problem& problem = launch.problem;
   int64_t mask = 0;
   int index = 0;
   if (!find_word(launch, &mask, &index)) return;
   const Word word(launch, mask, index);
-  const unsigned bits = word.bits(launch);
-  if (bits == 0) return;
-  const Uniting<Element> own{launch, word, bits, word.pieces(launch, bits), word.parents(launch)};
-  own.with_word_before();
-  const int height = int(problem.size[1]), y = word.row % height;
-  const bool inner = word.row >= height, edges = problem.differing > 1;
-  // Equal values are not known to be equal to a third one.
-  const bool skips = edges && !problem.by_value;
-  const auto* const data = problem.by_value ? static_cast<const Element*>(problem.data) : nullptr;
-  const auto meet = [&](int row, int axes, const Beside& other, const Beside& known) {
-    const Equal<Element> equal{data, word.offset(problem),
-                               Word(launch, mask, row * launch.words).offset(problem),
-                               problem.stride[2]};
-    if (problem.differing > axes) {
-      own.template with<1>(other, known, equal);
-    } else {
-      own.template with<0>(other, known, equal);
+  if (word.bits(launch) == 0) return;
+  unite_with_word_before(launch, word, word.bits(launch));
+  Pieces pieces;
+  const unsigned bits = look_beside(launch, word, &pieces).bits;
+  int32_t* const parent = word.parents(launch);
+  Beside across{}, both{};
+#pragma unroll 1
+  for (int which = 0; which < kNeighbours; ++which) {
+    const Neighbouring next(problem, word.row, which);
+    if (!next.exists) continue;
+    const Word its(launch, mask, next.row * launch.words + word.in_row);
+    Pieces its_pieces;
+    const Beside other = look_beside(launch, its, &its_pieces);
+    const Meeting<Element> meeting{problem, word, its, pieces, its_pieces};
+    Beside known = which == kBack ? both : across;
+    if (which == kBeside && problem.differing < 3) known = {};
+    const unsigned open = bits & ~known.bits, begins = open & pieces.begins & ~known.behind;
+    const bool wide = problem.differing > next.axes;
+#pragma unroll 1
+    for (int step = wide ? 1 : 0; step >= (wide ? -1 : 0); --step) {
+      unsigned places = open & its_pieces.next & ~known.ahead;
+      if (step == 0)
+        places = other.bits & (wide ? begins : open & (pieces.begins | its_pieces.begins));
+      if (step < 0) places = begins & other.behind & (its_pieces.begins | ~other.bits);
+      meeting.unite(places, step, parent);
     }
-  };
-  const auto look = [&](int row) { return look_beside(launch, mask, row, word.in_row); };
-  const Beside nothing{};
-  Beside known{};
-  if (inner) {
-    const Beside across = look(word.row - height);
-    meet(word.row - height, 1, across, nothing);
-    if (skips) known = across;
-  }
-  Beside both = known;
-  if (y > 0) {
-    const Beside beside = look(word.row - 1);
-    meet(word.row - 1, 1, beside, problem.differing > 2 ? known : nothing);
-    if (skips) {
-      both.bits |= beside.bits;
-      both.ahead |= beside.ahead;
-      both.behind |= beside.behind;
+    if (std::is_void_v<Element> && problem.differing > 1) {
+      if (which == kAcross) across = other;
+      if (which == kAcross || which == kBeside) both = both | other;
     }
   }
-  if (!inner || !edges) return;
-  if (y > 0) meet(word.row - height - 1, 2, look(word.row - height - 1), both);
-  if (y + 1 < height) meet(word.row - height + 1, 2, look(word.row - height + 1), known);
 }
 
 template <class Element>
@@ -199,7 +196,7 @@ void launch_typed(const Launch& launch, cudaStream_t stream) {
 }  // namespace
 
 void launch_unite(const Launch& launch, cudaStream_t stream) {
-  if (!launch.problem.by_value) return launch_typed<uint8_t>(launch, stream);
+  if (!launch.problem.by_value) return launch_typed<void>(launch, stream);
   switch (launch.problem.element_size) {
     case 1:
       return launch_typed<uint8_t>(launch, stream);
