@@ -109,7 +109,7 @@ inline Problem describe(const Tensor& labels, int64_t differing, bool by_value,
   problem.element_size = labels.element_size();
   problem.is_signed = is_signed(labels.scalar_type());
   problem.floating = is_floating(labels.scalar_type());
-  if (ignore_index) problem.ignore = ignored_bits(labels.scalar_type(), *ignore_index);
+  problem.ignore = ignored_bits(labels.scalar_type(), ignore_index.value_or(0));
   problem.by_value = by_value;
   problem.channels = labels.size(1);
   problem.masks = labels.size(0) * labels.size(1);
