@@ -137,7 +137,11 @@ def _memory_order(labels: Tensor) -> list[int]:
     axes = list(range(labels.dim() - 2))
     strides, sizes = labels.stride()[2:], labels.shape[2:]
     long = [axis for axis in axes if sizes[axis] > 1]
-    found = sorted(long, key=lambda axis: -strides[axis])
+    found = list(long)
+    for _ in long:  # not sorted, which compilers cannot with sizes that change
+        for i in range(len(found) - 1):
+            if strides[found[i]] < strides[found[i + 1]]:
+                found[i : i + 2] = found[i + 1], found[i]
     if found == long or any(strides[axis] == 0 for axis in long):  # nor where one is expanded
         return axes
     return [axis for axis in axes if sizes[axis] <= 1] + found
