@@ -11,4 +11,5 @@ PRIMITIVES = (
     "soft_skeleton",
     "structural_error",
     "connected_components",
+    "component_sums",
 )
