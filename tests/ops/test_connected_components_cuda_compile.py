@@ -9,7 +9,7 @@ from tests.ops.connected_components_shim import CUDA
 
 pytestmark = pytest.mark.compiled
 
-KERNELS = {"find": 4, "unite": 4, "number": 5}  # of four sizes of elements; the steps
+KERNELS = {"find": 4, "unite": 5, "number": 5}  # of four sizes of elements; binary; the steps
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
