@@ -145,8 +145,8 @@ struct Neighbouring {
 };
 
 // Each pair of pieces is met at the first voxel of the own one that touches the other one, and
-// nowhere else; not at all where that voxel touches both of them by a voxel of a row that they are
-// united with anyway. That is not known of equal values.
+// nowhere else. Nothing need be done where a voxel of a third row touches both at that place,
+// because each of them is united with it anyway; of equal values that is not known.
 template <class Element>
 __global__ void __launch_bounds__(kThreads, 4) unite_kernel(const __grid_constant__ Launch launch) {
   const Problem& problem = launch.problem;
