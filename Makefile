@@ -63,7 +63,7 @@ bench: $(VENV)/.bench $(VENV)/.built-$(SEGLOSS_BUILD)
 docs: $(VENV)/.docs $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/pdoc --docformat google --output-directory build/docs \
 		segloss_fast segloss_fast.losses $(addprefix segloss_fast.ops.,region_sums lovasz distance_transform \
-		soft_skeleton structural_error)
+		soft_skeleton structural_error connected_components component_sums)
 	@echo "API reference: build/docs/index.html"
 
 build: $(VENV)/.built-$(SEGLOSS_BUILD)

@@ -7,17 +7,23 @@ from segloss_fast._version import __version__
 from segloss_fast.losses import *  # noqa: F403
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
 from segloss_fast.losses.skeletons import tubed_skeleton
+from segloss_fast.ops.component_sums import ComponentSums, component_sums
+from segloss_fast.ops.connected_components import Components, connected_components
 from segloss_fast.ops.distance_transform import distance_transform
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 __all__ = [
     "Backend",
+    "ComponentSums",
+    "Components",
     "LovaszSums",
     "RegionSums",
     "__version__",
     "backends",
     "boundary_field",
+    "component_sums",
+    "connected_components",
     "debug",
     "distance_transform",
     "functional",

@@ -22,11 +22,22 @@ by_page = pytest.mark.parametrize(
     "page", pages.PAGES, ids=lambda page: str(page.relative_to(ROOT).with_suffix(""))
 )
 # The others are generated, or an index.
-WITH_CODE = ["README", "distances", "distributed", "implementations", "losses", "lovasz"]
+WITH_CODE = [
+    "README",
+    "components",
+    "distances",
+    "distributed",
+    "implementations",
+    "losses",
+    "lovasz",
+]
 WITH_CODE += ["compat", "migration", "nnunet", "recipes"]
 # Words of those who made the package, which say nothing to those who use it.
 WORDS = re.compile(r"\b(survey|aim|aims|aimed|issue|issues|targets? of \d|target \d+x)\b", re.I)
-PRIMITIVES = ("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform")
+PRIMITIVES = (
+    *("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform"),
+    *("connected_components", "component_sums"),
+)
 SETTINGS = ("set_impl", "use_impl")
 DOCUMENTED = [*segloss_fast.losses.__all__, *PRIMITIVES, *SETTINGS]
 

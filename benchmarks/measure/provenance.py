@@ -17,7 +17,10 @@ from benchmarks.measure import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 2
-PACKAGES = ("torch", "monai", "scipy", "edt", "kornia", "segmentation-models-pytorch")
+PACKAGES = (
+    *("torch", "monai", "scipy", "edt", "kornia", "segmentation-models-pytorch"),
+    "connected-components-3d",
+)
 
 
 def machine() -> dict[str, str]:

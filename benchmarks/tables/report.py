@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure.results import RESULTS, Result, load
-from benchmarks.tables import cells, compat, distances, headlines, lovasz, picture
+from benchmarks.tables import cells, compat, components, distances, headlines, lovasz, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
@@ -52,7 +52,13 @@ def heading(result: Result) -> str:
 
 def _peers(p: dict[str, str]) -> str:
     """Return the versions of the peers that were there."""
-    names = {"monai": "MONAI", "scipy": "scipy", "edt": "edt", "kornia": "kornia"}
+    names = {
+        "monai": "MONAI",
+        "scipy": "scipy",
+        "edt": "edt",
+        "connected-components-3d": "connected-components-3d",
+        "kornia": "kornia",
+    }
     names["segmentation-models-pytorch"] = "segmentation-models-pytorch"
     there = (key for key in names if p.get(key, "not installed") != "not installed")
     return ", ".join(f"{names[key]} {p[key]}" for key in there)
@@ -60,7 +66,7 @@ def _peers(p: dict[str, str]) -> str:
 
 def _own_block(result: Result) -> list[str] | None:
     """Return the paragraphs of a benchmark with tables of its own, None of another."""
-    tried = (module.block(result) for module in (distances, lovasz, compat))
+    tried = (module.block(result) for module in (distances, components, lovasz, compat))
     return next((paragraphs for paragraphs in tried if paragraphs is not None), None)
 
 

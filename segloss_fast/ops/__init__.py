@@ -10,4 +10,6 @@ PRIMITIVES = (
     "confusion_sums",
     "soft_skeleton",
     "structural_error",
+    "connected_components",
+    "component_sums",
 )

@@ -133,7 +133,9 @@ class Kernels:
             device: That of the tensors.
             of_call: What the limit of these kernels looks at; nothing asks for the device alone.
         """
-        asked = self.implementations[impl]
+        asked = self.implementations.get(impl)
+        if asked is None:
+            return f"{self.primitive} has no {impl} kernels"
         reason = asked.why_not(self.primitive, device)
         return asked.limit(device, *of_call) if reason is None and of_call else reason
 

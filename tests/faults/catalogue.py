@@ -149,6 +149,13 @@ REFERENCES = (
         "above, ties = keys >= threshold,",
         ("tests/ops/test_hardest_voxels.py",),
     ),
+    Fault(
+        "reference-components-neighbours-across-corners",
+        "segloss_fast/ops/connected_components/reference.py",
+        "if 0 < sum(map(abs, step)) <= differing",
+        "if 0 < max(map(abs, step)) <= differing",
+        ("tests/ops/test_connected_components.py", "-k", "small_masks"),
+    ),
 )
 
 TRITON = (
@@ -204,6 +211,14 @@ CUDA = (
         "return sum < 2 &&",
         "return sum <= 2 &&",
         ("tests/ops/test_region_masks.py", "-k", "shim"),
+        "all",
+    ),
+    Fault(
+        "cuda-components-piece-of-the-next-word",
+        "csrc/connected_components/cuda/unite.cu",
+        "pieces->next |= first;",
+        "pieces->next |= first & 1;",
+        ("tests/ops/test_connected_components_cuda_shim.py",),
         "all",
     ),
 )

@@ -95,6 +95,20 @@ NATIVE_FAULTS = (
         ("tests/ops/test_structural_error.py",),
     ),
     Fault(
+        "native-components-known-by-a-row-that-does-not-touch",
+        "csrc/connected_components/unite.inc",
+        "meet(kForth, 2, across, nullptr);",
+        "meet(kForth, 2, across, beside);",
+        ("tests/ops/test_connected_components.py",),
+    ),
+    Fault(
+        "native-components-place-in-another-slab",
+        "csrc/connected_components/number.cpp",
+        "place[top] = std::min(place[top], place[root]);",
+        "place[top] = std::max(place[top], place[top]);",
+        ("tests/ops/test_connected_components_labels.py",),
+    ),
+    Fault(
         "native-labels-of-one-class-below-zero",
         "csrc/voxels/labels.inc",
         "valid = (value == 0) | (value == 1);",

@@ -1,0 +1,23 @@
+r"""Sums over the voxels of each component, or cell: region_sums with a bin for every voxel.
+
+With the activated input p, the target t (1 where the voxel is of the class, else 0), the weight w
+(1 without weights; 0 where ignored) and the voxels V_k of bin k, a row is a sum over V_k per item
+and class,
+
+========  =======================  ========  ==============================
+tp        w p t                    nll       -w t log p
+pred      w p                      nll_neg   -w (1 - t) log(1 - p)
+target    w t                      pred_sq   w p^2
+weight    w
+========  =======================  ========  ==============================
+
+with the logarithms of :mod:`segloss_fast.ops.region_sums`, whose sums those over all bins add up
+to. Bin 0 is for voxels of no component; bins may be those of ``connected_components``.
+"""
+
+from __future__ import annotations
+
+from segloss_fast.ops.component_sums.contract import component_sums
+from segloss_fast.ops.component_sums.record import TERMS, ComponentSums
+
+__all__ = ["TERMS", "ComponentSums", "component_sums"]

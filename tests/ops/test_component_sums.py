@@ -1,0 +1,242 @@
+"""component_sums against sums over masks in float64, and against region_sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+from torch import Tensor
+
+import segloss_fast
+from segloss_fast import ComponentSums, component_sums, connected_components, region_sums
+from segloss_fast.ops.component_sums import TERMS
+
+ACTIVATIONS = ("softmax", "sigmoid", "probabilities")
+
+
+def problem(
+    activation: str, dtype: torch.dtype = torch.float64, classes: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an input, labels, and bins of two items."""
+    generator = torch.Generator().manual_seed(classes)
+    x = 3 * torch.randn(2, classes, 4, 5, 6, generator=generator, dtype=torch.float64)
+    x = x.sigmoid() if activation == "probabilities" else x
+    labels = torch.randint(0, max(classes, 2), (2, 4, 5, 6), generator=generator)
+    bins = torch.randint(0, 5, (2, classes, 4, 5, 6), generator=generator, dtype=torch.int32)
+    return x.to(dtype), labels, bins
+
+
+def exact(
+    x: Tensor, t: np.ndarray, bins: Tensor, count: int, activation: str, w: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the rows by their definition, a mask for each bin."""
+    values = x.double().numpy()
+    if activation == "softmax":
+        p, q = special.softmax(values, 1), 1 - special.softmax(values, 1)
+        log_p, log_q = special.log_softmax(values, 1), np.log(q)
+    elif activation == "sigmoid":
+        p = special.expit(values)
+        log_p, log_q = special.log_expit(values), special.log_expit(-values)
+    else:
+        with np.errstate(divide="ignore"):
+            logs = np.log(values), np.log1p(-values)
+        p, (log_p, log_q) = values, (np.maximum(log, -100) for log in logs)
+    maps = {
+        **{"tp": p * t, "pred": p, "target": t, "weight": np.ones_like(p), "pred_sq": p * p},
+        **{"nll": -t * log_p, "nll_neg": -(1 - t) * log_q},
+    }
+    where = np.broadcast_to(bins.numpy(), values.shape)
+    w = np.broadcast_to(w, values.shape)
+    return {
+        name: np.stack(
+            [np.where(where == k, w * each, 0).sum((2, 3, 4)) for k in range(count + 1)], -1
+        )
+        for name, each in maps.items()
+    }
+
+
+def compare(found: ComponentSums, expected: dict[str, np.ndarray], tolerance: float) -> None:
+    for name in TERMS:
+        row = getattr(found, name).detach()
+        assert row.dtype == torch.float64
+        np.testing.assert_allclose(row.numpy(), expected[name], tolerance, tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_each_bin_is_a_mask(activation: str, shared: bool, dtype: torch.dtype) -> None:
+    x, labels, bins = problem(activation, dtype)
+    bins = bins[:, :1] if shared else bins
+    t = (labels[:, None] == torch.arange(3).view(1, 3, 1, 1, 1)).double().numpy()
+    weight = torch.rand(2, 1, 4, 5, 6, generator=torch.Generator().manual_seed(0)) - 0.2
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    for w in (None, weight):
+        factor = np.ones(1) if w is None else w.double().numpy()
+        expected = exact(x, t, bins, 6, activation, factor)
+        found = component_sums(
+            x, labels, bins, count=6, activation=activation, terms=TERMS, voxel_weight=w
+        )
+        assert found.rows.shape == (len(TERMS), 2, 3, 7)
+        compare(found, expected, tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_all_bins_together_are_region_sums(activation: str) -> None:
+    x, labels, bins = problem(activation)
+    labels[0, :2] = 7
+    options: dict[str, Any] = {"activation": activation, "terms": TERMS, "ignore_index": 7}
+    whole = region_sums(x, labels, **options)
+    parts = component_sums(x, labels, bins, count=4, **options)
+    torch.testing.assert_close(parts.rows.sum(3), whole.rows, rtol=1e-12, atol=1e-12)
+
+
+def test_ignored_voxels_are_in_no_row() -> None:
+    x, labels, bins = problem("softmax")
+    labels[0, 1] = 255
+    kept = (labels != 255)[:, None].double()
+    t = (labels[:, None] == torch.arange(3).view(1, 3, 1, 1, 1)).double().numpy()
+    expected = exact(x, t, bins, 4, "softmax", kept.numpy())
+    x[0, :, 1] = torch.nan
+    found = component_sums(x, labels, bins, count=4, terms=TERMS, ignore_index=255)
+    compare(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_overlapping_classes(dtype: torch.dtype) -> None:
+    x, _, bins = problem("sigmoid")
+    t = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.4).to(dtype)
+    found = component_sums(x, t, bins, count=4, activation="sigmoid", terms=TERMS)
+    expected = exact(x, t.double().numpy(), bins, 4, "sigmoid", np.ones(1))
+    compare(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+@pytest.mark.parametrize("channel", [False, True])
+def test_one_class(dtype: torch.dtype, channel: bool) -> None:
+    x, labels, bins = problem("sigmoid", classes=1)
+    given = labels.to(dtype)[:, None] if channel else labels.to(dtype)
+    found = component_sums(x, given, bins, count=4, activation="sigmoid", terms=TERMS)
+    expected = exact(x, labels[:, None].double().numpy(), bins, 4, "sigmoid", np.ones(1))
+    compare(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradient(activation: str) -> None:
+    x, labels, bins = problem(activation)
+    w = torch.rand(2, 1, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    x = x[..., :2].contiguous().requires_grad_()
+
+    def rows(x: Tensor, w: Tensor) -> Tensor:
+        return component_sums(
+            x,
+            labels[..., :2],
+            bins[..., :2],
+            count=4,
+            activation=activation,
+            terms=TERMS,
+            voxel_weight=w,
+        ).rows
+
+    assert torch.autograd.gradcheck(rows, (x, w[..., :2].detach().requires_grad_()))
+
+
+def test_bins_in_another_order_are_rows_in_that_order() -> None:
+    x, labels, bins = problem("softmax")
+    order = torch.tensor([0, 3, 1, 4, 2])
+    first = component_sums(x, labels, bins, count=4).rows
+    moved = component_sums(x, labels, order[bins.long()].int(), count=4).rows
+    assert torch.equal(moved[..., order], first)
+
+
+def test_many_bins() -> None:
+    """A voxel each, as of an untrained network's noise."""
+    x = torch.randn(1, 2, 100_000)
+    labels = torch.randint(0, 2, (1, 100_000))
+    bins = torch.arange(100_000, dtype=torch.int32).flip(0).view(1, 1, -1)
+    found = component_sums(x, labels, bins, count=99_999)
+    torch.testing.assert_close(found.pred[0].flip(1), x.softmax(1)[0].double())
+    again = component_sums(x, labels, bins, count=99_999)
+    assert torch.equal(again.rows, found.rows)
+
+
+def test_components_of_a_mask() -> None:
+    labels = torch.zeros(1, 6, 7, dtype=torch.int64)
+    labels[0, 1:3, 1:4], labels[0, 5, 6] = 1, 1
+    found = connected_components(labels[:, None])
+    sums = component_sums(torch.zeros(1, 2, 6, 7), labels, found.labels, count=2)
+    assert sums.target[0, 1].tolist() == [0, 6, 1]
+    assert sums.pred[0, 1].tolist() == [(42 - 7) / 2, 3, 0.5]
+
+
+@pytest.mark.parametrize("bad", [-1, 5, 2**31 - 1])
+def test_bins_out_of_range_make_the_rows_of_their_class_nan(bad: int) -> None:
+    x, labels, bins = problem("softmax")
+    bins[1, 2, 0, 0, 0] = bad
+    rows = component_sums(x, labels, bins, count=4).rows
+    assert rows[:, 1, 2].isnan().all()
+    rows[:, 1, 2] = 0
+    assert rows.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4), (2, 2, 0)])
+def test_empty(shape: tuple[int, ...]) -> None:
+    x = torch.zeros(shape)
+    labels = torch.zeros(shape[0], shape[2], dtype=torch.int64)
+    bins = torch.zeros(shape[0], 1, shape[2], dtype=torch.int32)
+    rows = component_sums(x, labels, bins, count=3).rows
+    assert rows.shape == (3, shape[0], 2, 4)
+    assert not rows.any()
+
+
+X, LABELS = torch.zeros(1, 2, 3, 4), torch.zeros(1, 3, 4, dtype=torch.int64)
+BINS = torch.zeros(1, 1, 3, 4, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"bins": BINS.long()}, TypeError, "bins must have one of the dtypes int32, got .*int64"),
+        ({"bins": BINS[..., :2]}, ValueError, r"bins must have shape \[1, 1, 3, 4\] or \[1, 2, 3"),
+        ({"count": -1}, ValueError, "count must be at least 0, got -1"),
+        ({"count": 2.0}, TypeError, "count must be an int, got float"),
+        ({"terms": "tp"}, TypeError, "terms must be a sequence of names, got str"),
+        ({"terms": []}, ValueError, "terms must name at least one of tp, pred"),
+        ({"terms": ["tp", "fp"]}, ValueError, r"terms\[1\] must be one of .* got 'fp'"),
+        ({"terms": ["tp", "tp"]}, ValueError, "terms must name each row once"),
+        ({"activation": "relu"}, ValueError, "activation must be one of .* got 'relu'"),
+        ({"target": LABELS + 2}, ValueError, r"class indices in \[0, 2\) .* first of which is 2"),
+        ({"target": X + 0.5}, ValueError, "target must hold 0 and 1 per class, .* is 0.5"),
+        ({"target": LABELS[..., :3]}, ValueError, "target must be class indices of shape"),
+        ({"voxel_weight": X[..., :3]}, ValueError, "voxel_weight must have shape"),
+        ({"impl": "native"}, RuntimeError, "component_sums has no native kernels"),
+    ],
+)
+def test_errors(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments: dict[str, Any] = {"input": X, "target": LABELS, "bins": BINS, "count": 1, **change}
+    with pytest.raises(error, match=message):
+        component_sums(**arguments)
+
+
+def test_the_record() -> None:
+    sums = component_sums(X, LABELS, BINS, count=0, terms=["weight"])
+    assert sums.weight.tolist() == [[[12], [12]]]
+    with pytest.raises(AttributeError, match="the row 'tp' was not asked for"):
+        _ = sums.tp
+    with pytest.raises(AttributeError, match="no attribute 'fp'"):
+        _ = sums.fp
+
+
+@pytest.mark.torch_compile
+def test_compiles_into_one_graph() -> None:
+    torch._dynamo.reset()
+
+    def run(x: Tensor) -> Tensor:
+        return segloss_fast.component_sums(x, LABELS, BINS, count=1, terms=TERMS).rows
+
+    x = torch.randn(X.shape)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), run(x))
