@@ -6,7 +6,7 @@ from segloss_fast._impl import debug, set_impl, use_impl
 from segloss_fast._version import __version__
 from segloss_fast.losses import *  # noqa: F403
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
-from segloss_fast.ops.distance_transform import distance_transform
+from segloss_fast.ops.distance_transform import distance_transform, nearest_component
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
@@ -23,6 +23,7 @@ __all__ = [
     "hausdorff_field",
     "lovasz",
     "lovasz_counts",
+    "nearest_component",
     "penalty_field",
     "region_sums",
     "region_sums_multi",
