@@ -27,6 +27,7 @@ WITH_CODE += ["compat", "migration", "nnunet", "recipes"]
 # Words of those who made the package, which say nothing to those who use it.
 WORDS = re.compile(r"\b(survey|aim|aims|aimed|issue|issues|targets? of \d|target \d+x)\b", re.I)
 PRIMITIVES = ("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform")
+PRIMITIVES += ("nearest_component",)
 SETTINGS = ("set_impl", "use_impl")
 DOCUMENTED = [*segloss_fast.losses.__all__, *PRIMITIVES, *SETTINGS]
 

@@ -11,12 +11,15 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.cases import nearest
 from benchmarks.cases.distances import CONTENDERS, Case, CudaCase, contender, make_mask
 from benchmarks.measure import cuda
 from benchmarks.measure.harness import Effort, Timing, interleave, timing
 
 FLUSH = 256 << 20
 ROUNDS = 20
+UNLESS_FOUND = {"loss": "distance_transform", "dtype": "bool"}
+UNLESS_MEASURED: dict[str, dict[str, float]] = {"memory": {}, "accuracy": {}, "floor_bytes": {}}
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,17 @@ def measure(case: Case, effort: Effort) -> Measured:
 
     mask = make_mask(case)
     runs = {name: contender(case, name, mask) for name in CONTENDERS}
-    times = interleave({name: functools.partial(_timed, run) for name, run in runs.items()}, effort)
+    times = interleave({name: functools.partial(timed, run) for name, run in runs.items()}, effort)
     truth = np.asarray(scipy.ndimage.distance_transform_edt(mask.numpy(), sampling=case.spacing))
     errors = {}
     for name, run in runs.items():
         found = np.asarray(run()).reshape(truth.shape)
         errors[name] = float((np.abs(found - truth) / np.maximum(truth, min(case.spacing))).max())
-    return Measured(runs, times, _peak(runs["native"]) - 4 * mask.numel(), errors)
+    return Measured(runs, times, peak(runs["native"]) - 4 * mask.numel(), errors)
 
 
-def _timed(run: Callable[[], object]) -> dict[str, float]:
+def timed(run: Callable[[], object]) -> dict[str, float]:
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     result = run()
     seconds = time.perf_counter() - start
@@ -61,16 +65,17 @@ def _timed(run: Callable[[], object]) -> dict[str, float]:
     return {"both": seconds}
 
 
-def _peak(run: Callable[[], object]) -> int:
+def peak(run: Callable[[], object]) -> int:
+    """Return the most bytes that a call holds at once."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    held = peak = 0
+    held = most = 0
     events = profiler.profiler.kineto_results.events()
     for event in sorted(events, key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
             held += event.nbytes()
-            peak = max(peak, held)
-    return peak
+            most = max(most, held)
+    return most
 
 
 def on_device(call: Callable[[], object]) -> Timing:
@@ -88,7 +93,7 @@ def on_device(call: Callable[[], object]) -> Timing:
 
 def record(
     benchmark: BenchmarkFixture,
-    case: Case | CudaCase,
+    case: Case | CudaCase | nearest.Case,
     contender: str,
     peer: str,
     taken: Timing,
@@ -102,14 +107,13 @@ def record(
         contender: Its name.
         peer: Whom ours is compared with.
         taken: The contender's time.
-        **found: ``memory``, ``accuracy`` and ``floor_bytes``, where they were measured.
+        **found: ``memory``, ``accuracy`` and ``floor_bytes``, where they were measured; ``loss``
+            and ``dtype``, where they are not those of distance_transform's masks.
     """
     benchmark.group = case.name
     benchmark.extra_info.update(
         case=case.name,
-        loss="distance_transform",
         shape=case.shape,
-        dtype="bool",
         logits=case.kind,
         peer=peer,
         device=case.device,
@@ -119,5 +123,5 @@ def record(
         interleaved_ms={"both": taken.median},
         interleaved_iqr_ms={"both": taken.iqr},
         interleaved_rounds=taken.rounds,
-        **{"memory": {}, "accuracy": {}, "floor_bytes": {}, **found},
+        **{**UNLESS_FOUND, **UNLESS_MEASURED, **found},
     )

@@ -1,4 +1,4 @@
-"""The CUDA operator of distance_transform for CPU tensors, and calls of it for the sanitizers.
+"""The CUDA operators of distance_transform for CPU tensors, and calls of them for the sanitizers.
 
 As a program it makes random calls, and some that must be refused; it needs the library's path.
 """
@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segloss_fast.ops.distance_transform.spacing import squares
 from tests.cuda_shim.operators import CSRC, build_operators
+from tests.ops import nearest_cases
 from tests.ops.distance_transform_cases import SIDES, Case, check, random_case, seeds
 
 CUDA = CSRC / "distance_transform" / "cuda"
@@ -42,6 +44,37 @@ def run(case: Case) -> Tensor:
     side = SIDES.index(case.side)
     result: Tensor = operator(case.mask, list(case.spacing), side, case.squared)
     return result
+
+
+def run_nearest(case: nearest_cases.Case) -> tuple[Tensor, Tensor]:
+    """Return nearest labels and distances by the CUDA kernels, on the CPU."""
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform_nearest
+    unit, weights = squares(case.spacing)
+    nearest, distance, _ = operator(case.labels, weights, unit, True)
+    alone, none, _ = operator(case.labels, weights, unit, False)
+    assert torch.equal(nearest, alone), case
+    assert none.numel() == 0
+    return nearest, distance
+
+
+def run_malformed_nearest() -> None:
+    """As below, of the other operator."""
+    operator = torch.ops.segloss_shim_distance_transform._distance_transform_nearest
+    labels = torch.ones(1, 2, 3, 4, dtype=torch.int32)
+    for arguments in (
+        (labels, [1.0], 1.0, False),
+        (labels, [0.0, 1.0], 1.0, False),
+        (labels, [1.0, float("nan")], 1.0, True),
+        (labels, [1.0, 1e30], 1.0, True),
+        (labels, [1.0, 1.0], 0.0, True),
+        (labels.float(), [1.0, 1.0], 1.0, False),
+        (labels[0], [], 1.0, False),
+        (labels[0, 0], [], 1.0, False),
+        (labels[None, None], [1.0] * 4, 1.0, False),
+    ):
+        with contextlib.suppress(RuntimeError):
+            operator(*arguments)
+            raise AssertionError(f"not refused: {arguments[1:]}")
 
 
 def run_malformed() -> None:
@@ -78,7 +111,14 @@ def main() -> None:
         for side in ("inside", "signed"):
             case = Case(seeds(shape, 3), [1.0] * len(shape), side)
             check(run(case), case)
+    for _ in range(cases):
+        nearest = nearest_cases.random_case(draw, voxels=600)
+        nearest_cases.check(nearest, *run_nearest(nearest))
+    for shape in ((1030,), (890, 2), (1750, 1)):
+        nearest = nearest_cases.sparse(shape, 2**30)
+        nearest_cases.check(nearest, *run_nearest(nearest))
     run_malformed()
+    run_malformed_nearest()
     print("no finding")
 
 

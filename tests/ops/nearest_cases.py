@@ -114,6 +114,12 @@ def random_case(draw: random.Random, voxels: int = 3000, kinds: Sequence[str] = 
     return Case(stored, draw.choice(tuple(kinds) or tuple(SPACINGS)))
 
 
+def sparse(shape: Sequence[int], largest: int, kind: str = UNIT) -> Case:
+    """Return labels far apart: about one in 300 voxels, of int32."""
+    generator = torch.Generator().manual_seed(0)
+    return Case(random_labels((1, 1, *shape), 1 / 300, largest, generator).int(), kind)
+
+
 def lay_out_labels(labels: Tensor, layout: str) -> Tensor:
     """Return the labels with other strides; what surrounds them in memory is labelled 1."""
     return lay_out(labels, layout)

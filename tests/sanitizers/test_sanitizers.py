@@ -75,7 +75,7 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
-@pytest.mark.parametrize("program", [*PRIMITIVES, "sizes"])
+@pytest.mark.parametrize("program", [*PRIMITIVES, "nearest_component", "sizes"])
 def test_native_code(sanitized_sandbox: Sandbox, runtime: dict[str, str], program: str) -> None:
     done = sanitized_sandbox.python(str(HERE / f"fuzz_{program}.py"), **runtime)
     assert done.returncode == 0, done.stdout
