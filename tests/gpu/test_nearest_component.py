@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast import nearest_component
+from segloss_fast import debug, nearest_component
 from tests.gpu.device import DEVICE, no_synchronisation, require, there
 from tests.ops.nearest_cases import (
     IRRATIONAL,
@@ -116,6 +116,9 @@ def test_what_is_no_label_counts_as_0(impl: str) -> None:
     expected, _ = run(Case(labels), impl)
     nearest, _ = run(Case(torch.where(labels > 0, labels, -7)), impl)
     assert torch.equal(nearest, expected)
+    wrong = torch.where(labels > 0, labels, -7).to(DEVICE)
+    with debug(True), pytest.raises(ValueError, match=r"labels must lie between 0 and.*is -7"):
+        nearest_component(wrong, impl=impl)
 
 
 @by_kernel

@@ -90,7 +90,8 @@ def nearest_component(
             distances: one number, or one for each axis of S, between 1e-30 and 1e30, the largest at
             most 1e25 times the smallest. None is 1.
         distance: Whether to return the distances, too.
-        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``.
+        impl: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``. ``"auto"`` is the reference
+            on a CPU without kernels: SciPy would decide ties otherwise.
 
     Returns:
         int32 ``[B, C, *S]``; with ``distance``, that and the distances, float32 ``[B, C, *S]``.
@@ -99,9 +100,9 @@ def nearest_component(
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
         ValueError: If the shape, the number of spacings, an option or its value is not; on the CPU
-            also if a label is negative, or above 2^31 - 1. On a GPU, where finding that out would
-            need a synchronisation, and inside of the reference where torch.compile or torch.func
-            traces it, such a label counts as 0.
+            and, in debug mode, on a GPU also if a label is negative, or above 2^31 - 1. On a GPU,
+            where finding that out needs a synchronisation, and in the reference where torch.compile
+            or torch.func traces it, such a label counts as 0.
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     check_volumes("labels", labels, DTYPES)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segloss_fast._impl import debug_enabled, transforms_active
 from segloss_fast.ops._voxels.pieces import is_plain
 from segloss_fast.ops.distance_transform.reference import BLOCK, CACHED
 from segloss_fast.ops.distance_transform.spacing import squares
@@ -24,7 +25,8 @@ def forward(labels: Tensor, spacing: Sequence[float], distance: bool) -> tuple[T
         distance: Whether distances are wanted; without, they have no elements.
     """
     numbers, valid = read(labels)
-    if is_plain(labels):
+    # Compilers and torch.func let nobody look; on a GPU it needs a synchronisation.
+    if is_plain(labels) or looks_on_device(labels):
         check(numbers, valid, labels.dtype)
     nearest = torch.where(valid, numbers, 0).to(torch.int32).contiguous()
     dtype = torch.float32 if labels.device.type == "mps" else torch.float64
@@ -45,6 +47,13 @@ def read(labels: Tensor) -> tuple[Tensor, Tensor]:
     if labels.dtype in (torch.uint16, torch.uint32):
         numbers = numbers & (2 ** (8 * labels.element_size()) - 1)
     return numbers, (numbers >= 0) & (numbers <= MOST)
+
+
+def looks_on_device(labels: Tensor) -> bool:
+    """Whether debug mode asks to wait for a device and to look at the labels."""
+    if labels.device.type == "cpu" or torch.compiler.is_compiling() or transforms_active():
+        return False
+    return debug_enabled()
 
 
 def check(numbers: Tensor, valid: Tensor, dtype: torch.dtype) -> None:
