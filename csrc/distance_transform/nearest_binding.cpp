@@ -71,14 +71,15 @@ struct Costs {
   }
 };
 
-// Runs all passes with keys. Returns false where labels do not fit into them.
+// Runs all passes with keys. Returns false where labels do not fit into them: components are
+// numbered in the order of their voxels, so that the last rows say it first.
 bool run_with_keys(const std::vector<LongAxis>& axes, int64_t voxels, int bits, Nearest* problem) {
   problem->key_bits = bits;
   problem->limit = (uint32_t(1) << bits) - 1;
   problem->unreached = uint32_t(greatest_square(axes) + 1) << bits;
   const Costs costs(axes, problem);
   const Schedule<Nearest> schedule(*problem, kernels().nearest, voxels, sizeof(uint32_t));
-  int next = schedule.first();
+  int next = schedule.first(true);
   if ((*problem->verdict & kAboveLimit) != 0) return false;
   for (; next < problem->passes; ++next) schedule.lines(next);
   return true;

@@ -28,16 +28,17 @@ class Schedule {
     for (int next = first(); next < problem_.passes; ++next) lines(next);
   }
 
-  // Returns how many passes along other axes are done, once the rows are.
-  int first() const {
+  // Returns how many passes along other axes are done, once the rows are. The last rows come first,
+  // where somebody hopes to learn from them that the others need not be looked at.
+  int first(bool backwards = false) const {
     const int64_t n = problem_.row_length;
     const int64_t plane = problem_.passes > 0 ? n * problem_.pass[0].length : 0;
     if (problem_.passes == 2 && plane * bytes_ <= kPlaneBytes && voxels_ / plane >= kPlanes &&
         n >= kLanes) {
-      planes(voxels_ / plane);
+      planes(voxels_ / plane, backwards);
       return 1;
     }
-    rows();
+    rows(backwards);
     return 0;
   }
 
@@ -51,19 +52,22 @@ class Schedule {
   }
 
  private:
-  void rows() const {
+  void rows(bool backwards) const {
     const int64_t count = voxels_ / problem_.row_length;
     const int64_t step = std::max<int64_t>(1, kRowTask / problem_.row_length);
-    each((count + step - 1) / step, run_.rows_scratch(problem_), [&](int64_t task, void* scratch) {
-      run_.rows(problem_, task * step, std::min(count, (task + 1) * step), scratch);
+    const int64_t tasks = (count + step - 1) / step;
+    each(tasks, run_.rows_scratch(problem_), [&](int64_t task, void* scratch) {
+      const int64_t begin = (backwards ? tasks - 1 - task : task) * step;
+      run_.rows(problem_, begin, std::min(count, begin + step), scratch);
     });
   }
 
   // The first two passes, plane by plane.
-  void planes(int64_t count) const {
+  void planes(int64_t count, bool backwards) const {
     const int64_t n = problem_.row_length, height = problem_.pass[0].length;
     const size_t bytes = std::max(run_.rows_scratch(problem_), run_.lines_scratch(problem_, 0));
-    each(count, bytes, [&](int64_t plane, void* scratch) {
+    each(count, bytes, [&](int64_t task, void* scratch) {
+      const int64_t plane = backwards ? count - 1 - task : task;
       run_.rows(problem_, plane * height, (plane + 1) * height, scratch);
       run_.lines(problem_, 0, plane * n, (plane + 1) * n, scratch);
     });
