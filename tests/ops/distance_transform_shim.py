@@ -46,15 +46,21 @@ def run(case: Case) -> Tensor:
     return result
 
 
-def run_nearest(case: nearest_cases.Case) -> tuple[Tensor, Tensor]:
+def call_nearest(case: nearest_cases.Case, *, distance: bool = True) -> tuple[Tensor, Tensor]:
     """Return nearest labels and distances by the CUDA kernels, on the CPU."""
     operator = torch.ops.segloss_shim_distance_transform._distance_transform_nearest
     unit, weights = squares(case.spacing)
-    nearest, distance, _ = operator(case.labels, weights, unit, True)
-    alone, none, _ = operator(case.labels, weights, unit, False)
+    nearest, distances, _ = operator(case.labels, weights, unit, distance)
+    return nearest, distances
+
+
+def run_nearest(case: nearest_cases.Case) -> tuple[Tensor, Tensor]:
+    """Likewise; the labels alone must be the same."""
+    nearest, distances = call_nearest(case)
+    alone, none = call_nearest(case, distance=False)
     assert torch.equal(nearest, alone), case
     assert none.numel() == 0
-    return nearest, distance
+    return nearest, distances
 
 
 def run_malformed_nearest() -> None:
