@@ -9,7 +9,7 @@ from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_
 from segloss_fast.losses.skeletons import tubed_skeleton
 from segloss_fast.ops.component_sums import ComponentSums, component_sums
 from segloss_fast.ops.connected_components import Components, connected_components
-from segloss_fast.ops.distance_transform import distance_transform
+from segloss_fast.ops.distance_transform import distance_transform, nearest_component
 from segloss_fast.ops.lovasz import LovaszSums, lovasz, lovasz_counts
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
@@ -30,6 +30,7 @@ __all__ = [
     "hausdorff_field",
     "lovasz",
     "lovasz_counts",
+    "nearest_component",
     "penalty_field",
     "region_sums",
     "region_sums_multi",

@@ -36,7 +36,7 @@ WITH_CODE += ["compat", "migration", "nnunet", "recipes"]
 WORDS = re.compile(r"\b(survey|aim|aims|aimed|issue|issues|targets? of \d|target \d+x)\b", re.I)
 PRIMITIVES = (
     *("region_sums", "region_sums_multi", "lovasz", "lovasz_counts", "distance_transform"),
-    *("connected_components", "component_sums"),
+    *("connected_components", "component_sums", "nearest_component"),
 )
 SETTINGS = ("set_impl", "use_impl")
 DOCUMENTED = [*segloss_fast.losses.__all__, *PRIMITIVES, *SETTINGS]

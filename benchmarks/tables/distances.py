@@ -1,4 +1,4 @@
-"""The tables of distance_transform's benchmarks: ratios and errors."""
+"""The tables of the benchmarks of distance_transform and nearest_component: ratios and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from benchmarks.tables.cells import has_wall, number, ratio, speed, table, wall
 
 def block(result: Result) -> list[str] | None:
     """Return the paragraphs of a result, None if it is of another benchmark."""
-    blocks = {"distance_transform": _cpu_block, "distance_transform_cuda": _cuda_block}
+    blocks = {
+        "distance_transform": _cpu_block,
+        "distance_transform_cuda": _cuda_block,
+        "nearest_component": _nearest_block,
+    }
     return blocks[result.benchmark](result) if result.benchmark in blocks else None
 
 
@@ -30,6 +34,30 @@ def _cuda_block(result: Result) -> list[str]:
     head = ["mask, side", "size", "CUDA C++, ms", "Triton", "CuPy", *of_wall, "floor"]
     return [
         "All masks in one call, cold cache; the floor is a copy of the bytes that the passes move.",
+        table(head, rows),
+    ]
+
+
+def _nearest_block(result: Result) -> list[str]:
+    names = ("native", "with distance", "distance_transform", "scipy")
+    rows = [
+        [
+            case.logits,
+            "x".join(map(str, case.shape[2:])),
+            *(_ms(case, name) for name in names),
+            f"{1 / (ratio(case, 'distance_transform') or math.nan):.2f}x",
+            speed(ratio(case, "scipy")),
+            f"{100 * case.rows['native'].accuracy['ties']:.2f} %",
+            f"{case.rows['native'].memory['peak'] / 1e6:.2f}",
+        ]
+        for case in result.cases
+    ]
+    head = ["labels", "size", "ours, ms", "with distances", "distances alone", "scipy"]
+    head += ["of the distances' time", "vs scipy", "ties", "MB"]
+    return [
+        "One label map a call; medians of interleaved repeats. The distances alone are ours, of a "
+        "mask; scipy's indices are gathered by one thread. At ties scipy has another label; MB are "
+        "ours, above the output.",
         table(head, rows),
     ]
 

@@ -22,41 +22,76 @@ struct Pass {
   int64_t length;
   int64_t inner;
   int64_t lines;
-  float inverse_step;  // 1 / w, for bounds
-  const float* cost;   // of offsets -length to length: (w k)^2
+  float inverse_step;        // 1 / w, for bounds
+  const float* cost;         // of offsets -length to length: (w k)^2
+  const uint32_t* key_cost;  // the same in keys, if there are any
   bool last;
 };
 
-struct Problem {
-  // The mask's rows run along the last axis; outer dimensions are those of the rows, in order.
-  const void* mask;
+// What is read, and along which axes passes go.
+struct Grid {
+  // The rows run along the last axis; outer dimensions are those of the rows, in order.
+  const void* data;
   int64_t element_size;  // bytes: 1, 2, 4 or 8
-  bool floating;         // the sign bit does not count: -0 is outside
   int outer_dims;
   int64_t outer_size[4];
   int64_t outer_stride[4];  // elements
   int64_t row_length;
   int64_t row_stride;
   float row_cost;  // w^2 of the last axis
+  int passes;      // along other axes
+  Pass pass[2];
+};
+
+// Distances to the other side of a mask.
+struct Problem : Grid {
+  bool floating;  // the sign bit does not count: -0 is outside
   Side side;
   bool squared;
   float scale;  // of the result's unit, a power of two: spacings are divided by it
-  int passes;   // along other axes
-  Pass pass[2];
-  float* out;  // contiguous
+  float* out;   // contiguous
 
   bool two_sided() const { return side == Side::kBoth || side == Side::kSigned; }
 };
 
-struct Kernels {
+// What is wrong with labels.
+constexpr int32_t kAboveLimit = 1;  // one does not fit into a key
+constexpr int32_t kInvalid = 2;     // one is negative, or above 2^31 - 1
+
+// Labels of the nearest labelled voxels. Between passes a voxel has the square of the distance to
+// that voxel, and its label; the lesser label counts as nearer where squares are equal. Where they
+// fit, both are one unsigned number, a key, which is compared as one: square << key_bits | label.
+struct Nearest : Grid {
+  bool is_signed;  // elements are
+  int key_bits;    // of the label in a key; 0: squares and labels lie side by side
+  uint32_t row_key_cost;
+  uint32_t unreached;  // the key where no labelled voxel is known: more than any cost
+  uint32_t limit;      // of labels
+  float unit;          // in which spacings are measured
+  bool distance;       // is wanted, where squares are
+  uint32_t* label;     // contiguous; keys between passes
+  float* square;       // contiguous; null if nobody needs it
+  int32_t* verdict;    // bits are set
+
+  bool has_keys() const { return key_bits > 0; }
+};
+
+// The passes over one kind of problem.
+template <class P>
+struct Passes {
   // Bytes of scratch memory, 64-byte aligned, that a call of rows needs, or one of lines.
-  size_t (*rows_scratch)(const Problem& problem);
-  size_t (*lines_scratch)(const Problem& problem, int pass);
-  // Writes the squares of the distances along rows [begin, end); with a sign, which tells the side,
-  // if both are wanted; the result itself, if there is no other axis.
-  void (*rows)(const Problem& problem, int64_t begin, int64_t end, void* scratch);
+  size_t (*rows_scratch)(const P& problem);
+  size_t (*lines_scratch)(const P& problem, int pass);
+  // Writes what there is to know within rows [begin, end): squares of distances, with a sign, which
+  // tells the side, if both are wanted; or squares and labels. Without another axis, the result.
+  void (*rows)(const P& problem, int64_t begin, int64_t end, void* scratch);
   // Takes the minimum along lines [begin, end) of a pass, in place; the last pass finishes.
-  void (*lines)(const Problem& problem, int pass, int64_t begin, int64_t end, void* scratch);
+  void (*lines)(const P& problem, int pass, int64_t begin, int64_t end, void* scratch);
+};
+
+struct Kernels {
+  Passes<Problem> distance;
+  Passes<Nearest> nearest;
 };
 
 SEGLOSS_DECLARE_KERNELS(Kernels)

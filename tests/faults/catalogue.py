@@ -124,6 +124,13 @@ LOSSES = (
 
 REFERENCES = (
     Fault(
+        "reference-nearest-any-label-of-a-tie",
+        "segloss_fast/ops/distance_transform/nearest_reference.py",
+        "torch.where(ties, labels[part[0], None], MOST).amin(-1)",
+        "torch.where(ties, labels[part[0], None], 0).amax(-1)",
+        ("tests/ops/test_nearest_component.py",),
+    ),
+    Fault(
         "reference-wrong-factor-for-infinite-logarithms",
         "segloss_fast/ops/region_sums/reference_maps.py",
         "return self.others * finite_or_masked(value, self.others)",
@@ -186,6 +193,15 @@ TRITON = (
         "all",
         interpreted=True,
     ),
+    Fault(
+        "triton-nearest-greater-label-of-two",
+        "segloss_fast/ops/distance_transform/triton_nearest.py",
+        "tl.minimum(left, right)",
+        "tl.maximum(left, right)",
+        ("tests/ops/test_nearest_component_interpreted.py",),
+        "all",
+        interpreted=True,
+    ),
 )
 
 CUDA = (
@@ -203,6 +219,14 @@ CUDA = (
         "double(foreground) * (1 / u - of_foreground) / double(background);",
         "double(foreground) * (1 / u - of_foreground);",
         ("tests/ops/test_lovasz_cuda_shim.py",),
+        "all",
+    ),
+    Fault(
+        "cuda-nearest-search-ends-before-ties",
+        "csrc/distance_transform/cuda/ways.cuh",
+        "return cost <= square(best);",
+        "return cost < square(best);",
+        ("tests/ops/test_nearest_component_cuda_shim.py",),
         "all",
     ),
     Fault(

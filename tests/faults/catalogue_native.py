@@ -7,6 +7,7 @@ from tests.faults.fault import Fault
 REGION_SUMS = ("tests/ops/test_region_sums.py", "tests/ops/test_region_sums_errors.py")
 FUSED = ("tests/ops/test_region_sums_fused.py",)
 LOVASZ = ("tests/ops/test_lovasz_counts.py", "tests/ops/test_lovasz_native.py")
+NEAREST = ("tests/ops/test_nearest_component.py",)
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
 
 # Faults of one primitive stand together: the module is built once for the end of one and the
@@ -72,6 +73,20 @@ NATIVE_FAULTS = (
         "inside[i] = Bits(from[i * stride] << shift) != 0;",
         "inside[i] = Bits(from[i] << shift) != 0;",
         DISTANCES,
+    ),
+    Fault(
+        "native-nearest-search-ends-before-ties",
+        "csrc/distance_transform/nearest_lanes.inc",
+        "_CMP_GE_OQ",
+        "_CMP_GT_OQ",
+        NEAREST,
+    ),
+    Fault(
+        "native-nearest-label-too-large-for-a-key",
+        "csrc/distance_transform/nearest_binding.cpp",
+        "problem->limit = (uint32_t(1) << bits) - 1;",
+        "problem->limit = uint32_t(1) << bits;",
+        NEAREST,
     ),
     Fault(
         "native-confusion-tail-of-a-row",

@@ -9,12 +9,16 @@ from tests.ops.distance_transform_shim import CUDA
 
 pytestmark = pytest.mark.compiled
 
-KERNELS = {"runs": 4 * 3, "lines": 3 * 2 * 2}  # types in and out; types, sides, staged
+# Types in and out; types, sides, staged; types in; keys or pairs, staged.
+KERNELS = {"runs": 4 * 3, "lines": 3 * 2 * 2, "nearest_runs": 4, "nearest_lines": 2 * 2}
 # Two blocks of 256 threads, or one of 1024, on a multiprocessor of 65536 registers.
-MOST_REGISTERS = {"runs": 128, "lines": 64}
+MOST_REGISTERS = {"runs": 128, "lines": 64, "nearest_runs": 128, "nearest_lines": 64}
 
 
-@pytest.mark.parametrize(("architecture", "name"), [("90", "runs"), ("80", "lines")])
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("90", "runs"), ("80", "lines"), ("80", "nearest_runs"), ("90", "nearest_lines")],
+)
 def test_kernels_keep_to_registers(architecture: str, name: str) -> None:
     _, kernels = compile_source(CUDA / f"{name}.cu", architecture)
     assert len(kernels) == KERNELS[name]
@@ -25,5 +29,6 @@ def test_kernels_keep_to_registers(architecture: str, name: str) -> None:
         assert kernel.shared == 0, kernel  # all of it is dynamic
 
 
-def test_host_code_compiles() -> None:
-    compile_source(CUDA / "op.cu", HOST)
+@pytest.mark.parametrize("name", ["op", "nearest_op"])
+def test_host_code_compiles(name: str) -> None:
+    compile_source(CUDA / f"{name}.cu", HOST)

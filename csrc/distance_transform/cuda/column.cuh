@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda.cuh"
-#include "distance_transform/cuda/problem.h"
+#include "distance_transform/cuda/ways.cuh"
 
 namespace segloss::distance_transform::cuda {
 
@@ -28,15 +28,16 @@ __device__ inline int2* shared_ranges() {
   return reinterpret_cast<int2*>(dynamic_shared() + kSurveyBytes);
 }
 
-// The thread's own column of the tile: signed squares if the pass has two sides, else squares.
-// Where the last tile lacks columns, threads repeat the last one, and store nothing.
-template <class In, bool kTwoSided, bool kStaged>
+// The thread's own column of the tile. Where the last tile lacks columns, threads repeat the last
+// one, and store nothing.
+template <class TheWay, bool kStaged>
 struct Column {
+  using Way = TheWay;
+  using Value = typename Way::Value;
   const LinePass& pass;
   bool exists;
-  const In* in;  // row 0
-  float* out;
-  float* staged;
+  int64_t base;  // of row 0
+  Value* staged;
 
   __device__ explicit Column(const LinePass& p) : pass(p) {
     const int lane = int(threadIdx.x % kLanes);
@@ -46,45 +47,31 @@ struct Column {
     // 64-bit divisions are slow.
     const bool narrow = p.columns < (int64_t(1) << 31);
     const int64_t outer = narrow ? uint32_t(index) / uint32_t(p.inner) : index / p.inner;
-    const int64_t base = outer * p.inner * p.size + (index - outer * p.inner);
-    in = static_cast<const In*>(p.in) + base;
-    out = p.out + base;
+    base = outer * p.inner * p.size + (index - outer * p.inner);
     staged = nullptr;
-    if constexpr (kStaged) staged = reinterpret_cast<float*>(shared_ranges() + p.size) + lane;
+    if constexpr (kStaged) staged = reinterpret_cast<Value*>(shared_ranges() + p.size) + lane;
   }
 
-  __device__ float converted(In number) const {
-    const float square = signed_square<In>(number, pass.run_weight);
-    return kTwoSided ? square : fmaxf(square, 0.0f);
-  }
-
-  __device__ float operator[](int row) const {
+  __device__ Value operator[](int row) const {
     if constexpr (kStaged) {
       return staged[row * kLanes];
     } else {
-      return converted(in[row * pass.inner]);
+      return Way::converted(Way::load(pass, base + row * pass.inner), pass);
     }
   }
 
   // Neighbouring rows.
   template <int kCount>
-  __device__ void store(int row, float (&square)[kCount]) const {
-    finish_squares(square, pass.finish);
+  __device__ void store(int row, Value (&value)[kCount]) const {
+    Way::finish(pass, value);
     if (!exists) return;
-    float* to = out + row * pass.inner;
+    int64_t to = base + row * pass.inner;
 #pragma unroll
     for (int i = 0; i < kCount; ++i, to += pass.inner) {
-      if (row + i < pass.size) *to = square[i];
+      if (row + i < pass.size) Way::store(pass, to, value[i]);
     }
   }
 };
-
-// The square that a row offers to voxels of one side.
-template <bool kTwoSided>
-__device__ float offered(float square, bool positive) {
-  if constexpr (!kTwoSided) return square;
-  return fmaxf(positive ? square : -square, 0.0f);
-}
 
 // What one warp finds in the rows begin, begin + apart, ...
 template <bool kTwoSided>
@@ -104,7 +91,8 @@ struct WarpSurvey {
       unsigned finite = 0;
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        if (offered<kTwoSided>(square[i], side == 0) < INFINITY) finite |= 1u << i;
+        const float own = kTwoSided && side == 1 ? -square[i] : square[i];
+        if (own < INFINITY) finite |= 1u << i;
       }
       finite = __reduce_or_sync(kWarp, finite) & exist;
       if (finite == 0) continue;
@@ -123,33 +111,36 @@ struct WarpSurvey {
 };
 
 // Loads, converts and stages rows begin, begin + apart, ..., all at once; `count` of them exist.
-template <bool kAll, class In, bool kTwoSided, bool kStaged>
-__device__ void stage_rows(const Column<In, kTwoSided, kStaged>& column, const In* from, int begin,
-                           int apart, int count, float (&square)[kAtOnce]) {
-  const int64_t stride = apart * column.pass.inner;
-  In number[kAtOnce];
+// Returns their squares.
+template <bool kAll, class Way, bool kStaged>
+__device__ void stage_rows(const Column<Way, kStaged>& column, int64_t from, int begin, int apart,
+                           int count, float (&square)[kAtOnce]) {
+  const LinePass& p = column.pass;
+  const int64_t stride = apart * p.inner;
+  decltype(Way::load(p, from)) number[kAtOnce];
 #pragma unroll
   for (int i = 0; i < kAtOnce; ++i) {
-    number[i] = *from;
+    number[i] = Way::load(p, from);
     if (kAll || i + 1 < count) from += stride;  // else the last one again
   }
-  float* to = kStaged ? column.staged + begin * kLanes : nullptr;
+  typename Way::Value* to = kStaged ? column.staged + begin * kLanes : nullptr;
 #pragma unroll
   for (int i = 0; i < kAtOnce; ++i, to += apart * kLanes) {
-    square[i] = column.converted(number[i]);
-    if (kStaged && (kAll || i < count)) *to = square[i];
+    const typename Way::Value value = Way::converted(number[i], p);
+    square[i] = Way::square(value, p);
+    if (kStaged && (kAll || i < count)) *to = value;
   }
 }
 
 // Reads the tile once. Ends with a barrier.
-template <class In, bool kTwoSided, bool kStaged>
-__device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const LinePass& p) {
+template <class Way, bool kStaged>
+__device__ void survey_tile(const Column<Way, kStaged>& column, const LinePass& p) {
   const int warps = int(blockDim.x / kLanes), warp = int(threadIdx.x / kLanes);
   Survey& found = shared_survey();
   if (threadIdx.x == 0) found = {{p.size, p.size}, {-1, -1}, 0};
-  WarpSurvey<kTwoSided> mine(p.size);
+  WarpSurvey<Way::kTwoSided> mine(p.size);
   const float per_step = rsqrtf(p.weight);
-  const In* from = column.in + warp * p.inner;
+  int64_t from = column.base + warp * p.inner;
   for (int begin = warp; begin < p.size; begin += kAtOnce * warps) {
     float square[kAtOnce];
     int count = kAtOnce;
@@ -165,7 +156,7 @@ __device__ void survey_tile(const Column<In, kTwoSided, kStaged>& column, const 
   __syncthreads();
   if (threadIdx.x % kLanes == 0) {
 #pragma unroll
-    for (int side = 0; side <= int(kTwoSided); ++side) {
+    for (int side = 0; side <= int(Way::kTwoSided); ++side) {
       atomicMin(&found.first[side], mine.first[side]);
       atomicMax(&found.last[side], mine.last[side]);
     }

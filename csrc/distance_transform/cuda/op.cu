@@ -10,14 +10,12 @@
 
 #include "cuda.cuh"
 #include "cuda_library.h"
+#include "distance_transform/cuda/describe.h"
 #include "distance_transform/cuda/launch.h"
 #include "distance_transform/schemas.h"
 
 namespace segloss::distance_transform::cuda {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // The bits of an element that tell zero from everything else.
 uint64_t value_bits(const Tensor& mask) {
@@ -42,13 +40,6 @@ uint64_t value_bits(const Tensor& mask) {
       STD_TORCH_CHECK(false, "distance_transform: unsupported dtype of the mask");
   }
 }
-
-struct Axis {
-  int64_t size;
-  int64_t stride;  // of the mask
-  double spacing;
-  float weight;  // squared spacing, scaled
-};
 
 void check(const Tensor& mask, const std::vector<double>& spacing, int64_t side) {
   STD_TORCH_CHECK(mask.dim() >= 3 && mask.dim() <= 5,
@@ -83,44 +74,6 @@ std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing
   }
   *root = std::ldexp(1.0f, exponent);
   return axes;
-}
-
-// Whether every line starts, and the next one follows, at a multiple of `unit` elements.
-bool aligned(const RunPass& pass, int64_t unit) {
-  bool all = reinterpret_cast<uintptr_t>(pass.mask) % 16 == 0 && pass.width % unit == 0;
-  for (int d = 0; d < pass.dims; ++d) all = all && pass.stride[d] % unit == 0;
-  return all;
-}
-
-// The lines along the last axis, neighbouring dimensions merged where one stride serves both.
-RunPass describe_runs(const Tensor& mask, const std::vector<Axis>& axes) {
-  RunPass pass{};
-  pass.mask = mask.const_data_ptr();
-  pass.element_size = size_t(mask.element_size());
-  pass.bits = value_bits(mask);
-  pass.step = axes.back().stride;
-  pass.width = int(axes.back().size);
-  pass.weight = axes.back().weight;
-  pass.lines = 1;
-  std::vector<Axis> dims{{mask.size(0), mask.stride(0), 1, 1},
-                         {mask.size(1), mask.stride(1), 1, 1}};
-  dims.insert(dims.end(), axes.begin(), axes.end() - 1);
-  for (const Axis& dim : dims) {
-    pass.lines *= dim.size;
-    if (dim.size == 1) continue;
-    const int previous = pass.dims - 1;
-    if (pass.dims > 0 && pass.stride[previous] == dim.stride * dim.size) {
-      pass.size[previous] *= dim.size;
-      pass.stride[previous] = dim.stride;
-    } else {
-      pass.size[pass.dims] = dim.size;
-      pass.stride[pass.dims++] = dim.stride;
-    }
-  }
-  pass.log_lanes = 1;
-  while (pass.log_lanes < 5 && (16 << pass.log_lanes) < pass.width) ++pass.log_lanes;
-  pass.vector_loads = pass.element_size == 1 && pass.step == 1 && aligned(pass, 16);
-  return pass;
 }
 
 // All axes but the last, from the inside out.
@@ -167,6 +120,7 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
   auto* const result = static_cast<float*>(out.mutable_data_ptr());
 
   RunPass first = describe_runs(mask, axes);
+  first.bits = value_bits(mask);
   first.complement = kind == Side::kOutside;
   first.finish = finish;
   if (axes.size() == 1) {

@@ -35,7 +35,26 @@ struct Finish {
   float unit_root;
 };
 
-// The first pass: lines of the mask to run lengths.
+// What nearest_component adds to a pass. Between passes a voxel has a key, or a square and a label.
+struct NearestPass {
+  const unsigned* label_in;  // contiguous; these are what is written if tiles fit in shared memory
+  const float* square_in;
+  unsigned* label;      // keys between passes, if there are any
+  float* square;        // null if nobody needs it
+  bool distance;        // is wanted
+  int bits;             // of the label in a key
+  unsigned unreached;   // the key where no labelled voxel is known
+  unsigned key_weight;  // squared spacing, in keys
+  float unit;           // in which spacings are measured
+  unsigned largest;     // that the dtype of the labels has, or int32
+  unsigned limit;       // of labels that keys hold
+  int* above;           // is set where a label is above the limit; null if none can be
+  bool if_above;        // this pass runs then, and only then; else, if there is none
+
+  __device__ bool is_skipped() const { return above != nullptr && (*above != 0) != if_above; }
+};
+
+// The first pass: lines of the mask to run lengths, or of labels to nearest ones.
 struct RunPass {
   const void* mask;
   int64_t step;  // between neighbours on a line; this and the strides in elements
@@ -53,6 +72,7 @@ struct RunPass {
   float weight;         // squared spacing
   Finish finish;        // of a single axis
   size_t element_size;  // of the mask
+  NearestPass nearest;
 };
 
 // Each later pass: along one axis, the least sum of a square and the squared distance to it.
@@ -66,6 +86,7 @@ struct LinePass {
   float run_weight;  // and of the run lengths, if those are what comes in
   bool ranges;       // whether shared memory has room for the ranges of divide and conquer
   Finish finish;
+  NearestPass nearest;
 };
 
 // CUDA's square root calls a subroutine for zero and infinity, which are the commonest here. This

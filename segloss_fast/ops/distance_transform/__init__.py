@@ -15,11 +15,17 @@ https://doi.org/10.4086/toc.2012.v008a019). Along a line, the j that attains the
 decreases with i, so it can be found by divide and conquer over the line, without the lower envelope
 of parabolas; where distances are short, a search outwards from i, which ends once w^2 k^2 alone
 exceeds the best so far, is faster still. The native kernels choose between the two tile by tile.
+
+``nearest_component`` takes the least of pairs (f, label) instead, in the order of f and then of the
+labels, which start at 0 on labelled voxels and at infinity elsewhere. To every candidate of a row
+the same cost is added, which keeps their order, so that the least pair of all is found axis by
+axis, too; and since a label is an infinitesimal addition to f, its place never decreases either.
 """
 
 from __future__ import annotations
 
 from segloss_fast.ops.distance_transform.contract import distance_transform
+from segloss_fast.ops.distance_transform.nearest import nearest_component
 from segloss_fast.ops.distance_transform.reference import SIDES
 
-__all__ = ["SIDES", "distance_transform"]
+__all__ = ["SIDES", "distance_transform", "nearest_component"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Real
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,10 +12,9 @@ from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._operator import preference
 from segloss_fast.ops.distance_transform import op, reference
 from segloss_fast.ops.distance_transform.reference import SIDES
+from segloss_fast.ops.distance_transform.spacing import per_axis
 
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
-
-SMALLEST, LARGEST = 1e-30, 1e30  # spacing
 
 
 def distance_transform(
@@ -63,15 +61,15 @@ def distance_transform(
             spacing must be finite, greater than 0, and between 1e-30 and 1e30.
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
-    _check_mask(mask)
+    check_volumes("mask", mask, DTYPES)
     _check.check_option("side", side, SIDES)
     if not isinstance(squared, bool):
         raise TypeError(f"squared must be a bool, got {type(squared).__name__}")
-    spacings = _spacings(spacing, mask.dim() - 2)
+    spacings = per_axis(spacing, mask.dim() - 2, "mask")
     impl = resolve(
         impl,
         (*preference(mask.device), "scipy"),
-        lambda name: op.kernels.why_not(name, mask.device) or _no_kernel(),
+        lambda name: op.kernels.why_not(name, mask.device) or no_kernel(),
         mask,
     )
     mask = mask.detach()
@@ -80,16 +78,16 @@ def distance_transform(
     if impl == "scipy":
         found: Tensor = op.kernels.step(impl, "forward")(mask, spacings, side, squared)
         return found
-    axes = _memory_order(mask)
+    axes = memory_order(mask)
     if axes is None:
         return op.call(mask, spacings, side, squared, impl)
-    back = [0, 1, *(2 + axes.index(2 + axis) for axis in range(len(axes)))]
     spacings = [spacings[axis - 2] for axis in axes]
-    return op.call(mask.permute(0, 1, *axes), spacings, side, squared, impl).permute(back)
+    found = op.call(mask.permute(0, 1, *axes), spacings, side, squared, impl)
+    return found.permute(back_from(axes))
 
 
-def _memory_order(mask: Tensor) -> list[int] | None:
-    """Return the order of the spatial axes in which the mask is contiguous, if it is another one.
+def memory_order(mask: Tensor) -> list[int] | None:
+    """Return the order of the spatial axes in which a tensor is contiguous, if it is another one.
 
     The kernels read rows along the last axis: in memory's order that is a quarter of the time.
     """
@@ -100,46 +98,24 @@ def _memory_order(mask: Tensor) -> list[int] | None:
     return axes if mask.permute(0, 1, *axes).is_contiguous() else None
 
 
-def _no_kernel() -> str | None:
+def back_from(axes: list[int]) -> list[int]:
+    """Return the permutation of all axes that undoes this one of the spatial axes."""
+    return [0, 1, *(2 + axes.index(2 + axis) for axis in range(len(axes)))]
+
+
+def no_kernel() -> str | None:
+    """Return why no kernel serves this call, None where one may."""
     if transforms_active():
         return "the transforms of torch.func are served by the reference only"
     return None
 
 
-def _check_mask(mask: object) -> None:
-    _check.check_dtype("mask", mask, DTYPES)
-    assert isinstance(mask, Tensor)
-    if not 3 <= mask.dim() <= 5:
+def check_volumes(name: str, tensor: object, dtypes: Sequence[torch.dtype]) -> None:
+    """Raise unless this is a tensor ``[B, C, *S]`` of one of the dtypes."""
+    _check.check_dtype(name, tensor, dtypes)
+    assert isinstance(tensor, Tensor)
+    if not 3 <= tensor.dim() <= 5:
         raise ValueError(
-            "mask must be [B, C, *S] with one to three spatial dimensions, "
-            f"got shape {list(mask.shape)}"
+            f"{name} must be [B, C, *S] with one to three spatial dimensions, "
+            f"got shape {list(tensor.shape)}"
         )
-
-
-def _spacings(spacing: object, axes: int) -> list[float]:
-    """Return one spacing per axis."""
-    if spacing is None:
-        return [1.0] * axes
-    if isinstance(spacing, Real) or not isinstance(spacing, Iterable) or isinstance(spacing, str):
-        return [_spacing("spacing", spacing)] * axes
-    found = [_spacing(f"spacing[{i}]", value) for i, value in enumerate(spacing)]
-    if len(found) != axes:
-        raise ValueError(
-            f"spacing must be one number, or one for each of the mask's {axes} spatial axes, "
-            f"got {len(found)} numbers"
-        )
-    return found
-
-
-def _spacing(name: str, value: object) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    number = float(value)
-    if not (0 < number < float("inf")):
-        raise ValueError(f"{name} must be finite and greater than 0, got {number:g}")
-    if not SMALLEST <= number <= LARGEST:
-        raise ValueError(
-            f"{name} must lie between {SMALLEST:g} and {LARGEST:g}, got {number:g}; choose another "
-            "unit: the result is float32"
-        )
-    return number

@@ -1,4 +1,4 @@
-"""distance_transform by Triton kernels: one launch per axis, all masks in each.
+"""distance_transform and nearest_component by Triton kernels: one launch per axis, for all masks.
 
 Sizes, strides and spacings are runtime arguments: a new kernel is compiled only for another dtype
 of the mask or another kind of result.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch
 from segloss_fast.ops._triton.views import view_of
-from segloss_fast.ops.distance_transform import triton_kernels
+from segloss_fast.ops.distance_transform import triton_kernels, triton_nearest
 from segloss_fast.ops.distance_transform.reference import SIDES
 
 BLOCK = 256
@@ -77,6 +77,70 @@ def launches(
             {"squares": squares, "out": to, **shared, **place, "weight": weight[axis]},
             {**(final if done == len(others) else finish), "BLOCK": BLOCK},
         )
+
+
+def nearest(
+    labels: Tensor, weights: Sequence[float], unit: float, distance: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the nearest labels ``[B, C, *S]``, int32, the distances, float32, and no verdict.
+
+    Args:
+        labels: ``[B, C, *S]``, any strides.
+        weights: The squared spacing of each axis of S, in a unit.
+        unit: Of lengths.
+        distance: Whether distances are wanted; without, they have no elements.
+    """
+    out = torch.empty(labels.shape, dtype=torch.int32, device=labels.device)
+    shape = labels.shape if distance else (0,)
+    distances = torch.empty(shape, dtype=torch.float32, device=labels.device)
+    if labels.numel() > 0:
+        with torch.cuda.device_of(labels):
+            for launch in nearest_launches(labels, weights, unit, out, distances):
+                launch()
+    return out, distances, out.new_empty(0)
+
+
+def nearest_launches(
+    labels: Tensor, weights: Sequence[float], unit: float, out: Tensor, distances: Tensor
+) -> Iterator[Launch]:
+    """Return what writes the nearest labels, and the distances if these have elements."""
+    sizes, last = labels.shape[2:], labels.dim() - 3
+    others = [axis for axis in reversed(range(last)) if sizes[axis] > 1]
+    distance = distances.numel() > 0
+
+    def buffer(dtype: torch.dtype) -> Tensor:
+        return torch.empty(labels.shape, dtype=dtype, device=labels.device)
+
+    # As above. Squares are needed between passes, and in the end if distances are wanted.
+    final = distances if distance or len(others) < 2 else buffer(torch.float32)
+    buffers = [(out, final)]
+    if others:
+        buffers.append((buffer(torch.int32), buffer(torch.float32)))
+    shared = {"voxels": labels.numel(), "unit": unit}
+    grid = ((labels.numel() + BLOCK - 1) // BLOCK,)
+    to = buffers[len(others) % 2]
+    options = {"LAST": not others, "SQUARES": distance or bool(others), "BLOCK": BLOCK}
+    yield Launch(
+        triton_nearest.line_labels,
+        grid,
+        {**_view(labels), **shared, **_planes(to, "out"), "weight": weights[last]},
+        options,
+    )
+    for done, axis in enumerate(others, start=1):
+        source, to = to, buffers[(len(others) - done) % 2]
+        is_last = done == len(others)
+        place = {"inner": math.prod(sizes[axis + 1 :]), "size": sizes[axis]}
+        planes = {**_planes(source, "in"), **_planes(to, "out")}
+        yield Launch(
+            triton_nearest.least_pairs,
+            grid,
+            {**planes, **shared, **place, "weight": weights[axis]},
+            {**options, "LAST": is_last, "SQUARES": distance or not is_last},
+        )
+
+
+def _planes(planes: tuple[Tensor, Tensor], suffix: str) -> dict[str, Tensor]:
+    return {f"label_{suffix}": planes[0], f"square_{suffix}": planes[1]}
 
 
 def _weights(spacing: Sequence[float]) -> tuple[float, list[float]]:

@@ -1,0 +1,134 @@
+"""nearest_component's kernels on a CUDA device, each against all pairs of voxels or the CPU."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from segloss_fast import debug, nearest_component
+from tests.gpu.device import DEVICE, no_synchronisation, require, there
+from tests.ops.nearest_cases import (
+    IRRATIONAL,
+    SPACINGS,
+    UNIT,
+    Case,
+    blobs,
+    check,
+    key_limit,
+    random_case,
+    sparse,
+)
+
+by_kernel = pytest.mark.parametrize("impl", ["native", "triton"])
+SCRATCH = {"native": 4, "triton": 12}  # bytes per voxel, besides the result
+
+
+def run(case: Case, impl: str) -> tuple[Tensor, Tensor]:
+    """Return labels and distances by the device, which the labels alone must equal."""
+    require(impl, "distance_transform")
+    labels = there(case.labels)
+    nearest, distance = nearest_component(labels, case.spacing, distance=True, impl=impl)
+    assert torch.equal(nearest, nearest_component(labels, case.spacing, impl=impl)), case
+    return nearest.cpu(), distance.cpu()
+
+
+@by_kernel
+@pytest.mark.parametrize("seed", range(3))
+def test_random_labels(impl: str, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(60):
+        case = random_case(draw, voxels=3000)
+        check(case, *run(case, impl))
+
+
+@by_kernel
+@pytest.mark.parametrize(
+    "shape", [(513,), (5000,), (3, 1100), (866, 3), (867, 3), (1709, 2), (1710, 2), (2, 900, 3)]
+)
+@pytest.mark.parametrize("largest", [5, 2**31 - 1])
+def test_long_lines(impl: str, shape: Sequence[int], largest: int) -> None:
+    case = sparse(shape, largest)
+    check(case, *run(case, impl))
+
+
+@by_kernel
+@pytest.mark.parametrize("kind", SPACINGS)
+def test_volumes_are_as_on_the_cpu(impl: str, kind: str) -> None:
+    labels = torch.cat([blobs((70, 96, 121), density) for density in (0.001, 0.03, 0.4)])
+    case = Case(labels, kind)
+    expected, distance = nearest_component(labels, case.spacing, distance=True)
+    nearest, far = run(case, impl)
+    torch.testing.assert_close(far, distance, rtol=1e-6, atol=0)
+    if kind == IRRATIONAL:
+        assert (nearest != expected).float().mean() < 1e-3
+    else:
+        assert torch.equal(nearest, expected)
+
+
+@by_kernel
+def test_labels_just_below_and_above_what_keys_hold(impl: str) -> None:
+    small = blobs((20, 40, 50), 0.05)
+    expected, distance = run(Case(small), impl)
+    limit, most = key_limit((20, 40, 50), (1, 1, 1)), int(small.max())
+    for largest in (limit, limit + 1, 2**31 - 1):
+        nearest, far = run(Case(torch.where(small > 0, small + (largest - most), 0)), impl)
+        assert torch.equal(nearest - (largest - most), expected)
+        assert torch.equal(far, distance)
+
+
+@by_kernel
+@pytest.mark.parametrize("kind", [UNIT, IRRATIONAL])
+def test_the_host_never_waits_and_graphs_replay_it(impl: str, kind: str) -> None:
+    require(impl, "distance_transform")
+    labels = blobs((40, 41, 42), 0.05).to(DEVICE)
+    spacing = Case(labels, kind).spacing
+
+    def call() -> Tensor:
+        return nearest_component(labels, spacing, impl=impl)
+
+    call()  # compiles
+    with no_synchronisation():
+        call()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    for shift in (1, 5):
+        labels.copy_(labels.roll(shift, -1))
+        graph.replay()
+        assert torch.equal(result, call())
+    labels.mul_(2**20)  # keys do not hold these
+    graph.replay()
+    assert torch.equal(result, call())
+
+
+@by_kernel
+def test_what_is_no_label_counts_as_0(impl: str) -> None:
+    labels = blobs((20, 30, 40), 0.05)
+    expected, _ = run(Case(labels), impl)
+    nearest, _ = run(Case(torch.where(labels > 0, labels, -7)), impl)
+    assert torch.equal(nearest, expected)
+    wrong = torch.where(labels > 0, labels, -7).to(DEVICE)
+    with debug(True), pytest.raises(ValueError, match=r"labels must lie between 0 and.*is -7"):
+        nearest_component(wrong, impl=impl)
+
+
+@by_kernel
+def test_scratch_memory(impl: str) -> None:
+    require(impl, "distance_transform")
+    labels = blobs((96, 96, 96), 0.05).to(DEVICE)
+    nearest_component(labels, impl=impl)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    nearest_component(labels, impl=impl)
+    above = torch.cuda.max_memory_allocated() - before - 4 * labels.numel()
+    assert above <= SCRATCH[impl] * labels.numel() + 2**20
