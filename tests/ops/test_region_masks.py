@@ -59,7 +59,7 @@ def test_prediction(
         expected["softmax"] = exact.softmax(1) > 0.5
     x, labels = machine.place(x), machine.place(labels)
     for activation, inside in expected.items():
-        for first in (0, 1):
+        for first in machine.pick((0, 1), interpreted=(1,)):
             wanted = inside.clone()
             wanted[:, :first] = False
             for ignored, known in ((None, wanted), (9, wanted & counted)):
@@ -84,7 +84,7 @@ def test_prediction(
 def test_labels(machine: Machine, size: tuple[int, ...], dtype: torch.dtype) -> None:
     labels = torch.randint(0, 5, (2, *size)).to(dtype)
     target = machine.place(labels)
-    for classes in (1, 2, 5):
+    for classes in machine.pick((1, 2, 5), interpreted=(5,)):
         c = torch.arange(classes).view(1, -1, *[1] * len(size))
         wanted = (labels == 1)[:, None] if classes == 1 else labels[:, None] == c
         found = target_masks(target, classes, dense=False, impl=machine.impl)
@@ -177,7 +177,7 @@ def test_dtypes_and_layouts(machine: Machine, dtype: torch.dtype, layout: str) -
             compare(machine, Case(lay_out(x.to(dtype), layout), labels, 5, "softmax"))
 
 
-@sized("offset", [1, 2, 3, 4, 8, 16], interpreted=[1, 4])
+@sized("offset", [1, 2, 3, 4, 8, 16], interpreted=[1])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 def test_rows_that_are_not_aligned(machine: Machine, dtype: torch.dtype, offset: int) -> None:
     """Where vectors can be loaded, and where they cannot: UBSan and a GPU refuse those."""
