@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests, and reports the branches of the package that they covered. The passes:
-#   1. with native kernels: what `make test` runs, and what compiles, models and installs kernels;
+#   1. `make test`, with more of the tests: those with native kernels, and those that compile, model
+#      and install kernels;
 #   2. Triton's kernels in its interpreter, which a process chooses at its first import;
 #   3. in random order, a copy of the tree without native kernels, where PyTorch serves everything.
 # A test that names an implementation runs once for each. `make test-all` calls this.
@@ -24,11 +25,9 @@ native() { "$python" -c 'import sys; from segloss_fast import _native; sys.exit(
 "$python" -m tests.compat.nnunet_site >/dev/null 2>&1 &
 
 echo "== 1 of 3: with native kernels ($(date +%T))"
-if native; then
-  tests --part native
-else
-  "${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${record[*]}"
-fi
+more=()
+if native; then more=(--tier=all --part native); fi
+"${MAKE:-make}" --no-print-directory test WORKERS="${WORKERS:-auto}" ARGS="${more[*]} ${record[*]}"
 echo "== 2 of 3: Triton's interpreter ($(date +%T))"
 TRITON_INTERPRET=1 tests
 echo "== 3 of 3: without native kernels ($(date +%T))"

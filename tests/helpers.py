@@ -107,3 +107,8 @@ def peak_allocation(call: Callable[[], object]) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+def has_plan(loss: Tensor) -> bool:
+    """Whether a loss came from one node of autograd (losses/_planned.py)."""
+    return loss.grad_fn is not None and loss.grad_fn.name() == "_NodeBackward"

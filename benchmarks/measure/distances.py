@@ -113,8 +113,8 @@ def record(
         contender: Its name.
         peer: Whom ours is compared with.
         taken: The contender's time.
-        **found: ``memory``, ``accuracy``, ``floor_bytes`` and ``wall_ms``, where they were measured;
-            ``loss`` and ``dtype``, where they are not those of DEFAULTS.
+        **found: ``memory``, ``accuracy``, ``floor_bytes`` and ``wall_ms``, where measured; ``loss``
+            and ``dtype``, where they are not those of DEFAULTS.
     """
     benchmark.group = case.name
     benchmark.extra_info.update(

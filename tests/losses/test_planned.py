@@ -13,17 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from typing_extensions import Unpack
 
 import segloss_fast as sf
 from segloss_fast._native import _C
 from segloss_fast.losses import _planned
-from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import Region, RegionKeywords
-from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
-from segloss_fast.ops.region_sums import RegionSums
 from tests.conformance import COMMON, LOSSES, LossRecord, combine, problem
-from tests.helpers import assert_close, count_operators, gradient, relative_l2
+from tests.helpers import assert_close, count_operators, gradient, has_plan, relative_l2
 from tests.suite.tiers import few
 
 pytestmark = pytest.mark.skipif(_C is None, reason="the native module is not built")
@@ -38,10 +33,6 @@ def no_plans() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_planned, "plan_of", lambda call, tensors: None)
         yield
-
-
-def has_plan(loss: Tensor) -> bool:
-    return loss.grad_fn is not None and loss.grad_fn.name() == "_NodeBackward"
 
 
 @by_loss
@@ -124,57 +115,6 @@ def test_operations_of_deep_supervision(whole: bool) -> None:
     assert sum(found.values()) <= 8, found
     with no_plans():
         assert sum(operations(step).values()) > 60
-
-
-@loss_function
-def power_dice_loss(
-    input: Tensor,
-    target: Tensor,
-    voxel_weight: Tensor | None = None,
-    *,
-    exponent: float = 2.0,
-    special: bool = False,
-    **keywords: Unpack[RegionKeywords],
-) -> Tensor:
-    """What somebody new to this package writes: a formula of sums, in PyTorch alone."""
-    checked = Region(**keywords)
-
-    def value(sums: RegionSums) -> Tensor:
-        index = ratio(2 * sums.tp, sums.pred + sums.target, checked.smooth_nr, checked.smooth_dr)
-        loss = (1 - index).pow(exponent)
-        return reduce_region(loss.erf() if special else loss, sums, checked, counts=False)
-
-    part = Part(("tp", "pred", "target"), value)
-    return evaluate([part], input, target, voxel_weight, checked)
-
-
-@pytest.mark.parametrize("special", [False, True], ids=["known operations", "a special function"])
-def test_a_new_loss_needs_no_more_than_its_formula(special: bool) -> None:
-    """It has a plan, and where it cannot have one, it works as well."""
-    case = problem("labels")
-    p = case.input.softmax(1)
-    t = torch.nn.functional.one_hot(case.target, 3).movedim(-1, 1).double()
-    weight = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
-
-    def definition(x: Tensor) -> Tensor:
-        p = x.softmax(1)
-        sums = [(2 * p * t).sum((2, 3, 4)), (p + t).sum((2, 3, 4))]
-        loss = (1 - (sums[0] + 1e-5) / (sums[1] + 1e-5)) ** 1.5
-        loss = loss.erf() if special else loss
-        return (loss * weight).sum() / weight.expand_as(loss).sum()
-
-    def loss(x: Tensor) -> Tensor:
-        result: Tensor = power_dice_loss(
-            x, case.target, exponent=1.5, special=special, class_weight=weight
-        )
-        return result
-
-    assert p.shape == t.shape
-    assert has_plan(loss(case.input.clone().requires_grad_())) == (not special)
-    for found, true in zip(
-        gradient(loss, case.input), gradient(definition, case.input), strict=True
-    ):
-        assert relative_l2(found, true) < 1e-12
 
 
 def test_weights_may_change() -> None:
