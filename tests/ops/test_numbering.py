@@ -33,7 +33,7 @@ TRITON: dict[str, Sequence[str]] = {
     "_formula.triton_kernels": OPERATIONS,
 }
 # Enums of names that Python does not pass.
-OWN = {"Dtype", "CpuCapability", "Cost", "Number", "Needs", "Reading"}
+OWN = {"Cost", "CpuCapability", "Dtype", "Needs", "Neighbour", "Number", "Reading"}
 
 
 def enums_of(path: Path) -> dict[str, list[str]]:
