@@ -12,6 +12,7 @@ from segloss_fast._check import check_number, check_option
 from segloss_fast.losses._declare import plain
 
 Levels = Tensor | Sequence[Tensor]
+Maps = Tensor | Sequence[Tensor | None]
 NNUNET = "nnunet"  # weights as in its trainer
 
 
@@ -129,3 +130,24 @@ def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
             centres = (2 * torch.arange(new, device=tensor.device) + 1) * old // (2 * new)
             tensor = tensor.index_select(axis, centres)
     return tensor
+
+
+def maps_of(name: str, maps: object, levels: int) -> list[Tensor | None]:
+    """Return a map, or None, for each level; a tensor alone is the first level's.
+
+    Raises:
+        TypeError: If it is neither a tensor nor a list of tensors and None.
+        ValueError: If there is another number of them than of levels.
+    """
+    if isinstance(maps, Tensor):
+        return [maps, *[None] * (levels - 1)]
+    if not isinstance(maps, (list, tuple)):
+        raise TypeError(f"{name} must be a tensor, or a list of them, got {type(maps).__name__}")
+    for given in maps:
+        if not (given is None or isinstance(given, Tensor)):
+            raise TypeError(f"{name} must hold tensors or None, got {type(given).__name__}")
+    if len(maps) != levels:
+        raise ValueError(
+            f"{name} must hold {levels} tensors or None, one per input, got {len(maps)}"
+        )
+    return list(maps)

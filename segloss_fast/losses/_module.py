@@ -89,11 +89,13 @@ class Loss(Addable, nn.Module):
             supervision hands it the sums of a level.
         over_sums: Whether it is formed from sums of its arguments as they came, and nothing else.
         field_kind: Which field it takes as ``target_field``.
+        without_map: By the name of a map that ``forward`` takes, the keywords where there is none.
     """
 
     shares_sums: ClassVar[bool] = True
     over_sums: ClassVar[bool] = False
     field_kind: ClassVar[str | None] = None
+    without_map: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     _declared: ClassVar[Callable[..., Loss]]
 
     def __init_subclass__(cls) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,16 +12,26 @@ from torch import Tensor, nn
 from segloss_fast._check import check_input
 from segloss_fast.losses._levels import (
     Levels,
+    Maps,
     as_list,
     check_level_weights,
     check_sizes,
     level_weights,
+    maps_of,
     per_level,
 )
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._planned import value_of_levels
 from segloss_fast.losses._sharing import Source, sources
-from segloss_fast.losses.weighted_sum import WeightedSum, add, call, parts_of, planned
+from segloss_fast.losses.weighted_sum import (
+    WeightedSum,
+    add,
+    call,
+    check_maps,
+    parts_of,
+    planned,
+    taken_by,
+)
 from segloss_fast.ops.region_sums import RegionSums, region_sums, region_sums_multi
 
 if TYPE_CHECKING:
@@ -35,10 +45,12 @@ def deep_supervision_loss(
     *,
     loss: Loss | WeightedSum,
     weights: Weights | str | None = None,
+    **maps: Maps,
 ) -> Tensor:
     """Functional form of :class:`DeepSupervisionLoss`."""
     parts = parts_of(loss)
-    levels = _Levels(inputs, targets, voxel_weights, check_level_weights(weights))
+    check_maps([part for _, part in parts], maps)
+    levels = _Levels(inputs, targets, voxel_weights, check_level_weights(weights), maps)
     planned_value = levels.by_plan(parts)
     if planned_value is not None:
         return planned_value
@@ -66,6 +78,7 @@ class _Levels:
         targets: Levels,
         voxel_weights: Levels | None,
         weights: Sequence[float] | str | None,
+        maps: Mapping[str, Maps],
     ) -> None:
         every = as_list("inputs", inputs)
         for x in every:
@@ -82,6 +95,8 @@ class _Levels:
         self.voxel_weights = None
         if voxel_weights is not None:
             self.voxel_weights = per_level("voxel_weights", voxel_weights, every, used)
+        self.maps = {name: maps_of(name, given, len(every)) for name, given in maps.items()}
+        self.maps = {name: [of[level] for level in used] for name, of in self.maps.items()}
         self._known: list[tuple[dict[str, object], list[RegionSums]]] = []
 
     def sums(
@@ -129,7 +144,17 @@ class _Levels:
     def changes(self, level: int, loss: Loss) -> dict[str, object]:
         """Return the keywords that the loss has at this level alone."""
         source = {"_source": functools.partial(self.sums, level)} if loss.shares_sums else {}
-        return {**self._spacing(level, loss), **source}
+        return {**self._spacing(level, loss), **source, **self._maps(level, loss)}
+
+    def _maps(self, level: int, loss: Loss) -> dict[str, object]:
+        """Return the maps of a level that the loss takes, and what it does where one is missing."""
+        found: dict[str, object] = {}
+        for name, of_level in self.maps.items():
+            if name not in taken_by(loss):
+                continue
+            given = of_level[level]
+            found |= loss.without_map.get(name, {}) if given is None else {name: given}
+        return found
 
     def _spacing(self, level: int, loss: Loss) -> dict[str, object]:
         """Return the spacing of a level's voxels, which cover what those of the first level do."""
@@ -153,13 +178,15 @@ class DeepSupervisionLoss(nn.Module):
     >>> loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], torch.zeros(1, 4, 4))
     tensor(0.6667)
 
-    ``forward(inputs, targets, voxel_weights=None)`` takes a list of ``[B, C, *S]``, the largest
-    first, B and C the same; one tensor alone is one level. ``targets`` is one target, whose nearest
-    voxels (to the centres, as MONAI's nearest-exact) are taken for smaller levels, or a list of one
-    per level; and so are ``voxel_weights``. A level of weight 0 is not computed. The sums of all
-    levels come from one call of :func:`segloss_fast.region_sums_multi`, which asks for inputs of
-    one dtype; losses that need more than sums run level by level. ``spacing`` is that of the first
-    level; the others' is larger by what they are smaller.
+    ``forward(inputs, targets, voxel_weights=None, **maps)`` takes a list of ``[B, C, *S]``, the
+    largest first, B and C the same; one tensor alone is one level. ``targets`` is one target, whose
+    nearest voxels (to the centres, as MONAI's nearest-exact) are taken for smaller levels, or a
+    list of one per level; and so are ``voxel_weights``. A level of weight 0 is not computed. The
+    sums of all levels come from one call of :func:`segloss_fast.region_sums_multi`, which asks for
+    inputs of one dtype; losses that need more than sums run level by level. ``spacing`` is that of
+    the first level; the others' is larger by what they are smaller. ``maps``, such as ``skeleton``
+    or ``target_field``, are lists of one per level, with None where there is none: there the loss
+    computes it, or leaves out what it is for.
     Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185.
 
     Args:
@@ -186,7 +213,11 @@ class DeepSupervisionLoss(nn.Module):
         super().__setattr__(name, value)
 
     def forward(
-        self, inputs: Levels, targets: Levels, voxel_weights: Levels | None = None
+        self,
+        inputs: Levels,
+        targets: Levels,
+        voxel_weights: Levels | None = None,
+        **maps: Maps,
     ) -> Tensor:
         """Return the loss.
 
@@ -195,18 +226,21 @@ class DeepSupervisionLoss(nn.Module):
             targets: Class indices ``[B, *S]`` or ``[B, 1, *S]``, or values ``[B, C, *S]``; one, or
                 a list of one per input.
             voxel_weights: ``[B, 1, *S]`` or ``[B, C, *S]``; one, or a list of one per input.
+            **maps: For the losses whose ``forward`` has an argument of this name, a list of one per
+                input, each a tensor or None; a tensor alone is the first input's.
 
         Returns:
             A scalar, or the rows of the loss for its reduction "none".
 
         Raises:
-            TypeError: If an argument is neither a tensor nor a list of tensors.
+            TypeError: If an argument is neither a tensor nor a list of tensors, or if no loss takes
+                a map.
             ValueError: If the numbers of tensors or weights differ, if one target for all levels
                 does not fit the first input, if an input is larger than the one before, or as the
                 loss. Heads that are stacked in one tensor go in as ``inputs.unbind(1)``.
         """
         return deep_supervision_loss(
-            inputs, targets, voxel_weights, loss=self.loss, weights=self.weights
+            inputs, targets, voxel_weights, loss=self.loss, weights=self.weights, **maps
         )
 
     def extra_repr(self) -> str:

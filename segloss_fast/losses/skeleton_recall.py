@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +80,8 @@ class SkeletonRecallLoss(Loss):
     there is no skeleton, so that class 0 has no share in the recall; or 0 and 1 ``[B, C, *S]`` for
     structures that overlap, where ``include_background`` says whether class 0 has one. Voxels whose
     target is ``ignore_index`` do not count in the recall either. With both other factors 0 the
-    target is read for these alone.
+    target is read for these alone. In deep supervision ``skeleton`` is a list of one for each
+    level, with None where the recall has no share.
 
     Args:
         lambda_recall: Factor of the skeleton recall.
@@ -90,6 +93,8 @@ class SkeletonRecallLoss(Loss):
         TypeError: If a keyword is unknown or of the wrong type.
         ValueError: If a keyword has a value that it cannot have.
     """
+
+    without_map: ClassVar[Mapping[str, Mapping[str, object]]] = {"skeleton": {"lambda_recall": 0.0}}
 
     def __init__(
         self,

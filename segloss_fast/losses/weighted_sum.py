@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -174,7 +174,7 @@ def taken_by(loss: Loss) -> list[str]:
     return list(inspect.signature(loss.forward).parameters)[2:]
 
 
-def check_maps(losses: Sequence[Loss], maps: dict[str, Any]) -> None:
+def check_maps(losses: Sequence[Loss], maps: Mapping[str, Any]) -> None:
     """Raise unless each map is for some losses, which mean the same by it."""
     for name in maps:
         takers = [loss for loss in losses if name in taken_by(loss)]

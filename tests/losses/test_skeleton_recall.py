@@ -1,4 +1,4 @@
-"""Skeleton recall against its definition and its authors' numbers, and the tubes it reads."""
+"""Skeleton recall against its definition and its authors' numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 import segloss_fast
@@ -159,47 +158,6 @@ def test_the_authors_numbers(impl: str) -> None:
     assert float(grad.abs().sum()) == pytest.approx(0.3562780774, abs=6e-8)
 
 
-@pytest.mark.parametrize("radius", [0, 1, 2, 5])
-@pytest.mark.parametrize("shape", [(17,), (9, 12), (1, 7), (5, 6, 8)])
-def test_tube_is_scipys_dilation(shape: tuple[int, ...], radius: int) -> None:
-    generator = torch.Generator().manual_seed(radius)
-    mask = torch.rand(2, *shape, generator=generator) < 0.04
-    labels = torch.randint(0, 4, (2, *shape), generator=generator, dtype=torch.uint8)
-    found = segloss_fast.tubed_skeleton(mask, labels, radius)
-    cross = ndimage.generate_binary_structure(len(shape), 1)
-    for item in range(2):
-        true = mask[item].numpy()
-        if radius:
-            true = ndimage.binary_dilation(true, cross, radius)
-        assert torch.equal(found[item], labels[item] * torch.from_numpy(true))
-        one = segloss_fast.tubed_skeleton(mask[item], labels[item], radius, batched=False)
-        assert torch.equal(one, found[item])
-    assert found.dtype == torch.uint8
-    channel = segloss_fast.tubed_skeleton(mask[:, None], labels[:, None], radius)
-    assert torch.equal(channel, found[:, None])
-    skipped = segloss_fast.tubed_skeleton(mask, labels, radius, ignore_index=3)
-    assert torch.equal(skipped, torch.where(labels == 3, 0, found))
-
-
-def test_levels_keep_every_thin_tube() -> None:
-    labels = torch.zeros(1, 1, 8, 12, dtype=torch.int64)
-    labels[0, 0, 3] = 1
-    labels[0, 0, :, 5] = 2
-    shapes = [(8, 12), (4, 6), (3, 5), (1, 1)]
-    found = segloss_fast.tubed_skeleton(labels > 0, labels, 0, level_shapes=shapes)
-    assert torch.equal(found[0], labels)
-    for level, (high, wide) in zip(found, shapes, strict=True):
-        assert level.dtype == labels.dtype
-        for i, j in itertools.product(range(high), range(wide)):
-            rows = slice(i * 8 // high, -(-(i + 1) * 8 // high))
-            columns = slice(j * 12 // wide, -(-(j + 1) * 12 // wide))
-            assert level[0, 0, i, j] == labels[0, 0, rows, columns].max()
-    (small,) = segloss_fast.tubed_skeleton(
-        labels[0, 0] > 0, labels[0, 0], 0, level_shapes=[(4, 6)], batched=False
-    )
-    assert torch.equal(small, found[1][0, 0])
-
-
 def test_what_is_wrong_is_said() -> None:
     x, labels = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int64)
     loss = segloss_fast.SkeletonRecallLoss()
@@ -222,26 +180,6 @@ def test_what_is_wrong_is_said() -> None:
         segloss_fast.SkeletonRecallLoss(lambda_recall="a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="has no keyword 'skeleton_weight'"):
         segloss_fast.SkeletonRecallLoss(skeleton_weight=2.0)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"radius": -1}, ValueError, "radius must be at least 0, got -1"),
-        ({"radius": 1.5}, TypeError, "radius must be an int, got float"),
-        ({"skeleton": torch.zeros(1, 4, 4)}, ValueError, "must have the same shape"),
-        ({"skeleton": [0, 1]}, TypeError, "skeleton"),
-        ({"level_shapes": [(4, 4)]}, ValueError, r"between 1 and \[4, 3\], got \[4, 4\]"),
-        ({"level_shapes": [(0, 3)]}, ValueError, "level_shapes must lie between"),
-        ({"level_shapes": [(2, 2, 2)]}, ValueError, "a size for each spatial axis"),
-    ],
-)
-def test_wrong_tubes_are_said(
-    changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    right: dict[str, Any] = {"skeleton": torch.zeros(1, 4, 3), "labels": torch.zeros(1, 4, 3)}
-    with pytest.raises(error, match=message):
-        segloss_fast.tubed_skeleton(**{**right, **changes})
 
 
 @by_impl
@@ -278,3 +216,41 @@ def test_module_compiles_copies_and_adds() -> None:
     assert both(x, labels, skeleton=tube) == value + 2 * segloss_fast.HausdorffDTLoss()(x, labels)
     loss.lambda_recall = 0.0
     assert torch.equal(loss(x, labels), segloss_fast.DiceCELoss()(x, labels))
+
+
+def test_deep_supervision_takes_a_skeleton_per_level() -> None:
+    x, labels, skeleton = authors_fixture()
+    inputs = [x, x[..., ::2, ::2], x[..., ::3, ::4]]
+    targets = [labels, labels[..., ::2, ::2], labels[..., ::3, ::4]]
+    tubes = segloss_fast.tubed_skeleton(
+        skeleton, labels, level_shapes=[tuple(t.shape[1:]) for t in targets]
+    )
+    loss = segloss_fast.SkeletonRecallLoss(lambda_recall=0.7)
+    deep = segloss_fast.DeepSupervisionLoss(loss, weights=[0.5, 0.3, 0.2])
+    each = [loss(*level, skeleton=s) for *level, s in zip(inputs, targets, tubes, strict=True)]
+    found = deep(inputs, targets, skeleton=tubes)
+    torch.testing.assert_close(found, 0.5 * each[0] + 0.3 * each[1] + 0.2 * each[2])
+    # Where there is no skeleton, Dice and cross-entropy still count.
+    rest = [segloss_fast.DiceCELoss()(*level) for level in zip(inputs, targets, strict=True)]
+    true = 0.5 * each[0] + 0.3 * rest[1] + 0.2 * rest[2]
+    torch.testing.assert_close(deep(inputs, targets, skeleton=[tubes[0], None, None]), true)
+    torch.testing.assert_close(deep(inputs, targets, skeleton=tubes[0]), true)
+    both = segloss_fast.DeepSupervisionLoss(
+        loss + segloss_fast.BoundaryLoss(), weights=[0.5, 0.3, 0.2]
+    )
+    field = segloss_fast.boundary_field(labels, 2)
+    added = segloss_fast.DeepSupervisionLoss(segloss_fast.BoundaryLoss(), weights=[0.5, 0.3, 0.2])
+    torch.testing.assert_close(
+        both(inputs, targets, skeleton=tubes, target_field=field), found + added(inputs, targets)
+    )
+    for skeletons, error, message in (
+        (None, TypeError, "skeleton must be a tensor, or a list of them, got NoneType"),
+        (tubes[:2], ValueError, "skeleton must hold 3 tensors or None, one per input, got 2"),
+        ([tubes[0], 1, None], TypeError, "skeleton must hold tensors or None, got int"),
+    ):
+        with pytest.raises(error, match=message):
+            deep(inputs, targets, skeleton=skeletons)
+    with pytest.raises(TypeError, match="skeleton must be a tensor unless lambda_recall is 0"):
+        deep(inputs, targets)
+    with pytest.raises(TypeError, match="none of SkeletonRecallLoss takes 'target_field'"):
+        deep(inputs, targets, target_field=field)

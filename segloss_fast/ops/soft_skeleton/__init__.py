@@ -11,8 +11,9 @@ in MONAI 1.6.1.
 
 Where voxels are equal, as in background and saturated regions, the derivative is that of PyTorch's
 pooling and minimum, and so MONAI's: of a window's equal voxels the first in memory takes the
-gradient, and equal minima along different axes share it, half and half. A NaN spreads forward as in
-PyTorch; gradients near one have NaN too, but not all implementations at the same voxels.
+gradient, and equal minima along different axes share it, half and half. A NaN stays one, and in
+PyTorch and in Triton it spreads to the windows that hold it, natively to some of them only;
+gradients near one have NaN too, but not all implementations at the same voxels.
 
 Nothing but the map is kept between forward and backward. The native kernels' scratch memory has not
 the map's size either: they sweep through its slices (of an image, its rows), forward's filters
