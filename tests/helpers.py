@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +112,8 @@ def peak_allocation(call: Callable[[], object]) -> int:
 def has_plan(loss: Tensor) -> bool:
     """Whether a loss came from one node of autograd (losses/_planned.py)."""
     return loss.grad_fn is not None and loss.grad_fn.name() == "_NodeBackward"
+
+
+def forget_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let losses be traced, however many kinds of calls other tests have made in this process."""
+    monkeypatch.setattr("segloss_fast.losses._planned._plans", defaultdict(dict))

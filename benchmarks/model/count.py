@@ -53,9 +53,8 @@ def count(case: LossCase, name: str, launch: Launch) -> Kernel:
     voxels = problem.batch * torch.Size(problem.size).numel()
     of_input = voxels * problem.classes * problem.dtype.itemsize
     moved = of_input * (2 if name == "backward" else 1) + voxels * problem.labels.itemsize
-    constants = launch.constants
-    block_c = min(problem.classes, constants["BLOCK_C"])
-    per_thread = block_c * constants["BLOCK_V"] / (32 * launch.warps)
+    kind = launch.constants["kind"]
+    per_thread = min(problem.classes, kind.BLOCK_C) * kind.BLOCK_V / (32 * launch.warps)
     return Kernel(
         **common,
         bytes=moved,

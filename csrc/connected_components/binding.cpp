@@ -127,7 +127,8 @@ class Run {
 
 Tensor zeros(std::vector<int64_t> shape) {
   Tensor tensor = torch::stable::empty(shape, ScalarType::Int);
-  std::memset(tensor.mutable_data_ptr(), 0, size_t(tensor.numel()) * sizeof(int32_t));
+  const size_t bytes = size_t(tensor.numel()) * sizeof(int32_t);
+  if (bytes > 0) std::memset(tensor.mutable_data_ptr(), 0, bytes);  // an empty one has no memory
   return tensor;
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -40,10 +40,13 @@ class Plan:
     Attributes:
         formula: The sums and what is made of them.
         names: The keywords that are arguments of the program.
+        size: The spatial shape that it was traced for; None once it is known to serve any, because
+            a trace for another one gave the same.
     """
 
     formula: Formula
     names: tuple[str, ...]
+    size: torch.Size | None
 
 
 class Call(NamedTuple):
@@ -87,8 +90,9 @@ def value_of_levels(
     Raises:
         As region_sums_multi.
     """
-    plan = plan_of(call, levels[0])
-    if plan is None or any(plan_of(call, level) is not plan for level in levels[1:]):
+    plans = [plan_of(call, level) for level in levels]
+    plan = plans[-1]
+    if plan is None or any(p is None or p.formula is not plan.formula for p in plans):
         return None
     inputs, targets, voxel_weights = zip(*levels, strict=True)
     given = () if voxel_weights[0] is None else voxel_weights
@@ -124,7 +128,10 @@ def plan_of(call: Call, tensors: Tensors) -> Plan | None:
         if len(plans) >= MOST_PLANS:
             return None
         plans[key] = _made(call, tensors)
-    return plans[key]
+    plan = plans[key]
+    if plan is not None and plan.size is not None and plan.size != shape[2:]:
+        plan = plans[key] = _for_any_size(plan, _made(call, tensors))
+    return plan
 
 
 def freeze(keywords: Mapping[str, Any]) -> Hashable:
@@ -158,13 +165,21 @@ def _made(call: Call, tensors: Tensors) -> Plan | None:
         return None
     names = tuple(name for name, of_call in call.keywords.items() if isinstance(of_call, Tensor))
     try:
-        found = _traced(call, tensors, names)
-        again = _traced(call, _larger(tensors), names)
+        return Plan(_traced(call, tensors, names), names, tensors[0].shape[2:])
     except Exception:  # if it is an error, the loss that runs raises it again
         return None
-    # A formula may depend on the number of voxels, which a plan does not know.
-    same = astuple(found.program) == astuple(again.program) and found.options == again.options
-    return Plan(found, names) if same else None
+
+
+def _for_any_size(plan: Plan, other: Plan | None) -> Plan | None:
+    """Return the plan, None where that of another size is another one.
+
+    A formula may depend on the number of voxels, which the program does not know.
+    """
+    if other is None or other.formula.options != plan.formula.options:
+        return None
+    if astuple(other.formula.program) != astuple(plan.formula.program):
+        return None
+    return replace(plan, size=None)
 
 
 def _traced(call: Call, tensors: Tensors, names: Sequence[str]) -> Formula:
@@ -194,17 +209,3 @@ def _traced(call: Call, tensors: Tensors, names: Sequence[str]) -> Formula:
     program = trace(formula, [call.keywords[name] for name in names])
     ((options, impl),) = asked
     return Formula(options, impl, program)
-
-
-def _larger(tensors: Tensors) -> Tensors:
-    """Return tensors of the same kind, of volumes that are not empty, one voxel longer."""
-    spatial = tensors[0].dim() - 2
-
-    def larger(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        first = tensor.dim() - spatial
-        sides = [side + (side > 0) for side in tensor.shape[first:]]
-        return tensor.new_zeros(()).expand(*tensor.shape[:first], *sides)
-
-    return larger(tensors[0]), larger(tensors[1]), larger(tensors[2])

@@ -13,9 +13,14 @@ from segloss_fast.losses._keywords import Region, RegionKeywords
 from segloss_fast.losses._reduce import Part, evaluate, ratio, reduce_region
 from segloss_fast.ops.region_sums import RegionSums
 from tests.conformance import problem
-from tests.helpers import gradient, has_plan, relative_l2
+from tests.helpers import forget_plans, gradient, has_plan, relative_l2
 
 pytestmark = pytest.mark.skipif(_C is None, reason="the native module is not built")
+
+
+@pytest.fixture(autouse=True)
+def no_plans_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_plans(monkeypatch)
 
 
 @loss_function

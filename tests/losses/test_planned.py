@@ -18,13 +18,25 @@ import segloss_fast as sf
 from segloss_fast._native import _C
 from segloss_fast.losses import _planned
 from tests.conformance import COMMON, LOSSES, LossRecord, combine, problem
-from tests.helpers import assert_close, count_operators, gradient, has_plan, relative_l2
+from tests.helpers import (
+    assert_close,
+    count_operators,
+    forget_plans,
+    gradient,
+    has_plan,
+    relative_l2,
+)
 from tests.suite.tiers import few
 
 pytestmark = pytest.mark.skipif(_C is None, reason="the native module is not built")
 OVER_SUMS = [record for record in LOSSES if getattr(record.module, "over_sums", False)]
 by_loss = pytest.mark.parametrize("record", OVER_SUMS, ids=lambda record: record.name)
 KINDS = ("ignore", "dense", "class_weighted", "absent", "labels", "weighted")
+
+
+@pytest.fixture(autouse=True)
+def no_plans_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_plans(monkeypatch)
 
 
 @contextmanager
@@ -224,7 +236,7 @@ def test_many_kinds_are_not_traced_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("counts", [False, True])
-def test_a_formula_of_the_number_of_voxels_has_no_plan(counts: bool) -> None:
+def test_a_formula_of_the_number_of_voxels_has_no_plan_for_others(counts: bool) -> None:
     def body(input: Tensor, target: Tensor, voxel_weight: None, *, _source: Any) -> Tensor:  # noqa: ANN401
         options = {"activation": "softmax", "ce_activation": None, "gamma": None}
         sums = _source(
@@ -232,12 +244,14 @@ def test_a_formula_of_the_number_of_voxels_has_no_plan(counts: bool) -> None:
             **{**options, "terms": ("tp",), "voxel_weight": None, "ignore_index": None},
             impl="auto",
         )
-        loss: Tensor = sums.tp.sum() / (input[0, 0].numel() if counts else 7)
+        loss: Tensor = sums.tp.sum() / (input.shape[2:].numel() if counts else 7)
         return loss
 
     case = problem("labels")
     call = _planned.Call(body, {}, body, ())
-    assert (_planned.plan_of(call, (case.input, case.target, None)) is None) == counts
+    assert _planned.plan_of(call, (case.input, case.target, None)) is not None
+    smaller = case.input[..., :-1], case.target[..., :-1], None
+    assert (_planned.plan_of(call, smaller) is None) == counts
 
 
 class _Doubled(sf.DiceLoss):

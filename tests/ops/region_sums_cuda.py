@@ -104,11 +104,16 @@ def truth(
 
 
 def assert_close(
-    ours: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor], dtype: torch.dtype, note: object = ""
+    ours: tuple[Tensor, Tensor],
+    exact: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+    note: object = "",
+    *,
+    roundings: int = 10,
 ) -> None:
     """Assert rows as accurate as the CPU kernels', and a gradient of the input's dtype."""
     compute = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     for row, true_row in zip(ours[0], exact[0], strict=True):
-        assert relative_max(row, true_row) < 10 * compute, note
+        assert relative_max(row, true_row) < roundings * compute, note
     assert ours[1].dtype == dtype
     assert relative_l2(ours[1], exact[1]) < max(0.5 * torch.finfo(dtype).eps, 5 * compute), note

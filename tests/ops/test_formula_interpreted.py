@@ -14,7 +14,7 @@ import segloss_fast as sf
 from segloss_fast.ops._formula import evaluation, triton_launch
 from segloss_fast.ops._formula.program import Program
 from segloss_fast.ops._triton.launch import Launch
-from tests.helpers import assert_close, count_operators, relative_l2
+from tests.helpers import assert_close, count_operators, forget_plans, relative_l2
 from tests.ops.formula_cases import FORMULAS, WEIGHTS, compare, examples, expected, traced
 
 pytestmark = [
@@ -22,6 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
     pytest.mark.usefixtures("new_tensors_are_nan"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_plans_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_plans(monkeypatch)
 
 
 def run(program: Program, rows: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,9 @@ def test_a_thousand_classes() -> None:
         x, target, weight, _ = sample((1, 1024, 19), "softmax", kind)
         options = options_of(TERMS, "softmax", "sigmoid")
         x, weight = x.to(dtype), None if weight is None else weight.abs()
-        assert_close(kernel(x, target, weight, options), truth(x, target, weight, options), dtype)
+        found, true = kernel(x, target, weight, options), truth(x, target, weight, options)
+        # The denominator of a softmax is the sum of 1024 numbers in either.
+        assert_close(found, true, dtype, roundings=16)
 
 
 def test_too_many_classes_are_an_error() -> None:

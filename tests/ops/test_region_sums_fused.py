@@ -83,8 +83,12 @@ def check_agreement(
     # Of the other one, which adds up to 128 voxels in float32 where this adds 32.
     torch.testing.assert_close(ours[0], theirs[0], rtol=2e-6, atol=1e-6, equal_nan=True)
     assert torch.equal(ours[1].isnan(), theirs[1].isnan())
+    # Of many classes that cancel, either is a rounding or two off what float64 gives.
+    exact = run(x.double(), labels, terms, more=("pred_sq",), **options)[1]  # type: ignore[arg-type]
+    finite = exact.isfinite() & ours[1].isfinite()
+    errors = [relative_l2(grad[finite], exact[finite]) for grad in (ours[1], theirs[1])]
     tolerance = 5e-7 if x.dtype == torch.float32 else torch.finfo(x.dtype).eps
-    assert relative_l2(*(grad.nan_to_num(0, 0, 0) for grad in (ours[1], theirs[1]))) < tolerance
+    assert errors[0] < max(tolerance, 3 * errors[1])
 
 
 def eager_gradient(x: Tensor, values: Tensor, terms: tuple[str, ...]) -> Tensor:
@@ -110,7 +114,7 @@ def check_definition(x: Tensor, labels: Tensor, terms: Iterable[str] = TERMS) ->
     exact = eager_gradient(x.double(), values, terms)
     # Of the nearly certain voxels plain PyTorch loses as many digits, one or two roundings apart.
     eager = relative_l2(eager_gradient(x, values.float(), terms), exact)
-    assert relative_l2(grad, exact) < max(5e-7, 2 * eager)
+    assert relative_l2(grad, exact) < max(5e-7, 3 * eager)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -250,7 +254,8 @@ def test_half_precision(classes: int, dtype: torch.dtype) -> None:
     labels = classes_of(x)
     rows, grad = run(x, labels)
     true_rows, true_grad = run(x.float(), labels)
-    assert torch.equal(rows, true_rows)
+    # Of many classes the copies make the blocks shorter, whose sums are added.
+    torch.testing.assert_close(rows, true_rows, rtol=0 if classes < 64 else 1e-6, atol=0)
     assert torch.equal(grad, true_grad.to(dtype))
     x[1, 0, 700] = torch.nan
     check_agreement(x, labels)
