@@ -125,10 +125,14 @@ class Run {
   std::vector<int64_t> mask_first_;
 };
 
+// What is empty has no memory.
+void clear(void* numbers, int64_t n) {
+  if (n > 0) std::memset(numbers, 0, size_t(n) * sizeof(int32_t));
+}
+
 Tensor zeros(std::vector<int64_t> shape) {
   Tensor tensor = torch::stable::empty(shape, ScalarType::Int);
-  const size_t bytes = size_t(tensor.numel()) * sizeof(int32_t);
-  if (bytes > 0) std::memset(tensor.mutable_data_ptr(), 0, bytes);  // an empty one has no memory
+  clear(tensor.mutable_data_ptr(), tensor.numel());
   return tensor;
 }
 
@@ -139,7 +143,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
   const auto [components, count] = new_results(labels, problem);
   Tensor wide = zeros({1});
   if (labels.numel() == 0) {
-    std::memset(problem.count, 0, size_t(problem.masks) * sizeof(int32_t));
+    clear(problem.count, problem.masks);
     return {components, count, zeros({labels.size(0), 0}), wide};
   }
   advise_huge_pages(problem.labels, components.numel() * int64_t(sizeof(int32_t)));

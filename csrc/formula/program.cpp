@@ -98,7 +98,7 @@ Program::Program(const std::vector<int32_t>& steps, std::vector<double> constant
   constexpr size_t kWidth = sizeof(Step) / sizeof(int32_t);
   if (steps.size() % kWidth != 0) throw std::invalid_argument("formula: a part of a step");
   steps_.resize(steps.size() / kWidth);
-  std::memcpy(steps_.data(), steps.data(), steps.size() * sizeof(int32_t));
+  if (!steps.empty()) std::memcpy(steps_.data(), steps.data(), steps.size() * sizeof(int32_t));
   first_row_ = std::accumulate(sizes_.arguments.begin(), sizes_.arguments.end(),
                                static_cast<int64_t>(constants_.size()));
   const int64_t last = first_row_ + 2 * sizes_.rows * sizes_.values_per_row;
