@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from segloss_fast import _native, distance_transform
 from segloss_fast.ops.distance_transform import reference, scipy_transform
 from segloss_fast.ops.distance_transform.op import kernels
 from segloss_fast.ops.distance_transform.reference import SIDES
-from tests.conftest import ROOT, run_python
 
 SHAPES = [(2, 3, 17), (2, 2, 9, 11), (1, 2, 5, 6, 7), (1, 1, 1), (0, 2, 3), (2, 0, 3), (1, 1, 0, 4)]
 
@@ -44,29 +43,25 @@ def test_any_strides() -> None:
     assert torch.equal(found, reference.forward(mask, [1.0, 2.0], "signed", False))
 
 
-SERVES = """
-import torch
-from segloss_fast import _native, distance_transform
-from segloss_fast.ops.distance_transform import scipy_transform
+def test_serves_where_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    forward = scipy_transform.forward
 
-calls, forward = [], scipy_transform.forward
-_native.why_no_native = lambda *primitive: "taken away"
-scipy_transform.forward = lambda *given: calls.append(given) or forward(*given)
-mask = torch.rand(1, 1, 9, 9) < 0.5
-asked = distance_transform(mask, impl="reference")
-assert not calls
-assert torch.equal(distance_transform(mask), asked)
-assert len(calls) == 1
-scipy_transform._installed = lambda: False
-assert torch.equal(distance_transform(mask), asked)
-assert len(calls) == 1
-"""
+    def counting(*given: Any) -> torch.Tensor:  # noqa: ANN401
+        calls.append(given)
+        return forward(*given)
 
-
-def test_serves_where_there_are_no_kernels(tmp_path: Path) -> None:
-    """In a process of its own, of which no other test has asked for an implementation."""
-    done = run_python("-c", SERVES, folder=tmp_path, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stdout
+    monkeypatch.setattr(_native, "why_no_native", lambda *primitive: "taken away")
+    monkeypatch.setattr(scipy_transform, "forward", counting)
+    monkeypatch.setattr(kernels, "_steps", {})  # which remember what other tests asked for
+    mask = torch.rand(1, 1, 9, 9) < 0.5
+    asked = distance_transform(mask, impl="reference")
+    assert not calls
+    assert torch.equal(distance_transform(mask), asked)
+    assert len(calls) == 1
+    monkeypatch.setattr(scipy_transform, "_installed", lambda: False)
+    assert torch.equal(distance_transform(mask), asked)
+    assert len(calls) == 1
 
 
 def test_compilers_see_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
