@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases.nearest import CONTENDERS, LABELS, Case, contender, make_labels
+from benchmarks.cases.distances import Case
+from benchmarks.cases.nearest import CONTENDERS, LABELS, contender, make_labels
 from benchmarks.measure import distances
 from benchmarks.measure.choice import parametrize
 from benchmarks.measure.harness import Effort, interleave

@@ -38,12 +38,13 @@ def fastest(call: Callable[[], object], seconds: float = 0.2) -> float:
     return found
 
 
-def times(classes: int, voxels: int, dtype: torch.dtype) -> tuple[float, float]:
+def times(classes: int, voxels: int, dtype: torch.dtype, anything: bool) -> tuple[float, float]:
     """Return the seconds of forward and of backward."""
     x = torch.randn(1, classes, voxels)
     labels = torch.randint(max(classes, 2), (1, voxels)).to(dtype)
     one = classes == 1
-    names = ("tp", "pred", "target", "nll", *(("nll_neg",) if one else ()), "weight")
+    more = (*(("nll_neg",) if one else ()), *(("pred_sq",) if anything else ()))
+    names = ("tp", "pred", "target", "nll", *more, "weight")
     activation = ACTIVATIONS.index("sigmoid" if one else "softmax")
     codes = ([TERMS.index(name) for name in names], activation, activation, 2.0, None)
     rows = torch.full((len(names), 1, classes), 0.1, dtype=torch.float64)
@@ -54,10 +55,10 @@ def times(classes: int, voxels: int, dtype: torch.dtype) -> tuple[float, float]:
     )
 
 
-def nanoseconds(classes: int, dtype: torch.dtype) -> str:
+def nanoseconds(classes: int, dtype: torch.dtype, anything: bool) -> str:
     """Return those per logit, of forward and of backward, between 2^14 and 2^17 logits."""
     sizes = [values // classes // BLOCK * BLOCK for values in (1 << 14, 1 << 17)]
-    small, large = (times(classes, voxels, dtype) for voxels in sizes)
+    small, large = (times(classes, voxels, dtype, anything) for voxels in sizes)
     logits = (sizes[1] - sizes[0]) * classes
     return " / ".join(f"{(b - a) / logits * 1e9:.2f}" for a, b in zip(small, large, strict=True))
 
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 2, 3, 4, 14])
     parser.add_argument("--labels", default="uint8", help="dtype of the labels")
+    parser.add_argument(
+        "--any-problem", action="store_true", help="one more term, of the kernel for any problem"
+    )
     options = parser.parse_args(arguments)
     if _C is None:
         parser.error("the native module is not built")
@@ -77,7 +81,8 @@ def main(arguments: Sequence[str]) -> None:
     for name in CAPABILITIES[: best + 1]:
         _C.set_cpu_capability(name)
         cells = [
-            nanoseconds(classes, getattr(torch, options.labels)) for classes in options.classes
+            nanoseconds(classes, getattr(torch, options.labels), options.any_problem)
+            for classes in options.classes
         ]
         rows.append([name, *cells])
     print(table(["forward / backward", *(f"C={classes}" for classes in options.classes)], rows))

@@ -50,7 +50,7 @@ class Case:
         """The mask and its spacing, like ``blobs 3x0.8x0.8``."""
         if set(self.spacing) == {1.0}:
             return self.mask
-        return f"{self.mask} {'x'.join(f'{w:g}' for w in self.spacing)}"
+        return f"{self.mask} {'x'.join(f'{w:.3g}' for w in self.spacing)}"
 
     @property
     def name(self) -> str:

@@ -3,69 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 
 import torch
 from torch import Tensor
 
+from benchmarks.cases.distances import Case
 from segloss_fast import distance_transform, nearest_component
 
+# What a case calls its mask; its components touch in any way. 35 boxes of up to 7 voxels an axis;
+# 3 % of the volume, smooth; half of it, smooth; single voxels, 5 % of them, at random.
 LABELS = ("lesions", "blobs", "half", "noise")
 # Ours without and with distances; the distances alone, of the mask; SciPy's indices and a gather.
 CONTENDERS = ("native", "with distance", "distance_transform", "scipy")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A label map on the CPU.
-
-    Attributes:
-        labels: One of LABELS, components that touch in any way: ``"lesions"``: 35 boxes of up to 7
-            voxels an axis. ``"blobs"``: 3 % of the volume, smooth. ``"half"``: half of it, smooth.
-            ``"noise"``: single voxels, 5 % of them, at random.
-        size: Voxels along each axis.
-        spacing: Of the axes.
-    """
-
-    labels: str
-    size: tuple[int, ...]
-    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
-    device = "cpu"
-
-    @property
-    def kind(self) -> str:
-        """The labels and their spacing, like ``blobs 3x0.8x0.8``."""
-        if set(self.spacing) == {1.0}:
-            return self.labels
-        return f"{self.labels} {'x'.join(f'{w:.3g}' for w in self.spacing)}"
-
-    @property
-    def name(self) -> str:
-        """The case as an identifier."""
-        return f"{'x'.join(map(str, self.size))}-{self.kind.replace(' ', '-')}"
-
-    @property
-    def shape(self) -> list[int]:
-        """Of what is given to the operator."""
-        return [1, 1, *self.size]
 
 
 def make_labels(case: Case) -> Tensor:
     """Return the components ``[1, 1, *S]``, int32."""
     np, ndimage = import_module("numpy"), import_module("scipy.ndimage")
     draw = np.random.default_rng(0)
-    if case.labels == "lesions":
+    if case.mask == "lesions":
         mask = np.zeros(case.size, dtype=bool)
         for _ in range(35):
             middle = [int(draw.integers(4, n - 4)) for n in case.size]
             radius = int(draw.integers(1, 4))
             mask[tuple(slice(m - radius, m + radius + 1) for m in middle)] = True
-    elif case.labels == "noise":
+    elif case.mask == "noise":
         mask = draw.random(case.size, dtype=np.float32) < 0.05
     else:
         smooth = ndimage.gaussian_filter(draw.random(case.size, dtype=np.float32), 2.0)
-        mask = smooth > np.quantile(smooth, {"blobs": 0.97, "half": 0.5}[case.labels])
+        mask = smooth > np.quantile(smooth, {"blobs": 0.97, "half": 0.5}[case.mask])
     found, _ = ndimage.label(mask, np.ones([3] * len(case.size)))
     return torch.from_numpy(found.astype(np.int32))[None, None]
 

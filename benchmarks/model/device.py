@@ -12,7 +12,6 @@ ISSUED = 1.0e12  # instructions of a warp per second: 4 per cycle and multiproce
 REGISTERS, WARPS, BLOCKS = 65536, 64, 32  # of a multiprocessor
 ROUND_TRIP = 0.6  # microseconds from asking memory to adding what came, with cold addresses
 SYNCHRONISED = 0.8  # microseconds of a short kernel besides: launch, barriers, exchanges, the end
-SMALL = 2.0  # microseconds from one small operation to the next in a stream
 # Parts of the limits that well-written kernels reach: of copies, of issue slots.
 OF_COPY, OF_ISSUE = 0.92, 0.85
 SHARPNESS = 4  # the higher, the less the smaller of two limits costs beside the larger

@@ -41,7 +41,7 @@ What is assumed:
   that fit into the time. Where both limits are close, they add up partly. In the last wave only the
   multiprocessors that still have a program carry out instructions.
 - A wait takes {device.ROUND_TRIP} us, and a short kernel {device.SYNCHRONISED} us besides.
-- The small operations of PyTorch around a loss, about {device.SMALL:.0f} us each, are left out.
+- The kernel of a loss's formula, and a product in backward, are left out.
 - Atomic additions, which the Lovász histogram makes for every voxel and class, count as one
   instruction each: its predictions are lower bounds.
 
@@ -104,7 +104,7 @@ def page(predictions: Predictions, natives: Sequence[Native]) -> str:
                 "## The short kernels behind them",
                 table(["case", "kernel", "MB", "waits", "programs", "predicted, us"], short),
                 "## Whole steps",
-                "Microseconds of these kernels alone; the small operations of a loss come on top.",
+                "Microseconds of these kernels alone; these two come on top.",
                 table(["case", "forward", "forward and backward", "launches"], steps),
                 "## CUDA C++: bounds",
                 "Of float32, labels of one byte. Nothing spills. None can be faster than memory.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.faults.fault import Fault
 
-REGION_SUMS = ("tests/ops/test_region_sums.py", "tests/ops/test_region_sums_errors.py")
 FUSED = ("tests/ops/test_region_sums_fused.py",)
 LOVASZ = ("tests/ops/test_lovasz_counts.py", "tests/ops/test_lovasz_native.py")
 NEAREST = ("tests/ops/test_nearest_component.py",)

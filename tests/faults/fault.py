@@ -31,11 +31,6 @@ class Fault:
     interpreted: bool = False
 
     @property
-    def is_native(self) -> bool:
-        """Whether the native module is built from the file; tests build CUDA kernels themselves."""
-        return self.file.startswith("csrc/") and "/cuda/" not in self.file
-
-    @property
     def paths(self) -> list[str]:
         """The test files among the arguments of pytest."""
         return [argument for argument in self.tests if argument.startswith("tests/")]

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from benchmarks.measure.cuda import capture
 from segloss_fast import Components, connected_components
 from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
 from tests.ops.connected_components_cases import (
@@ -86,19 +87,13 @@ def test_the_host_never_waits_but_by_value() -> None:
 
 def test_a_cuda_graph_replays_it_and_refuses_values() -> None:
     mask = torch.rand(1, 1, 16, 17, 70, device=DEVICE) < 0.3
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run(Case(mask, "full"))
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run(Case(mask, "full"))
+    graph, result = capture(lambda: run(Case(mask, "full")))
     for shift in (1, 5):
         mask.copy_(mask.roll(shift, -1))
         graph.replay()
         assert torch.equal(result.labels, run(Case(mask, "full")).labels)
-    with pytest.raises(RuntimeError, match="reads the largest count"), torch.cuda.graph(graph):
+    other = torch.cuda.CUDAGraph()  # one that has captured refuses another capture by itself
+    with pytest.raises(RuntimeError, match="reads the largest count"), torch.cuda.graph(other):
         run(Case(mask, "full", by_value=True))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure.cuda import capture
 from segloss_fast import debug, nearest_component
 from tests.gpu.device import DEVICE, no_synchronisation, require, there
 from tests.ops.nearest_cases import (
@@ -93,14 +94,7 @@ def test_the_host_never_waits_and_graphs_replay_it(impl: str, kind: str) -> None
     call()  # compiles
     with no_synchronisation():
         call()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
+    graph, result = capture(call)
     for shift in (1, 5):
         labels.copy_(labels.roll(shift, -1))
         graph.replay()

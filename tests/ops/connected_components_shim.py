@@ -1,11 +1,10 @@
-"""The CUDA operator of connected_components for CPU tensors, and calls of it for the sanitizers.
+"""Calls of connected_components' CUDA operator on the CPU, for the sanitizers.
 
 As a program it makes random calls, and some that must be refused; it needs the library's path.
 """
 
 from __future__ import annotations
 
-import ctypes
 import random
 import sys
 from pathlib import Path
@@ -13,25 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests.cuda_shim.operators import CSRC, build_operators
+from tests.cuda_shim.operators import load
 from tests.ops.connected_components_cases import Case, check, random_case
 from tests.sanitizers.fuzz_connected_components import GOOD, malformed
-
-CUDA = CSRC / "connected_components" / "cuda"
-LIBRARY = "segloss_shim_connected_components"
-NAME = "connected_components_shim.so"
-
-
-def build_library(folder: Path, *, sanitize: bool) -> Path:
-    """Compile the kernels for the CPU."""
-    sources = sorted(CUDA.glob("*.cu"))
-    return build_operators(sources, folder / NAME, LIBRARY, sanitize=sanitize, options=["-Werror"])
-
-
-def load(path: Path) -> ctypes.CDLL:
-    """Register the operator; return the library, whose order of threads can be set."""
-    torch.ops.load_library(str(path))
-    return ctypes.CDLL(str(path))
 
 
 def run(case: Case) -> tuple[Tensor, Tensor, Tensor]:

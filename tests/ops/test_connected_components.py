@@ -11,6 +11,7 @@ import torch
 
 import segloss_fast
 from segloss_fast import Components, connected_components
+from segloss_fast.ops.connected_components.op import kernels
 from tests.ops.connected_components_cases import (
     IMPLS,
     Case,
@@ -215,6 +216,8 @@ def test_the_record(impl: str) -> None:
 
 
 def test_auto_takes_the_kernels() -> None:
+    best = "native" if "native" in IMPLS else "reference"
+    assert kernels.choose("auto", torch.device("cpu")) == best
     mask = torch.rand(1, 1, 9, 9) < 0.5
     expected = connected_components(mask, impl="reference").labels
     assert torch.equal(connected_components(mask).labels, expected)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cuda_shim.operators import CSRC
 from tests.nvcc import ARCHITECTURES, HOST, compile_source, opcodes
-from tests.ops.connected_components_shim import CUDA
+
+CUDA = CSRC / "connected_components" / "cuda"
 
 pytestmark = pytest.mark.compiled
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import machines
 from tests.conftest import ROOT, run_python
-from tests.cuda_shim.build import available
+from tests.cuda_shim.operators import build_primitive
 from tests.ops import connected_components_shim as shim
 from tests.ops.connected_components_cases import (
     WIDTHS,
@@ -25,28 +25,18 @@ from tests.ops.connected_components_cases import (
 )
 from tests.ops.distance_transform_cases import DTYPES, LAYOUTS, lay_out
 from tests.sanitizers.test_sanitizers import runtime as runtime
-from tests.suite.built import NATIVE, once
 
 pytestmark = pytest.mark.shim
 
 
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
-    if not available():
-        pytest.skip("no C++ compiler")
-    folder = once(
-        "shim-connected_components", NATIVE, lambda f: shim.build_library(f, sanitize=False)
-    )
-    return shim.load(folder / shim.NAME)
+    return machines.shim("connected_components")
 
 
 @pytest.fixture(autouse=True)
-def _new_tensors_are_large(library: ctypes.CDLL) -> Iterator[None]:
-    """So that a voxel that no kernel writes shows."""
+def _threads_in_order(library: ctypes.CDLL, new_tensors_are_nan: None) -> None:
     library.segloss_shim_set_seed(0)
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -138,7 +128,7 @@ def test_what_must_be_refused() -> None:
 
 @pytest.mark.sanitizers
 def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
-    library = shim.build_library(tmp_path, sanitize=True)
+    library = build_primitive("connected_components", tmp_path, sanitize=True)
     arguments = ("-m", "tests.ops.connected_components_shim", str(library), "40")
     done = run_python(*arguments, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stdout

@@ -29,8 +29,6 @@ from tests.ops.nearest_cases import (
 from tests.suite.tiers import few
 
 by_impl = pytest.mark.parametrize("impl", IMPLS)
-# Interpreted Triton is slow: no large volumes.
-QUICK = [impl for impl in IMPLS if impl != "triton"]
 by_kind = pytest.mark.parametrize("kind", SPACINGS)
 
 
@@ -41,7 +39,7 @@ def both(case: Case, impl: str) -> tuple[Tensor, Tensor]:
     return nearest, distance
 
 
-@pytest.mark.parametrize("impl", QUICK)
+@by_impl
 @pytest.mark.parametrize("seed", few(range(8), quick=1, test=3))
 def test_equals_the_least_over_all_pairs(impl: str, seed: int) -> None:
     draw = random.Random(seed)
@@ -78,7 +76,7 @@ def test_the_smallest_label_wins_ties(impl: str) -> None:
     assert int(nearest_component(3 * (corner > 0) - corner, impl=impl)[0, 0, 0, 0]) == 1
 
 
-@pytest.mark.parametrize("impl", QUICK)
+@by_impl
 @pytest.mark.parametrize("density", [0.003, 0.03, 0.4])
 @pytest.mark.parametrize("kind", [UNIT, THICK, IRRATIONAL])
 def test_differs_from_scipy_only_where_distances_are_equal(
@@ -105,7 +103,7 @@ def test_differs_from_scipy_only_where_distances_are_equal(
             assert (label < theirs[here]).all()
 
 
-@pytest.mark.parametrize("impl", QUICK)
+@by_impl
 def test_equals_the_loop_over_components(impl: str) -> None:
     labels = blobs((20, 24, 28), 0.03, seed=1)
     array = labels[0, 0].numpy()
@@ -203,7 +201,7 @@ def test_distances_are_those_of_distance_transform(impl: str) -> None:
         torch.testing.assert_close(distance, outside, rtol=4e-7, atol=0)
 
 
-@pytest.mark.parametrize("impl", QUICK)
+@by_impl
 def test_expanding_labels_and_cells(impl: str) -> None:
     labels = blobs((40, 50), 0.05)
     nearest, distance = nearest_component(labels, distance=True, impl=impl)

@@ -45,7 +45,7 @@ def test_bad_input_is_refused(change: dict[str, Any], error: type[Exception], te
         nearest_component(arguments.pop("labels"), arguments.pop("spacing", None), **arguments)
 
 
-@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "triton"])
+@by_impl
 def test_labels_that_int32_does_not_have_are_refused(impl: str) -> None:
     for dtype, value in (
         *((dtype, -3) for dtype in (torch.int8, torch.int16, torch.int32, torch.int64)),

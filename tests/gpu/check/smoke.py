@@ -130,6 +130,34 @@ def try_distances(journal: Journal, device: str, small: bool) -> None:
                 journal.note(name, compare_distances, mask, spacing, impl)
 
 
+def compare_components(mask: Tensor, impl: str) -> Entry:
+    """Compare components with scipy's, number by number."""
+    ours = segloss_fast.connected_components(mask, impl=impl).labels[0].cpu()
+    full = ndimage.generate_binary_structure(3, 3)
+    true = [ndimage.label(plane, full)[0] for plane in mask[0].cpu().numpy()]
+    pairs = zip(ours, true, strict=True)
+    return {"ok": all(torch.equal(a, torch.from_numpy(b)) for a, b in pairs)}
+
+
+def compare_nearest(mask: Tensor, spacing: tuple[float, ...], impl: str) -> Entry:
+    """Compare nearest labels with those of the CPU."""
+    labels = mask.int().cumsum(-1, dtype=torch.int32) * mask
+    ours = segloss_fast.nearest_component(labels, spacing, impl=impl).cpu()
+    return {"ok": torch.equal(ours, segloss_fast.nearest_component(labels.cpu(), spacing))}
+
+
+def try_labels(journal: Journal, device: str, small: bool) -> None:
+    """Try components, and which of some is nearest."""
+    for size, spacing in VOLUMES:
+        shrunk = tuple(max(1, length // 6) for length in size) if small else size
+        for kind, mask in masks(shrunk, device).items():
+            for impl in kernels_of("connected_components", device):
+                journal.note(f"components {impl} {kind} {shrunk}", compare_components, mask, impl)
+            for impl in kernels_of("distance_transform", device):
+                name = f"nearest {impl} {kind} {shrunk}"
+                journal.note(name, compare_nearest, mask, spacing, impl)
+
+
 def try_others(journal: Journal, device: str, small: bool) -> None:
     """Try the losses with steps of their own, by whatever kernels a user gets, and by Triton's."""
     size = (12, 14, 13) if small else (24, 28, 36)
@@ -171,6 +199,7 @@ TRIALS: tuple[Callable[[Journal, str, bool], None], ...] = (
     try_sums,
     try_lovasz,
     try_distances,
+    try_labels,
     try_others,
 )
 

@@ -29,6 +29,11 @@ def distances(shape: tuple[int, ...], part: float, device: str) -> None:
     segloss_fast.distance_transform(mask, side="signed", impl="native")
 
 
+def labels_of(device: str) -> Tensor:
+    source = torch.Generator(device).manual_seed(0)
+    return torch.randint(0, 3, (1, 1, 9, 20, 70), generator=source, device=device)
+
+
 def trials(device: str) -> dict[str, Callable[[], object]]:
     """Return what is called, by name."""
 
@@ -50,6 +55,13 @@ def trials(device: str) -> dict[str, Callable[[], object]]:
     found["distances near"] = lambda: distances((20, 24, 40), 0.5, device)
     found["distances far"] = lambda: distances((9, 300, 40), 0.0005, device)
     found["masks"] = loss(4, functional.hausdorff_dt_loss)
+    found["components"] = lambda: segloss_fast.connected_components(
+        labels_of(device), impl="native"
+    )
+    found["components by value"] = lambda: segloss_fast.connected_components(
+        labels_of(device), by_value=True, impl="native"
+    )
+    found["nearest"] = lambda: segloss_fast.nearest_component(labels_of(device), impl="native")
     return found
 
 
