@@ -14,6 +14,7 @@ import torch
 
 import segloss_fast
 from benchmarks.measure import cuda
+from benchmarks.measure.memory import regime
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 2
@@ -74,6 +75,7 @@ class Session:
             "commit": self._commit,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             **({"copy_gb_s": f"{self._copy / 1e9:.0f}"} if self._copy else {}),
+            "memory": regime(),
             "others": f"{max(0.0, busy - own) / total:.2f}" if total else "unknown",
         }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.cases.contenders import DEFINITION
 from benchmarks.measure.results import Case, Result
-from benchmarks.tables import cells, compat, distances
+from benchmarks.tables import cells, compat, distances, patches
 
 
 class Headline(NamedTuple):
@@ -68,7 +68,14 @@ def block(results: Sequence[Result]) -> str:
             f"gradient. Berman et al. is their published code, {DEFINITION} the loss's "
             "definition in tensor operations.",
             cells.table(HEAD, [_line(results, headline) for headline in HEADLINES]),
-            "\n".join([*_means(results), *_dropins(dropins), _losses(results)]),
+            "\n".join(
+                [
+                    *_means(results),
+                    *patches.summary(results),
+                    *_dropins(dropins),
+                    _losses(results),
+                ]
+            ),
         ]
     )
 

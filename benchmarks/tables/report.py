@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure.results import RESULTS, Result, load
-from benchmarks.tables import cells, compat, components, distances, headlines, lovasz, picture
+from benchmarks.tables import (
+    cells,
+    compat,
+    components,
+    distances,
+    headlines,
+    lovasz,
+    patches,
+    picture,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
@@ -66,7 +75,7 @@ def _peers(p: dict[str, str]) -> str:
 
 def _own_block(result: Result) -> list[str] | None:
     """Return the paragraphs of a benchmark with tables of its own, None of another."""
-    tried = (module.block(result) for module in (distances, components, lovasz, compat))
+    tried = (module.block(result) for module in (distances, components, lovasz, compat, patches))
     return next((paragraphs for paragraphs in tried if paragraphs is not None), None)
 
 
