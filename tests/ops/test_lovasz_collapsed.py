@@ -73,7 +73,7 @@ def test_many_classes_of_one_probability(machine: Machine) -> None:
 
 @on(sets=True)
 @by_bits
-@pytest.mark.parametrize("distance", [1e-5, 1e-4, 1e-3])
+@sized("distance", [1e-5, 1e-4, 1e-3], interpreted=[1e-3], shim=[1e-3])
 def test_small_hinge_errors_count_as_what_they_are(
     machine: Machine, distance: float, bits: int
 ) -> None:
@@ -125,6 +125,7 @@ def crowded(kind: str, voxels: int) -> Tensor:
     return logits[choice].T[None].contiguous()
 
 
+@on("reference", "native", "shim", "cuda")
 @sized("seed", [0], shim=[0, 1])
 @pytest.mark.parametrize("kind", ["one", "two", "nearly", "saturated"])
 def test_crowded_bins(machine: Machine, seed: int, kind: str) -> None:

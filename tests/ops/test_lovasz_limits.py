@@ -166,7 +166,7 @@ def test_large_errors_of_a_hinge(machine: Machine) -> None:
 
 
 @by_activation
-@sized("scale", [1e-3, 30.0, 300.0, 1e4])
+@sized("scale", [1e-3, 30.0, 300.0, 1e4], shim=[300.0])
 @sized("classes", [1, 4], interpreted=[1, 4, 150])
 def test_saturated_logits(machine: Machine, classes: int, scale: float, activation: str) -> None:
     """The loss equals the exact one, by sorting in float64, within the width of a bin."""
@@ -188,7 +188,7 @@ def test_saturated_logits(machine: Machine, classes: int, scale: float, activati
 
 
 @by_activation
-@pytest.mark.parametrize("gap", [12.0, 17.0, 40.0, 80.0])
+@sized("gap", [12.0, 17.0, 40.0, 80.0], interpreted=[17.0])
 def test_both_sides_of_the_bins(machine: Machine, gap: float, activation: str) -> None:
     """1 - p keeps its digits where p rounds to 1; voxels may lie at the edge of a bin."""
     generator, voxels = torch.Generator().manual_seed(0), machine.pick(3000, interpreted=1000)

@@ -48,8 +48,8 @@ BLOCKS = [
 
 @by_activation
 @pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("bins", [None, 4096, 1152])
-def test_counts(machine: Machine, activation: str, per_image: bool, bins: int | None) -> None:
+@sized("bins", [None, 4096, 1152], interpreted=[None], shim=[None])
+def test_counts(machine: Machine, bins: int | None, activation: str, per_image: bool) -> None:
     x, target, ignored = sample((2, 3, 9, 8), "ignore", activation, best_dtype(machine))
     t, counted = foreground_of(target, 3, ignored)
     octaves, bits = {None: LAYOUT, 4096: (16, 6), 1152: (9, 5)}[bins]
@@ -184,7 +184,8 @@ def test_blocks_chunks_and_replicas(
     """Few programs and short blocks, so that small volumes have several of everything."""
     classes, size = block
     x, target, _ = sample((2, classes, *size), "labels", "softmax", torch.float32)
-    o = options_of(per_image=len(size) == 1)
+    bits = LAYOUT[1] if classes < 100 else 5
+    o = options_of(bits=bits, per_image=len(size) == 1)
     alone = histogram(machine, x, target, o)
     machine.shrink_tiles(monkeypatch)
     machine.set_multiprocessors(1)

@@ -102,6 +102,7 @@ def test_second_derivatives(machine: Machine, method: str) -> None:
     assert second.abs().max() > 0
 
 
+@publicly
 @by_activation
 @by_method
 @pytest.mark.parametrize("what", ["input", "labels", "dense"])
@@ -109,7 +110,6 @@ def test_second_derivatives(machine: Machine, method: str) -> None:
     "layout",
     ["sliced", "transposed", "channels_last"],
     interpreted=["channels_last"],
-    shim=["sliced"],
 )
 def test_any_strides(
     machine: Machine, method: str, layout: str, activation: str, what: str
