@@ -25,6 +25,7 @@ from torch import Tensor
 from segloss_fast import _native
 from segloss_fast._check import FLOATING
 from segloss_fast.ops._operator import Kernels, Native
+from tests import tiles
 from tests.cuda_shim import build, operators
 from tests.gpu.device import DEVICE, require, there
 from tests.suite import kinds
@@ -34,16 +35,6 @@ T = TypeVar("T")
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 # Primitives whose Triton kernels leave float64 to others.
 NO_FLOAT64 = ("region_sums", "lovasz", "hardest_voxels", "confusion_sums")
-# What gives small problems several programs, chunks and blocks: numbers of modules of primitives.
-SMALL_TILES: dict[str, tuple[str, dict[str, int]]] = {
-    "confusion_sums": (
-        "triton_plan",
-        {
-            **{"BLOCK_TILES": 2, "MAX_PROGRAMS": 4, "MIN_PROGRAMS": 4},
-            **{"MOST_CLASSES": 16, "BLOCK_C": 16},
-        },
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -73,6 +64,11 @@ class Machine:
         return DEVICE if self.family == "cuda" else "cpu"
 
     @property
+    def asked(self) -> str:
+        """What asks for it in the public functions, once it is prepared."""
+        return "native" if self.family == "shim" else self.impl
+
+    @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
         """The dtypes of inputs that its kernels take."""
         has_float64 = self.impl != "triton" or self.primitive not in NO_FLOAT64
@@ -98,12 +94,8 @@ class Machine:
 
     def step(self, name: str = "forward") -> Callable[..., Any]:
         """Return the kernels of a step as they are called, with codes for names."""
-        if self.family == "shim":
-            operator = f"_{self.primitive}" if name == "forward" else f"_{self.primitive}_{name}"
-            found: Callable[..., Any] = getattr(
-                getattr(torch.ops, operators.library_of(self.primitive)), operator
-            )
-            return found
+        if self.family == "shim":  # also where it is not prepared
+            return _OnShim().step(self.primitive, name)
         return kernels_of(self.primitive).step(self.impl, name)
 
     def set_order(self, seed: int) -> None:
@@ -111,13 +103,15 @@ class Machine:
         if self.family == "shim":
             shim(self.primitive).segloss_shim_set_seed(seed)
 
+    def set_multiprocessors(self, number: int) -> None:
+        """Choose how many of them the shim's device has, as long as the test runs."""
+        if self.family == "shim":
+            shim(self.primitive).segloss_shim_set_multiprocessors(number)
+
     def shrink_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the interpreter's small problems be cut as large ones are; others are large."""
         if self.family == "interpreted":
-            name, numbers = SMALL_TILES[self.primitive]
-            module = import_module(f"segloss_fast.ops.{self.primitive}.{name}")
-            for number, value in numbers.items():
-                monkeypatch.setattr(module, number, value)
+            tiles.set_numbers(monkeypatch, *tiles.SMALL[self.primitive])
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -130,7 +124,11 @@ class Machine:
                 stack.enter_context(_instruction_set(self.instruction_set))
             if self.family == "cuda":
                 require(self.impl, self.primitive)
-            self.set_order(0)
+            if self.family == "interpreted" and self.primitive in tiles.FEW_PROGRAMS:
+                patches = stack.enter_context(pytest.MonkeyPatch.context())
+                tiles.set_numbers(patches, *tiles.FEW_PROGRAMS[self.primitive])
+            if self.family == "shim":
+                stack.enter_context(_in_the_place_of_native(self.primitive))
             if self.family in ("shim", "interpreted"):
                 stack.enter_context(new_tensors_are_nan())
             yield
@@ -193,6 +191,36 @@ def new_tensors_are_nan() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+class _OnShim(Native):
+    """CUDA C++ on the shim, whose operators take tensors of the CPU."""
+
+    def why_not(self, primitive: str, device: torch.device) -> None:
+        return None
+
+    def step(self, primitive: str, name: str) -> Callable[..., Any]:
+        operator = f"_{primitive}" if name == "forward" else f"_{primitive}_{name}"
+        library = getattr(torch.ops, operators.library_of(primitive))
+        found: Callable[..., Any] = getattr(library, operator)
+        return found
+
+
+@contextmanager
+def _in_the_place_of_native(primitive: str) -> Iterator[None]:
+    """Let the public functions run the shim's kernels by impl="native"; undo what a test steers."""
+    device, kernels = shim(primitive), kernels_of(primitive)
+    native = kernels.implementations["native"]
+    kernels.implementations["native"] = _OnShim(native.limit)
+    kernels._steps.clear()
+    device.segloss_shim_set_seed(0)
+    try:
+        yield
+    finally:
+        kernels.implementations["native"] = native
+        kernels._steps.clear()
+        device.segloss_shim_set_multiprocessors(3)
+        device.segloss_shim_set_shared_bytes(227 * 1024)
+
+
 @contextmanager
 def _instruction_set(name: str) -> Iterator[None]:
     library = _native._C
@@ -235,13 +263,20 @@ def parametrize(metafunc: pytest.Metafunc, primitive: str) -> None:
     families, sets = ((), False) if chosen is None else (chosen.args, chosen.kwargs["sets"])
     marks = list(metafunc.definition.iter_markers("sized"))[::-1]
     cases = [
-        pytest.param(machine, *values, id="-".join(map(str, (machine, *values))), marks=marks_of)
+        _case(machine, values)
         for machine in machines_of(primitive, sets=sets)
         if not families or machine.family in families
-        for marks_of in [machine.marks]
         for values in itertools.product(*(machine.pick(m.args[1], **m.args[2]) for m in marks))
     ]
     if not cases:
         cases = [pytest.param(NOWHERE, *[None] * len(marks), id=NOWHERE.name)]
     names = ["machine", *(mark.args[0] for mark in marks)]
     metafunc.parametrize(names, cases, indirect=["machine"])
+
+
+def _case(machine: Machine, values: Iterable[Any]) -> Any:  # noqa: ANN401 # pytest's own is private
+    """Return a case of a test; values may be such of pytest.param, with marks of their own."""
+    marked = [value if hasattr(value, "marks") else pytest.param(value) for value in values]
+    plain = [value for one in marked for value in one.values]
+    marks = [*machine.marks, *(mark for one in marked for mark in one.marks)]
+    return pytest.param(machine, *plain, id="-".join(map(str, (machine, *plain))), marks=marks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.faults.fault import Fault
 
 FUSED = ("tests/ops/test_region_sums_fused.py",)
-LOVASZ = ("tests/ops/test_lovasz_counts.py", "tests/ops/test_lovasz_native.py")
+LOVASZ = ("tests/ops/test_lovasz_steps.py",)
 NEAREST = ("tests/ops/test_nearest_component.py",)
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
 
@@ -148,6 +148,6 @@ NATIVE_FAULTS = (
         "csrc/voxels/chunks.h",
         "if (to[0] == 0) to[1] = found.first;",
         "if (found.count > 0) to[1] = found.first;",
-        ("tests/ops/test_region_sums_errors.py",),
+        ("tests/ops/test_region_sums_targets.py",),
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,13 +12,16 @@ from segloss_fast.ops.lovasz.bins import DEFAULT, number
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
 from tests.gpu.device import DEVICE, free_memory, require
 from tests.helpers import relative_l2
+from tests.machines import Machine
+from tests.ops.lovasz_cases import count, options_of
+
+MACHINE = Machine("lovasz", "cuda_triton", "cuda", "triton")
 
 
 @pytest.fixture(autouse=True)
-def problems() -> ModuleType:
-    """The problems of the interpreted tests, which import Triton."""
+def needs_triton() -> None:
+    """Skip where there is none."""
     require("triton", "lovasz")
-    return import_module("tests.ops.triton.lovasz_problems")
 
 
 def large(activation: str, classes: int, kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -38,29 +40,6 @@ def large(activation: str, classes: int, kind: str, dtype: torch.dtype) -> tuple
     return x.to(dtype), target
 
 
-@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("classes", [1, 2, 4, 14, 40, 140])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_counts_and_gradient(
-    problems: ModuleType, activation: str, classes: int, kind: str
-) -> None:
-    o = problems.options(activation, bits=5)
-    o = problems.with_ignored(o) if kind == "ignore" else o
-    x, target = problems.sample((2, classes, 3, 7, 11), kind, o)
-    problems.check(x.to(DEVICE), target.to(DEVICE), o)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-@pytest.mark.parametrize("classes", [4, 24])
-def test_dtypes_and_layouts(
-    problems: ModuleType, classes: int, layout: torch.memory_format, dtype: torch.dtype
-) -> None:
-    o = problems.options(bits=5, per_image=True)
-    x, target = problems.sample((2, classes, 4, 8, 16), "labels", o, dtype)
-    problems.check(x.to(DEVICE, memory_format=layout), target.to(DEVICE), o)
-
-
 @pytest.mark.parametrize("kind", ["random", "saturated", "equal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
@@ -73,7 +52,6 @@ def test_dtypes_and_layouts(
     ],
 )
 def test_backward_finds_the_bins_of_forward(
-    problems: ModuleType,
     activation: str,
     classes: int,
     layout: torch.memory_format,
@@ -83,9 +61,9 @@ def test_backward_finds_the_bins_of_forward(
     """To the last one: a bin that nobody was counted in makes the gradient NaN."""
     x, target = large(activation, classes, kind, dtype)
     x = x.to(memory_format=layout)
-    o = problems.options(activation, *DEFAULT, cross_entropy=False)
-    counts, rows, _ = problems.count(x, target, o)
-    again, _, _ = problems.count(x, target, o)
+    o = options_of(activation, cross_entropy=False)
+    counts, rows, _ = count(MACHINE, x, target, o)
+    again, _, _ = count(MACHINE, x, target, o)
     assert torch.equal(counts, again)
     assert (counts[0].sum((-1, -2)) == target.numel()).all()
     table = torch.where(counts[0] > 0, 1.0, torch.nan)

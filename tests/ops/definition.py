@@ -43,10 +43,14 @@ def one_hot(labels: Tensor, classes: int, ignore_index: int | None = None) -> tu
     return torch.cat([(values == c).double() for c in range(classes)], 1) * counted, counted
 
 
-def probabilities(x: np.ndarray, activation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return p, log p and log(1 - p) of ``[B, C, V]``."""
+def probabilities(
+    x: np.ndarray, activation: str, *, negative: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return p, log p and, if ``negative``, log(1 - p) of ``[B, C, V]``."""
     if activation == "softmax":
         total = special.logsumexp(x, axis=1, keepdims=True)
+        if not negative:  # it takes as many sums as there are classes
+            return special.softmax(x, axis=1), x - total, np.full_like(x, np.nan)
         others = np.stack(
             [special.logsumexp(np.delete(x, c, axis=1), axis=1) for c in range(x.shape[1])], axis=1
         )
@@ -76,8 +80,9 @@ def sums(
     x = input.double().flatten(2).numpy()
     t = values.double().flatten(2).numpy()
     w = np.broadcast_to(weight.double().flatten(2).numpy(), x.shape)
-    p, _, _ = probabilities(x, activation)
-    q, log_q, log_1q = probabilities(x, ce_activation)
+    p, _, _ = probabilities(x, activation, negative=False)
+    negative = not {"nll_neg", "focal_neg"}.isdisjoint(terms)
+    q, log_q, log_1q = probabilities(x, ce_activation, negative=negative)
     rest = 1 - q if ce_activation != "sigmoid" else special.expit(-x)
     maps = {
         "tp": p * t,

@@ -34,11 +34,13 @@ def sample(
     activation: str = "softmax",
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
+    layout: tuple[int, int] = LAYOUT,
 ) -> tuple[Tensor, Tensor, int | None]:
     """Return logits, whose errors keep away from the edges of the bins, target and ignore_index.
 
     So implementations that round differently must count the same. Near 1/2 (the hinge: 1) bins are
-    as narrow as float32 can tell apart: no error is there.
+    as narrow as float32 can tell apart: no error is there. Hinge errors of half precision are exact
+    in float32, and so are their bins: they may lie anywhere.
 
     Args:
         shape: ``[B, C, *S]``.
@@ -47,7 +49,11 @@ def sample(
         activation: For which errors.
         dtype: Of the logits.
         seed: Of the random numbers.
+        layout: Octaves and bits of the bins.
     """
+    if activation == "hinge" and torch.finfo(dtype).bits == 16:
+        x, target, ignore_index = sample(shape, kind, "sigmoid", torch.float64, seed, layout)
+        return x.to(dtype), target, ignore_index
     generator = torch.Generator().manual_seed(seed)
     space = (shape[0], *shape[2:])
     classes = shape[1]
@@ -65,15 +71,17 @@ def sample(
     x = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
     while True:
         x = x.to(dtype).double()
-        near = near_an_edge(definition.errors(x, t, activation), activation).any(1, keepdim=True)
+        near = near_an_edge(definition.errors(x, t, activation), activation, layout).any(
+            1, keepdim=True
+        )
         if not near.any():
             return x.to(dtype), target, ignore_index
         x = torch.where(near, 3 * torch.randn(shape, generator=generator, dtype=torch.float64), x)
 
 
-def near_an_edge(m: Tensor, activation: str) -> Tensor:
+def near_an_edge(m: Tensor, activation: str, layout: tuple[int, int]) -> Tensor:
     """Whether an error is so near the edge of a bin that rounding could move it across."""
-    bounds = definition.edges(*LAYOUT, activation)
+    bounds = definition.edges(*layout, activation)
     k = torch.searchsorted(bounds, m, right=True).clamp_max(bounds.numel() - 1)
     e = m if activation == "hinge" else torch.minimum(m, 1 - m)
     slack = 1e-5 * e.clamp_min(1e-2 if activation == "hinge" else 1e-9)

@@ -12,7 +12,10 @@ from tests.machines import kernels_of
 
 @pytest.mark.parametrize(
     "primitive",
-    ["region_masks", "confusion_sums", "hardest_voxels", "soft_skeleton", "structural_error"],
+    [
+        *("region_masks", "confusion_sums", "hardest_voxels", "soft_skeleton", "structural_error"),
+        *("region_sums", "lovasz"),
+    ],
 )
 def test_the_choice(primitive: str) -> None:
     device = torch.device("cpu")
@@ -24,3 +27,4 @@ def test_the_choice(primitive: str) -> None:
         b for b in backends() if (b.primitive, b.impl, b.device) == (primitive, "triton", "cpu")
     )
     assert said.available
+    assert said.detail.endswith("interpreted")

@@ -1,204 +1,260 @@
-"""region_sums: every term, activation, target and dtype against the definition."""
+"""What region_sums promises on every machine: every term of every input, and the gradient."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast import region_sums, region_sums_multi
-from segloss_fast._check import FLOATING, INTEGER
+from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_sums import TERMS
-from tests.helpers import IMPLS, relative_l2, relative_max
-from tests.ops import definition
-from tests.ops.samples import ACTIVATIONS, sample, weighted_gradient
+from tests.helpers import relative_l2, relative_max
+from tests.machines import Machine, on, sized
+from tests.ops.region_sums_cases import (
+    EPSILON,
+    KINDS,
+    LAYOUTS,
+    LOSS_TERMS,
+    OVERLAP,
+    Case,
+    by_definition,
+    case_of,
+    check,
+    derive,
+    in_best_dtype,
+    lay_out,
+    options_of,
+    solve,
+    strided,
+    sums,
+)
+from tests.ops.samples import ACTIVATIONS
 from tests.suite.tiers import few
+from tests.suite.tracing import followed
 
+by_activation = pytest.mark.parametrize(("activation", "ce_activation"), ACTIVATIONS)
+GAMMAS = (0.0, 0.7, 1.0, 2.0, 3.5)
 # Neighbours in the list come first: a few of them cover all terms.
 PAIRS = sorted(
     itertools.combinations(TERMS, 2), key=lambda p: TERMS.index(p[1]) - TERMS.index(p[0])
 )
-by_impl = pytest.mark.parametrize("impl", IMPLS)
-by_activation = pytest.mark.parametrize(("activation", "ce_activation"), ACTIVATIONS)
+# The sets of terms with kernels of their own, and all of them.
+SETS = [
+    (OVERLAP, "softmax"),
+    (("pred", "nll", "target", "tp"), "softmax"),
+    (("target", "nll"), "softmax"),
+    ((*OVERLAP, "focal"), "softmax"),
+    ((*OVERLAP, "nll", "nll_neg"), "sigmoid"),
+    ((*OVERLAP, "focal", "focal_neg"), "sigmoid"),
+    (TERMS, "softmax"),
+    (TERMS, "sigmoid"),
+]
+# With every kind of target, or with labels alone.
+NUMBERS = [
+    *itertools.product((1, 2, 4, 14, 32, 105), KINDS),
+    *((classes, "labels") for classes in (3, 8, 33, 300)),
+    pytest.param((200, "labels"), marks=followed),
+    *((200, kind) for kind in KINDS[1:]),
+]
 
 
-def expected(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int | None,
-    **options: object,
-) -> Tensor:
-    """Return the rows by the definition."""
-    if target.dim() == x.dim():
-        values, counted = target, torch.ones(())
-    else:
-        values, counted = definition.one_hot(target, x.shape[1], ignore_index)
-        x = torch.where(counted == 0, 0.5, x)
-    weight = torch.ones_like(x) if weight is None else weight
-    return definition.sums(x, values, weight * counted, **options)  # type: ignore[arg-type]
-
-
-@by_impl
 @by_activation
-@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("gamma", few([0.7, 2.0, 0.0, 1.0, 3.5], test=2))
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_term_equals_its_definition(
-    impl: str, activation: str, ce_activation: str, kind: str, gamma: float
+    machine: Machine, activation: str, ce_activation: str, kind: str
 ) -> None:
-    x, target, weight, ignore_index = sample((2, 5, 3, 7, 11), activation, kind)
-    options = {"activation": activation, "ce_activation": ce_activation, "gamma": gamma}
-    ours = region_sums(
-        x,
-        target,
-        terms=TERMS,
-        voxel_weight=weight,
-        ignore_index=ignore_index,
-        impl=impl,
-        **options,  # type: ignore[arg-type]
-    )
-    truth = expected(x, target, weight, ignore_index, **options)
-    for name, row, true_row in zip(TERMS, ours.rows, truth, strict=True):
-        assert relative_max(row, true_row) < 2e-12, name
+    place = ACTIVATIONS.index((activation, ce_activation))
+    pairs = GAMMAS[(place + KINDS.index(kind)) % 3 :: 3]  # each with each activation, and each kind
+    gammas = machine.pick(GAMMAS, interpreted=GAMMAS[place:][:1], shim=pairs, cuda=(0.0, 0.7, 2.0))
+    for gamma in gammas:
+        case = case_of((2, 5, 3, 7, 11), kind, TERMS, activation, ce_activation, gamma)
+        case = in_best_dtype(machine, case) if machine.family != "cuda" else case.to(torch.float32)
+        if machine.family == "cuda" and activation == "probabilities":
+            # 1 - p of a rounded p near 1 amplifies nothing but the rounding.
+            case = replace(case, x=case.x.clamp(0.01, 0.99))
+        rows, _ = check(machine, case, signed=True)
+        bound = 2e-12 if case.x.dtype == torch.float64 else 10 * EPSILON
+        for name, row, true_row in zip(TERMS, rows, by_definition(case), strict=True):
+            assert relative_max(row, true_row) < bound, name
 
 
-@by_impl
+@on("reference", "native")
 @by_activation
 @pytest.mark.parametrize("kind", ["ignore", "dense"])
-def test_gradient_of_every_term(impl: str, activation: str, ce_activation: str, kind: str) -> None:
-    x, target, weight, ignore_index = sample((2, 3, 5), activation, kind)
-    x.requires_grad_()
+def test_gradient_of_every_term(
+    machine: Machine, activation: str, ce_activation: str, kind: str
+) -> None:
+    case = case_of((2, 3, 5), kind, TERMS, activation, ce_activation, 1.7)
     for term in TERMS:
 
         def rows(x: Tensor, term: str = term) -> Tensor:
-            return region_sums(
-                x,
-                target,
-                terms=[term],
-                activation=activation,
-                ce_activation=ce_activation,
-                gamma=1.7,
-                voxel_weight=weight,
-                ignore_index=ignore_index,
-                impl=impl,
-            ).rows
+            return sums(machine, replace(case.having(terms=(term,)), x=x))
 
-        assert torch.autograd.gradcheck(rows, (x,), atol=1e-5), term
+        assert torch.autograd.gradcheck(rows, (case.x.requires_grad_(),), atol=1e-5), term
 
 
-@by_impl
+@on("native", "shim")
 @by_activation
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("gamma", [0.7, 2.0])
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_alone(machine: Machine, term: str, activation: str, ce_activation: str) -> None:
+    for kind in ("ignore", "dense"):
+        case = case_of((2, 3, 41), kind, [term], activation, ce_activation, 1.7)
+        check(machine, case, signed=True)
+
+
+@on("reference", "native", "interpreted")
+@sized("dtype", FLOATING, interpreted=FLOATING[:2])
+@by_activation
 def test_dtypes_are_as_accurate_as_pytorch(
-    impl: str, activation: str, ce_activation: str, dtype: torch.dtype, gamma: float
+    machine: Machine, dtype: torch.dtype, activation: str, ce_activation: str
 ) -> None:
-    x, target, _, _ = sample((2, 5, 7, 11, 13), activation, "labels")
-    if activation == "probabilities":
-        x = x.clamp(0.01, 0.99)  # 1 - p of a rounded p near 1 amplifies nothing but the rounding
-    x = x.to(dtype)
-    options: dict[str, object] = {
-        "activation": activation,
-        "ce_activation": ce_activation,
-        "gamma": gamma,
-        "terms": TERMS,
-    }
-    rows, grad = weighted_gradient(x, target, impl, **options)
-    true_rows, true_grad = weighted_gradient(x.double(), target, "reference", **options)
-    assert grad.dtype == dtype
-    epsilon = torch.finfo(dtype).eps
-    compute_epsilon = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
-    for name, row, true_row in zip(TERMS, rows, true_rows, strict=True):
-        assert relative_max(row, true_row) < 10 * compute_epsilon, name
-    assert relative_l2(grad, true_grad) < max(0.5 * epsilon, 5 * compute_epsilon)
+    shape = machine.pick((2, 5, 7, 11, 13), interpreted=(1, 3, 8, 9))
+    for gamma in machine.pick((0.7, 2.0), interpreted=(0.7,)):
+        case = case_of(shape, "labels", TERMS, activation, ce_activation, gamma)
+        if activation == "probabilities":
+            # 1 - p of a rounded p near 1 amplifies nothing but the rounding.
+            case = replace(case, x=case.x.clamp(0.01, 0.99))
+        check(machine, case.to(dtype))
 
 
-@by_impl
-@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
-@pytest.mark.parametrize("channel", [False, True])
-def test_labels_of_any_dtype(impl: str, dtype: torch.dtype, channel: bool) -> None:
-    classes = 2 if dtype == torch.bool else 5
-    x, target, _, _ = sample((2, classes, 3, 5, 9), "softmax", "labels")
-    rows = region_sums(x, target, terms=TERMS, gamma=2, impl=impl).rows
-    typed = target.to(dtype)
-    typed = typed[:, None] if channel else typed
-    assert torch.equal(region_sums(x, typed, terms=TERMS, gamma=2, impl=impl).rows, rows)
-    if dtype == torch.bool:
-        return
-    ignored = 100
-    target[0, 0] = ignored
-    typed[0, ..., 0, :, :] = ignored
-    options = {"terms": TERMS, "gamma": 2.0, "ignore_index": ignored, "impl": impl}
-    assert torch.equal(
-        region_sums(x, typed, **options).rows,  # type: ignore[arg-type]
-        region_sums(x, target, **options).rows,  # type: ignore[arg-type]
+@on("reference", "native", "interpreted", "cuda")
+@sized("number", [case for case in NUMBERS if case != (300, "labels")], interpreted=NUMBERS)
+def test_number_of_classes(machine: Machine, number: tuple[int, str]) -> None:
+    classes, kind = number
+    activation = "sigmoid" if classes == 1 else "softmax"
+    case = case_of((2, classes, 3, 7), kind, LOSS_TERMS, activation, gamma=1.5)
+    check(machine, in_best_dtype(machine, case), signed=True)
+
+
+@on("native", "shim", "cuda")
+@sized(
+    "classes", [1, 2, 5, 14], shim=[1, 2, 3, 4, 5, 14, 32, 33, 105, 130, 300], cuda=[1, 2, 4, 33]
+)
+@sized("dtype", FLOATING)
+def test_sets_of_terms(machine: Machine, classes: int, dtype: torch.dtype) -> None:
+    """Every variant on a volume of odd size, and on one with aligned rows; all kinds of weights."""
+    if dtype not in machine.dtypes:
+        pytest.skip("not of this machine")
+    turn = classes + FLOATING.index(dtype)
+    sizes = ((3, 5, 7), (2, 8, 8)) if classes < 100 else ((3, 13), (4, 8))
+    batch = 1 if classes > 100 else 2
+    # The shim is slow: each set with two of the dtypes, or of many classes with one of them.
+    step = 2 if classes < 100 else 4
+    chosen = machine.pick(slice(None), shim=slice(turn % step, None, step))
+    for place, (terms, activation) in list(enumerate(SETS))[chosen]:
+        if classes == 1 and activation == "softmax":
+            continue
+        size = sizes[(place // 2 + turn // 2) % 2]
+        case = case_of((batch, classes, *size), KINDS[place // 2 % 2], terms, activation)
+        case = case if case.weight is None else replace(case, weight=case.weight.abs())
+        check(machine, case.to(dtype))
+    case = case_of((batch, classes, *sizes[1]), "dense", TERMS, "sigmoid")
+    assert case.weight is not None
+    check(machine, replace(case, weight=case.weight.abs().to(dtype)).to(dtype))
+
+
+@on("interpreted", "shim", "cuda")
+@sized("classes", [17, 130], shim=[], cuda=[17, 130])
+def test_independent_classes_in_blocks(machine: Machine, classes: int) -> None:
+    check(
+        machine,
+        case_of((2, classes, 2, 5), "labels", (*LOSS_TERMS, "focal"), "sigmoid").to(torch.float32),
     )
 
 
-@by_impl
-@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
-def test_dense_targets_of_any_dtype(impl: str, dtype: torch.dtype) -> None:
-    x, labels, _, _ = sample((2, 3, 4, 5), "sigmoid", "labels")
-    values = definition.one_hot(labels, 3)[0]
-    options = {"activation": "sigmoid", "terms": TERMS, "gamma": 2.0, "impl": impl}
-    rows = region_sums(x, values, **options).rows  # type: ignore[arg-type]
-    assert torch.equal(region_sums(x, values.to(dtype), **options).rows, rows)  # type: ignore[arg-type]
+@sized("classes", [40, 140], shim=[1024])
+@pytest.mark.parametrize("kind", ["labels", "dense"])
+def test_every_term_of_many_classes(machine: Machine, classes: int, kind: str) -> None:
+    """The denominator of a softmax is the sum of as many numbers on every machine."""
+    most = classes > 999
+    case = case_of((1, classes, 5), kind, TERMS, "softmax", "sigmoid" if most else None)
+    case = case if case.weight is None else replace(case, weight=case.weight.abs())
+    dtype = torch.float64 if most and kind == "dense" else torch.float32
+    check(machine, case.to(dtype), roundings=16 if most else 10)
 
 
-@by_impl
-@pytest.mark.parametrize("size", [(1,), (63,), (64,), (65,), (4097,), (17, 1021), (3, 1, 2731)])
-@pytest.mark.parametrize("classes", few([1, 2, 33, 130], quick=2, test=3))
-def test_blocks_and_chunks(impl: str, size: tuple[int, ...], classes: int) -> None:
-    x, target, _, _ = sample((2, classes, *size), "sigmoid", "labels")
-    options: dict[str, object] = {"activation": "sigmoid", "terms": TERMS, "gamma": 2.0}
-    rows, grad = weighted_gradient(x, target, impl, **options)
-    truth = expected(
-        x, target, None, None, activation="sigmoid", ce_activation="sigmoid", gamma=2.0
+@pytest.mark.parametrize("layout", LAYOUTS)
+@sized("dtype", [torch.float32], interpreted=[], shim=FLOATING, cuda=FLOATING)
+def test_layouts(machine: Machine, layout: str, dtype: torch.dtype) -> None:
+    if dtype not in machine.dtypes:
+        pytest.skip("not of this machine")
+    turn = LAYOUTS.index(layout) + FLOATING.index(dtype)
+    for classes in machine.pick((3,), shim=(3, 37)[turn % 2 :][:1], cuda=(3, 37)):
+        terms = machine.pick(TERMS, shim=(*OVERLAP, "nll"), cuda=(*OVERLAP, "nll"))
+        plain = case_of((2, classes, 3, 6, 10), "labels", terms).to(dtype)
+        dense = replace(plain, target=torch.rand_like(plain.x, dtype=torch.float32))
+        weighed = replace(dense, weight=dense.target + 1)
+        assert weighed.weight is not None
+        check(machine, replace(plain, x=lay_out(plain.x, layout)))
+        check(machine, replace(plain, target=lay_out(plain.target, layout)))
+        check(machine, replace(dense, target=lay_out(dense.target, layout)))
+        check(machine, replace(weighed, weight=lay_out(weighed.weight, layout)))
+
+
+@pytest.mark.parametrize("name", strided())
+def test_layouts_together(machine: Machine, name: str) -> None:
+    x, target, weight = strided()[name]
+    case = Case(x, target, weight, options_of((*OVERLAP, "nll", "sq_err", "weight")))
+    rows, grad = check(machine, case)
+    same, same_grad = solve(machine, case.each(torch.Tensor.contiguous))
+    assert relative_max(rows, same) < 10 * EPSILON
+    assert relative_l2(grad, same_grad) < 5 * EPSILON
+
+
+@pytest.mark.usefixtures("small_tiles")
+@sized("classes", few([1, 2, 33, 130], quick=2, test=3), interpreted=[2, 20], shim=[2, 33])
+@sized(
+    "size",
+    [(1,), (63,), (64,), (65,), (4097,), (17, 1021), (3, 1, 2731)],
+    interpreted=[(1,), (63,), (64,), (2051,), (3, 1, 17), (4, 128)],
+    shim=[(1,), (31,), (64,), (127,), (129,), (4097,), (17, 61)],
+    cuda=[(1,), (63,), (4097,), (17, 1021), (3, 1, 2731), (64, 64, 64)],
+)
+def test_blocks_and_chunks(machine: Machine, classes: int, size: tuple[int, ...]) -> None:
+    batch = 1 if classes == 130 and torch.Size(size).numel() > 5000 else 2
+    usual = (TERMS, "sigmoid")
+    terms, activation = machine.pick(
+        usual, interpreted=(LOSS_TERMS, "softmax"), shim=((*OVERLAP, "nll"), "softmax")
     )
-    assert relative_max(rows, truth) < 1e-12
-    _, true_grad = weighted_gradient(x, target, "reference", **options)
-    assert relative_l2(grad, true_grad) < 1e-12
+    case = in_best_dtype(machine, case_of((batch, classes, *size), "labels", terms, activation))
+    for multiprocessors in machine.pick((0,), shim=(1, 132)):
+        machine.set_multiprocessors(multiprocessors)
+        rows, grad = check(machine, case, signed=True)
+    again, again_grad = solve(machine, case)
+    assert torch.equal(again, rows)
+    assert torch.equal(again_grad, grad)
 
 
-@by_impl
+@on("reference", "native")
 @pytest.mark.parametrize("subset", few(PAIRS, quick=10, test=30), ids="-".join)
-def test_rows_do_not_depend_on_what_else_is_asked(impl: str, subset: tuple[str, str]) -> None:
-    x, target, weight, _ = sample((1, 3, 5, 7), "softmax", "dense")
-    options: dict[str, object] = {"voxel_weight": weight, "gamma": 1.5}
-    all_rows, _ = weighted_gradient(x, target, impl, terms=TERMS, **options)
-    rows, grad = weighted_gradient(x, target, impl, terms=subset, **options)
+def test_rows_do_not_depend_on_what_else_is_asked(
+    machine: Machine, subset: tuple[str, str]
+) -> None:
+    case = case_of((1, 3, 5, 7), "dense", gamma=1.5)
+    all_rows, _ = solve(machine, case)
+    rows, _ = check(machine, case.having(terms=subset), signed=True)
     for name, row in zip(subset, rows, strict=True):
         assert relative_max(row, all_rows[TERMS.index(name)]) < 1e-13
-    _, true_grad = weighted_gradient(x, target, "reference", terms=subset, **options)
-    assert relative_l2(grad, true_grad) < 1e-12
 
 
-@by_impl
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_nan_weight_of_an_ignored_voxel_does_not_count(impl: str, channels: int) -> None:
-    x, labels, _, _ = sample((2, 3, 5, 7), "softmax", "ignore")
-    weight = torch.rand(2, channels, 5, 7)
-    ignored = (labels == 255)[:, None].expand_as(weight)
-    options: dict[str, object] = {"terms": TERMS, "gamma": 2.0, "ignore_index": 255}
-    rows, grad = weighted_gradient(x, labels, impl, voxel_weight=weight, **options)
-    weight = weight.masked_fill(ignored, torch.nan)
-    other_rows, other_grad = weighted_gradient(x, labels, impl, voxel_weight=weight, **options)
-    assert torch.equal(other_rows, rows)
-    assert torch.equal(other_grad, grad)
+def test_the_order_of_terms_is_that_of_the_rows(machine: Machine) -> None:
+    case = in_best_dtype(machine, case_of((2, 3, 5, 7), "dense"))
+    rows, grad = solve(machine, case)
+    order = torch.randperm(len(TERMS), generator=torch.Generator().manual_seed(1)).tolist()
+    case = case.having(terms=tuple(TERMS[i] for i in order)).each(machine.place)
+    x = case.x.requires_grad_()
+    shuffled = sums(machine, case)
+    assert torch.equal(shuffled.detach().cpu(), rows[order])
+    back = torch.tensor(order, device=x.device).argsort()
+    assert relative_l2(derive(shuffled[back], x).cpu(), grad) < 1e-14
 
 
-@by_impl
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_weight_of_bytes_is_one_of_numbers(impl: str, dtype: torch.dtype, channels: int) -> None:
-    x, target, _, ignore_index = sample((2, 3, 5, 7), "softmax", "ignore")
-    weight = (torch.rand(2, channels, 5, 7) * 3).to(dtype)
-    options: dict[str, object] = {"terms": TERMS, "gamma": 2.0, "ignore_index": ignore_index}
-    ours = weighted_gradient(x, target, impl, voxel_weight=weight, **options)
-    numbers = weighted_gradient(x, target, impl, voxel_weight=weight.float(), **options)
-    for found, wanted in zip(ours, numbers, strict=True):
-        assert torch.equal(found, wanted)
-    (both,) = region_sums_multi([x], [target], voxel_weights=[weight], impl=impl, **options)  # type: ignore[arg-type]
-    assert torch.equal(both.rows, ours[0])
+@on("native", sets=True)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_every_instruction_set(machine: Machine, dtype: torch.dtype) -> None:
+    for activation, ce_activation in ACTIVATIONS[3:]:
+        case = case_of((2, 5, 9, 7, 13), "labels", TERMS, activation, ce_activation, 1.5)
+        check(machine, case.to(dtype))

@@ -1,286 +1,43 @@
-"""The CUDA kernels of region_sums, run on the CPU against the reference in float64."""
+"""The CUDA kernels of region_sums, run on the CPU: order, memory, sanitizers, malformed calls."""
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from segloss_fast._check import FLOATING, INTEGER
-from segloss_fast.ops.region_sums.options import TERMS
-from tests.helpers import relative_l2, relative_max
-from tests.ops import definition
-from tests.ops.one_class_cases import BAD_LABELS, BAD_VALUES, IGNORED, soft_mask, turned
-from tests.ops.region_sums_cuda import (
-    assert_close,
-    backward,
-    factors,
-    forward,
-    kernel,
-    options_of,
-    truth,
-)
-from tests.ops.samples import ACTIVATIONS, sample
+from segloss_fast._check import FLOATING
+from tests.conftest import run_python
+from tests.helpers import peak_allocation
+from tests.machines import Machine
+from tests.ops import region_sums_cuda
+from tests.ops.region_sums_cases import OVERLAP, case_of, check, launch, solve
+from tests.ops.region_sums_cuda import backward, forward, options_of
+from tests.ops.samples import sample
 from tests.sanitizers.test_sanitizers import runtime as runtime
 
-pytestmark = [pytest.mark.shim, pytest.mark.usefixtures("shim")]
-
-CLASSES = (1, 2, 3, 4, 5, 14, 32, 33, 105, 130, 300)
-# The sets of terms with kernels of their own, and all of them.
-OVERLAP = ("tp", "pred", "target")
-SETS = [
-    (OVERLAP, "softmax"),
-    (("pred", "nll", "target", "tp"), "softmax"),
-    (("target", "nll"), "softmax"),
-    ((*OVERLAP, "focal"), "softmax"),
-    ((*OVERLAP, "nll", "nll_neg"), "sigmoid"),
-    ((*OVERLAP, "focal", "focal_neg"), "sigmoid"),
-    (TERMS, "softmax"),
-    (TERMS, "sigmoid"),
-]
+pytestmark = pytest.mark.shim
+MACHINE = Machine("region_sums", *("shim",) * 2, "cuda_shim")
 
 
-@pytest.mark.parametrize(("activation", "ce_activation"), ACTIVATIONS)
-@pytest.mark.parametrize("kind", ["labels", "ignore", "dense"])
-@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0, 2.0, 3.5])
-def test_every_term(activation: str, ce_activation: str, kind: str, gamma: float) -> None:
-    x, target, weight, ignored = sample((2, 5, 3, 7, 11), activation, kind)
-    options = options_of(TERMS, activation, ce_activation, gamma, ignored)
-    rows, grad = kernel(x, target, weight, options)
-    true_rows, true_grad = truth(x, target, weight, options)
-    for name, row, true_row in zip(TERMS, rows, true_rows, strict=True):
-        assert relative_max(row, true_row) < 2e-12, name
-    assert relative_l2(grad, true_grad) < 2e-12
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """The machine, ready to run."""
+    with MACHINE.prepared():
+        yield MACHINE
 
 
-@pytest.mark.parametrize("term", TERMS)
-@pytest.mark.parametrize(("activation", "ce_activation"), ACTIVATIONS)
-def test_every_term_alone(term: str, activation: str, ce_activation: str) -> None:
-    for kind in ("ignore", "dense"):
-        x, target, weight, ignored = sample((2, 3, 41), activation, kind)
-        options = options_of([term], activation, ce_activation, 1.7, ignored)
-        ours, exact = kernel(x, target, weight, options), truth(x, target, weight, options)
-        assert relative_max(ours[0], exact[0]) < 2e-12, kind
-        assert relative_l2(ours[1], exact[1]) < 2e-12, kind
-
-
-@pytest.mark.parametrize("classes", CLASSES)
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_classes_and_dtypes(classes: int, dtype: torch.dtype) -> None:
-    """Every variant on a volume of odd size, and on one with aligned rows; all kinds of weights."""
-    sizes = itertools.cycle([(3, 5, 7), (2, 8, 8)])
-    batch = 1 if classes > 100 else 2
-    for (terms, activation), kind in zip(SETS, itertools.cycle(["labels", "ignore"])):
-        if classes == 1 and activation == "softmax":
-            continue
-        x, target, weight, ignored = sample((batch, classes, *next(sizes)), activation, kind)
-        x = x.to(dtype)
-        options = options_of(terms, activation, ignore_index=ignored)
-        weight = None if weight is None else weight.abs()
-        assert_close(
-            kernel(x, target, weight, options), truth(x, target, weight, options), dtype, terms
-        )
-    x, target, weight, _ = sample((batch, classes, 2, 8, 8), "sigmoid", "dense")
-    assert weight is not None
-    x, weight, options = x.to(dtype), weight.abs().to(dtype), options_of(TERMS, "sigmoid")
-    assert_close(kernel(x, target, weight, options), truth(x, target, weight, options), dtype)
-
-
-@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed", "expanded", "shifted"])
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("classes", [3, 37])
-def test_layouts(layout: str, dtype: torch.dtype, classes: int) -> None:
-    x, target, _, _ = sample((2, classes, 3, 6, 10), "softmax", "labels")
-    dense = torch.rand_like(x)
-    tensors = {"x": x.to(dtype), "target": target, "dense": dense, "weight": dense + 1}
-
-    def lay_out(value: Tensor) -> Tensor:
-        if layout == "channels_last":
-            return value.movedim(1, -1).contiguous().movedim(-1, 1)
-        if layout == "sliced":
-            return torch.stack([value, 0 * value + 77], -1).flatten(-2)[..., ::2]
-        if layout == "transposed":
-            return value.transpose(-1, -3).contiguous().transpose(-1, -3)
-        if layout == "expanded":
-            return value[..., :1].expand_as(value)
-        memory = torch.full((value.numel() + 1,), 77, dtype=value.dtype)
-        return memory[1:].view(value.shape).copy_(value)  # rows that are not aligned
-
-    for what in tensors:
-        target_name = "dense" if what in ("dense", "weight") else "target"
-        values = {**tensors, what: lay_out(tensors[what])}
-        weight = values["weight"] if what == "weight" else None
-        options = options_of((*OVERLAP, "nll"))
-        ours = kernel(values["x"], values[target_name], weight, options)
-        assert ours[1].stride() == torch.empty_like(values["x"]).stride()
-        assert_close(ours, truth(values["x"], values[target_name], weight, options), dtype, what)
-
-
-@pytest.mark.parametrize("size", [(1,), (31,), (64,), (127,), (129,), (4097,), (17, 61)])
-@pytest.mark.parametrize("multiprocessors", [1, 132])
-def test_tiles_and_chunks(device: ctypes.CDLL, size: tuple[int, ...], multiprocessors: int) -> None:
-    device.segloss_shim_set_multiprocessors(multiprocessors)
-    for classes in (2, 33):
-        x, target, _, _ = sample((2, classes, *size), "softmax", "labels")
-        options = options_of((*OVERLAP, "nll"))
-        assert_close(kernel(x, target, None, options), truth(x, target, None, options), x.dtype)
-
-
-def test_a_thousand_classes() -> None:
-    for dtype, kind in itertools.product([torch.float32, torch.float64], ["labels", "dense"]):
-        x, target, weight, _ = sample((1, 1024, 19), "softmax", kind)
-        options = options_of(TERMS, "softmax", "sigmoid")
-        x, weight = x.to(dtype), None if weight is None else weight.abs()
-        found, true = kernel(x, target, weight, options), truth(x, target, weight, options)
-        # The denominator of a softmax is the sum of 1024 numbers in either.
-        assert_close(found, true, dtype, roundings=16)
-
-
-def test_too_many_classes_are_an_error() -> None:
+def test_too_many_classes_are_an_error(machine: Machine) -> None:
     with pytest.raises(RuntimeError, match="20000 classes do not fit into the shared memory"):
         forward([torch.zeros(1, 20000, 2)], [torch.zeros(1, 2)], [], options_of(["tp"]))
 
 
-@pytest.mark.parametrize("channels", [1, 5])
-def test_weights_of_bytes(channels: int) -> None:
-    x, target, _, _ = sample((2, 5, 3, 9), "softmax", "labels")
-    weight = torch.randint(256, (2, channels, 3, 9), dtype=torch.uint8)
-    for typed in (weight, weight > 99):
-        ours = kernel(x, target, typed, options_of())
-        numbers = kernel(x, target, typed.double(), options_of())
-        for found, wanted in zip(ours, numbers, strict=True):
-            assert torch.equal(found, wanted)
-
-
-@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
-def test_labels_of_any_dtype(dtype: torch.dtype) -> None:
-    classes = 2 if dtype == torch.bool else 5
-    x, target, _, _ = sample((2, classes, 3, 5, 9), "softmax", "labels")
-    options = options_of()
-    rows = forward([x], [target], [], options)[0]
-    assert torch.equal(forward([x], [target.to(dtype)], [], options)[0], rows)
-    ignored = 1 if dtype == torch.bool else 100
-    target[0, 0] = ignored
-    for index in (ignored, ignored + 2**40, -(2**63)):
-        options = options_of(ignore_index=index)
-        typed = forward([x], [target.to(dtype)], [], options)
-        plain = forward([x], [target], [], options)
-        assert torch.equal(typed[1], plain[1])
-        assert torch.equal(typed[0].nan_to_num(), plain[0].nan_to_num())
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_values_of_one_class(dtype: torch.dtype) -> None:
-    case = soft_mask((37, 41), dtype)
-    options = options_of(TERMS, "sigmoid", ignore_index=IGNORED)
-    weight = torch.rand(case.values.shape, generator=torch.Generator().manual_seed(1)).double()
-    plain = options_of(TERMS, "sigmoid")
-    exact = truth(case.clean, case.values, weight * case.kept, plain)
-    for target in (case.target, turned(case.target)):
-        rows, grad = kernel(case.input, target, weight, options)
-        assert_close((rows, grad), (exact[0], exact[1] * case.kept), rows.dtype)
-        assert not grad[~case.kept].any()
-
-
-@pytest.mark.parametrize(("bad", "shown"), BAD_VALUES)
-def test_values_outside_of_zero_to_one_make_all_rows_nan(bad: float, shown: str) -> None:
-    case = soft_mask((37, 41))
-    target = case.values.float()
-    target[1, 0, 20, 7], target[1, 0, 36, 40] = bad, 3
-    for ignored, count in ((None, 2), (3, 1)):
-        options = options_of(("tp", "nll"), "sigmoid", ignore_index=ignored)
-        rows, invalid = forward([case.clean] * 2, [case.values.float(), target], [], options)
-        assert rows.isnan().all()
-        assert [invalid[0].item(), f"{invalid[1].item():.16g}"] == [count, shown]
-
-
-@pytest.mark.parametrize(("dtype", "bad"), BAD_LABELS)
-def test_labels_of_one_class(dtype: torch.dtype, bad: int) -> None:
-    case = soft_mask((37, 41))
-    labels = case.values[:, 0].round().to(dtype)
-    options = options_of(TERMS, "sigmoid")
-    assert_close(
-        kernel(case.clean, labels, None, options),
-        truth(case.clean, labels, None, options),
-        torch.float64,
-    )
-    labels[1, 20, 7] = bad
-    rows, invalid = forward([case.clean], [labels], [], options)
-    assert rows.isnan().all()
-    assert invalid.tolist() == [1, bad]
-    options = options_of(TERMS, "sigmoid", ignore_index=bad)
-    rows, invalid = forward([case.clean], [labels], [], options)
-    assert rows.isfinite().all()
-    assert invalid.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
-def test_dense_targets_of_any_dtype(dtype: torch.dtype) -> None:
-    x, labels, _, _ = sample((2, 3, 4, 5), "sigmoid", "labels")
-    values = definition.one_hot(labels, 3)[0]
-    options = options_of(TERMS, "sigmoid")
-    rows = forward([x], [values], [], options)[0]
-    assert torch.equal(forward([x], [values.to(dtype)], [], options)[0], rows)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "value"),
-    [
-        (torch.uint8, 255),
-        (torch.int8, -128),
-        (torch.int32, -1),
-        (torch.int64, 2**32),
-        (torch.int64, -(2**63)),
-        (torch.float32, 0.5),
-        (torch.float32, torch.nan),
-        (torch.float64, torch.inf),
-        (torch.float16, -torch.inf),
-    ],
-)
-def test_labels_out_of_range_make_all_rows_nan(dtype: torch.dtype, value: float) -> None:
-    x, target, _, _ = sample((2, 3, 700), "softmax", "labels")
-    bad = target.to(dtype, copy=True)
-    bad[0, 650] = value
-    bad[1, 3] = 7
-    inputs, targets = [x, x, x[:1]], [target.to(dtype), bad, bad[1:]]
-    options = options_of()
-    rows, invalid = forward(inputs, targets, [], options)
-    assert rows.isnan().all()
-    assert invalid[0] == 3
-    torch.testing.assert_close(invalid[1].item(), float(value), equal_nan=True)
-    (*_, grad) = backward(torch.ones_like(rows), inputs, targets, [], options)
-    assert grad.isfinite().all()
-
-
-@pytest.mark.parametrize("count", [2, 8, 9, 17])
-def test_levels_equal_single_calls(count: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs, targets, weights = [], [], []
-    for i in range(count):
-        size = [(9, 8, 7), (5, 33), (300,), (1,), (0, 3)][i % 5]
-        x, target, _, _ = sample((1 + i % 3, 6, *size), "softmax", "labels", i)
-        inputs.append(x.float().movedim(1, -1).contiguous().movedim(-1, 1) if i % 2 else x.float())
-        targets.append(target)
-        weights.append(torch.rand((x.shape[0], 1, *size), generator=generator))
-    options = options_of(TERMS, "softmax", "sigmoid")
-    rows, invalid = forward(inputs, targets, weights, options)
-    coefficients = factors(rows)
-    grads = backward(coefficients, inputs, targets, weights, options)
-    assert (invalid == 0).all()
-    first = 0
-    for x, target, weight, grad in zip(inputs, targets, weights, grads, strict=True):
-        items = slice(first, first + x.shape[0])
-        first += x.shape[0]
-        exact, _ = forward([x], [target], [weight], options)
-        torch.testing.assert_close(rows[:, items], exact, rtol=1e-6, atol=1e-6)
-        (alone,) = backward(coefficients[:, items], [x], [target], [weight], options)
-        assert torch.equal(grad, alone)
-
-
-def test_levels_that_disagree_are_an_error() -> None:
+def test_levels_that_disagree_are_an_error(machine: Machine) -> None:
     x, target, _, _ = sample((1, 3, 5), "softmax", "labels")
     for other in (x[:, :2], x.float()):
         with pytest.raises(RuntimeError, match=r"must agree|must have the same"):
@@ -291,3 +48,80 @@ def test_levels_that_disagree_are_an_error() -> None:
         forward([x], [target], [target], options_of())
     with pytest.raises(RuntimeError, match="wrong shape of grad_rows"):
         backward(torch.zeros(1, 1, 3), [x], [target], [], options_of())
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_bits_do_not_depend_on_the_run_or_on_the_order_of_threads(
+    machine: Machine, classes: int
+) -> None:
+    dense = case_of((2, classes, 5, 7, 13), "dense").to(torch.float32)
+    labels = replace(dense, target=dense.x.argmax(1)).having(ce_activation="sigmoid")
+    for case in (labels, dense):
+        expected = solve(machine, case)
+        for seed in (0, 1, 2):
+            machine.set_order(seed)
+            assert all(map(torch.equal, solve(machine, case), expected))
+        machine.set_order(0)
+
+
+def test_more_chunks_than_are_added_at_once(machine: Machine) -> None:
+    """More than 1152 of an item, and the flags of more than 1280, the last of them raised."""
+    machine.set_multiprocessors(170)
+    case = case_of((1, 2, 1300 * 128), terms=OVERLAP).to(torch.float32)
+    assert launch(machine, case)[1] == [0, 0]
+    check(machine, case)
+    target = case.target
+    target[0, [-1, -130, 5]] = torch.tensor([9, 8, 7], dtype=target.dtype)
+    for wanted in (7, 8, 9):
+        rows, invalid = launch(machine, case)
+        assert rows.isnan().all()
+        assert invalid == [10 - wanted, wanted]
+        target[target == wanted] = 0
+
+
+def test_memory_for_the_sums_is_small(machine: Machine) -> None:
+    """Half a megabyte and half a percent of the input for the partial sums; no more."""
+    x, target, _, _ = sample((1, 105, 40, 40), "softmax", "labels")
+    options = options_of((*OVERLAP, "nll"))
+    size = x.numel() * x.element_size()
+    assert peak_allocation(lambda: forward([x], [target], [], options)) < 2**20 + 0.01 * size
+
+
+def test_each_element_is_moved_once(tmp_path: Path) -> None:
+    """The floor: forward reads the input once, backward reads it once and writes its gradient."""
+    traffic, (op,) = (
+        Path(__file__).with_name("region_sums_traffic.cu"),
+        [source for source in region_sums_cuda.SOURCES if source.stem == "op"],
+    )
+    library = region_sums_cuda.build_library(
+        tmp_path / "traffic.so", sources=[traffic, op], library="segloss_fast_traffic"
+    )
+    torch.ops.load_library(str(library))
+    operators = torch.ops.segloss_fast_traffic
+    counters = [
+        ctypes.c_ulonglong.in_dll(ctypes.CDLL(str(library)), f"segloss_{name}")
+        for name in ("loaded", "stored")
+    ]
+    codes = region_sums_cuda.codes(options_of((*OVERLAP, "nll")))
+    for classes, dtype, packed in itertools.product((2, 105), FLOATING, (False, True)):
+        x, target, _, _ = sample((2, classes, 8, 5, 16), "softmax", "labels")
+        x = x.to(dtype)
+        x = x.to(memory_format=torch.channels_last_3d) if packed else x
+        rows, _ = operators._region_sums([x], [target], [], *codes)
+        moved = [counter.value for counter in counters]
+        operators._region_sums_backward(rows, [x], [target], [], *codes)
+        size = x.numel() * x.element_size()
+        assert moved == [size, 0], (classes, dtype, packed)
+        assert [counter.value for counter in counters] == [2 * size, size]
+        for counter in counters:
+            counter.value = 0
+
+
+@pytest.mark.sanitizers
+def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
+    library = region_sums_cuda.build_library(tmp_path / "sanitized.so", sanitize=True)
+    script = Path(__file__).parents[1] / "sanitizers/fuzz_region_sums_cuda.py"
+    root = Path(__file__).parents[2]
+    done = run_python(str(script), str(library), folder=root, **runtime, PYTHONPATH=str(root))
+    assert done.returncode == 0, done.stdout
+    assert "no finding" in done.stdout, done.stdout

@@ -9,7 +9,10 @@ import torch
 from segloss_fast.ops._triton import launch, tiling
 from segloss_fast.ops._triton.sums import total_sums
 from segloss_fast.ops.region_sums import triton_launch
-from tests.ops.triton.common import LOSS_TERMS, check, options
+from tests.machines import Machine
+from tests.ops.region_sums_cases import LOSS_TERMS, Case, check, options_of
+
+MACHINE = Machine("region_sums", *("interpreted",) * 2, "triton")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # of arithmetic with NaN
@@ -29,14 +32,14 @@ def test_loops_add_the_rest(batch: int) -> None:
     """Partials and flags; their memory is NaN before."""
     x = torch.randn(batch, 3, 80, 77, generator=torch.Generator().manual_seed(0))
     target = torch.randint(3, (batch, 80, 77), generator=torch.Generator().manual_seed(1))
-    o = options(LOSS_TERMS)
+    o = options_of(LOSS_TERMS)
     rows, invalid = (x.new_empty(size, dtype=torch.float64) for size in ((5, batch, 3), (2,)))
     first, total = triton_launch.forward_launches(x, target, None, o, rows, invalid)
     assert total.kernel is total_sums
     chunks = first.arguments["chunks"]
     assert batch * chunks >= PROGRAMS - 1
     assert total.constants["ROWS"] == AT_ONCE < chunks + (batch > 1)
-    check(x, target, None, o)
+    check(MACHINE, Case(x, target, None, o))
 
 
 @pytest.mark.parametrize("at", [0, -1])
@@ -44,6 +47,6 @@ def test_the_first_invalid_label_is_found_wherever_it_is(at: int) -> None:
     x, target = torch.randn(2, 3, 80, 77), torch.zeros(2, 80, 77, dtype=torch.int64)
     target[1].view(-1)[at] = 9
     target[1].view(-1)[-1 if at == 0 else 3000] = 7
-    rows, invalid = triton_launch.forward(x, target, None, options(("tp", "target")))
+    rows, invalid = triton_launch.forward(x, target, None, options_of(("tp", "target")))
     assert rows.isnan().all()
     np.testing.assert_equal(invalid.tolist(), [2, 9 if at == 0 else 7])

@@ -33,7 +33,7 @@ TIER = {
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
 KIND = pytest.StashKey[str]()
 # What follows the primitive's name in files of a contract that is too long for one.
-CONTRACT_PARTS = ("_limits", "_torch")
+CONTRACT_PARTS = ("_steps", "_bins", "_collapsed", "_targets", "_limits", "_torch")
 # Long ones, which begin first, so that no worker is left with one at the end.
 LONG = ("sanitizers", "compiled", "install", "shim")
 

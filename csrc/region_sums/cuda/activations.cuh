@@ -91,7 +91,7 @@ SL_DEVICE T couple(const Plan<Choice>& plan, const Activated<T>& a, const Deriva
 
 // dL/dx of one element, from its own h and what the voxel's classes share.
 template <class T, class Choice>
-SL_DEVICE T chain(const Plan<Choice>& plan, T x, int c, const Voxel<T>& voxel,
+SL_DEVICE T chain(const Plan<Choice>& plan, T x, int c, [[maybe_unused]] const Voxel<T>& voxel,
                   const VoxelLogs<T>& logs, const Activated<T>& a, const Derivatives<T>& d,
                   const Coupling<T>& shared) {
   T dx = 0;
