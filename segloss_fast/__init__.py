@@ -5,6 +5,7 @@ from segloss_fast._backends import Backend, backends
 from segloss_fast._impl import debug, set_impl, use_impl
 from segloss_fast._version import __version__
 from segloss_fast.losses import *  # noqa: F403
+from segloss_fast.losses.component_maps import component_cells, component_labels
 from segloss_fast.losses.fields import boundary_field, hausdorff_field, penalty_field
 from segloss_fast.losses.skeletons import tubed_skeleton
 from segloss_fast.ops.component_sums import ComponentSums, component_sums
@@ -22,6 +23,8 @@ __all__ = [
     "__version__",
     "backends",
     "boundary_field",
+    "component_cells",
+    "component_labels",
     "component_sums",
     "connected_components",
     "debug",

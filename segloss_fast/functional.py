@@ -4,6 +4,11 @@ from segloss_fast.losses.balanced import balanced_cross_entropy_loss, combo_loss
 from segloss_fast.losses.boundary import boundary_loss, hausdorff_dt_loss, log_hausdorff_dt_loss
 from segloss_fast.losses.boundary_ce import distance_penalized_ce_loss, shape_aware_loss
 from segloss_fast.losses.cldice import soft_cl_dice_loss, soft_dice_cl_dice_loss
+from segloss_fast.losses.component import blob_loss, component_tversky_loss
+from segloss_fast.losses.component_cells import (
+    bidirectional_component_loss,
+    component_dice_ce_loss,
+)
 from segloss_fast.losses.compound import dice_ce_loss, dice_focal_loss
 from segloss_fast.losses.deep_supervision import deep_supervision_loss
 from segloss_fast.losses.distribution import cross_entropy_loss, focal_loss
@@ -26,8 +31,12 @@ from segloss_fast.losses.wasserstein import generalized_wasserstein_dice_loss
 
 __all__ = [
     "balanced_cross_entropy_loss",
+    "bidirectional_component_loss",
+    "blob_loss",
     "boundary_loss",
     "combo_loss",
+    "component_dice_ce_loss",
+    "component_tversky_loss",
     "cross_entropy_loss",
     "deep_supervision_loss",
     "dice_ce_loss",

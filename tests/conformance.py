@@ -69,6 +69,7 @@ def problem(
     classes: int = CLASSES,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
+    hard: bool = False,
 ) -> Problem:
     """Return a random problem.
 
@@ -80,6 +81,7 @@ def problem(
         classes: Number of classes.
         dtype: Of the input.
         seed: Of the random numbers.
+        hard: Whether a dense target is 0 and 1.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, classes, *size)
@@ -87,7 +89,8 @@ def problem(
     used = max(classes - 1, 2) if kind == "absent" else max(classes, 2)
     labels = torch.randint(0, used, (batch, *size), generator=generator)
     if kind == "dense":
-        return Problem(x, torch.rand(shape, generator=generator), None, None)
+        values = torch.rand(shape, generator=generator)
+        return Problem(x, values.round() if hard else values, None, None)
     if kind == "ignore":
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
         return Problem(x, labels, None, 255)

@@ -159,7 +159,8 @@ def machines_of(primitive: str, *, sets: bool = False) -> list[Machine]:
     assert isinstance(native, Native)
     if native.cuda:
         found.append(Machine(primitive, *("shim",) * 2, "cuda_shim"))
-    on_device = ("native", "triton") if native.cuda else ("triton",)
+    on_device = ["native"] if native.cuda else []
+    on_device += [impl for impl in kernels.implementations if impl == "triton"]
     found += [Machine(primitive, f"cuda_{impl}", "cuda", impl) for impl in on_device]
     return found
 

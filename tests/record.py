@@ -34,6 +34,7 @@ class LossRecord:
         fewest_classes: How many it needs.
         primitives: Those whose kernels it needs.
         without: Keywords of region losses that it does not take.
+        hard: Whether its targets are 0 and 1 per class, and no numbers between these.
     """
 
     module: type[nn.Module]
@@ -51,6 +52,7 @@ class LossRecord:
     fewest_classes: int = 1
     primitives: tuple[str, ...] = ("region_sums",)
     without: tuple[str, ...] = ()
+    hard: bool = False
 
     def accepts(self, keywords: Keywords) -> dict[str, Any]:
         """Return those of some common keywords that it takes."""

@@ -11,6 +11,7 @@ import segloss_fast
 from segloss_fast import functional
 from tests import oracles, oracles_boundary
 from tests.record import Keywords, LossRecord
+from tests.records_components import COMPONENT_LOSSES
 from tests.records_formulas import FORMULA_LOSSES
 from tests.records_structure import STRUCTURE_LOSSES
 from tests.records_topk import CONFUSION_LOSSES, HARDEST_LOSSES
@@ -217,6 +218,7 @@ LOSSES = (
     *HARDEST_LOSSES,
     *CONFUSION_LOSSES,
     *STRUCTURE_LOSSES,
+    *COMPONENT_LOSSES,
 )
 
 # By the activation of the primitive.

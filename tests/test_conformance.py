@@ -71,7 +71,7 @@ def test_every_loss_has_a_record() -> None:
 @by_impl
 @pytest.mark.parametrize("kind", few(KINDS, test=4))
 def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None:
-    case = problem(kind)
+    case = problem(kind, hard=record.hard)
     tried = 0
     for own in record.keywords:
         for common in COMMON:

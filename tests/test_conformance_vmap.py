@@ -24,6 +24,7 @@ FUNCTIONS: dict[str, Loss] = {record.function.__name__: record.function for reco
 FUNCTIONS |= {function.__name__: function for _, function in LOVASZ_LOSSES.values()}
 ONE_CLASS = {record.function.__name__ for record in LOSSES if record.fewest_classes == 1}
 ONE_CLASS |= {"lovasz_sigmoid_loss", "lovasz_hinge_loss"}
+HARD = {record.function.__name__ for record in LOSSES if record.hard}
 WITH_FIELD = {r.function.__name__ for r in LOSSES if issubclass(r.module, FieldLoss)}
 SIZE = (4, 5)
 by_name = pytest.mark.parametrize("name", list(FUNCTIONS))
@@ -60,7 +61,7 @@ def check(loss: Loss, tensors: tuple[Tensor, ...], batched: tuple[bool, ...]) ->
 @pytest.mark.parametrize("activation", few(["softmax", "sigmoid", "probabilities"], test=2))
 def test_samples_are_those_without_it(name: str, impl: str, activation: str) -> None:
     for kind in ("ignore", "dense"):
-        case = problem(kind, SIZE)
+        case = problem(kind, SIZE, hard=name in HARD)
         x = case.input.sigmoid() if activation == "probabilities" else case.input
         if "lovasz" in name and kind == "dense":
             continue  # which takes masks, not values

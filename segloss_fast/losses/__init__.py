@@ -34,8 +34,8 @@ and returns float32, or float64 for float64 input. Keywords that all losses have
   focal, TopK, structural similarity) then run over those of all ranks; the other losses, and the
   reduction ``"none"``, need ``batch=True``, and Lovász losses ``per_image=False``. True: parts of
   the same items, B on every rank. Losses that look around each voxel (Hausdorff, shape-aware,
-  structural similarity, clDice) cannot have that; boundary and distance-penalised losses need
-  ``target_field``;
+  structural similarity, clDice, those over components) cannot have that; boundary and
+  distance-penalised losses need ``target_field``;
 * ``impl``: ``"auto"`` (the fastest there is), ``"reference"``, ``"native"`` or ``"triton"``.
 
 Region losses (ratios of sums) have three more:
@@ -60,6 +60,26 @@ Boundary losses (over distance fields) have the keywords of voxel losses and ``s
 distance between neighbouring voxels: one number, or one per axis. Voxels that are ignored are
 outside of all masks. Where the target's field can be passed in, ``forward`` has a fourth argument,
 ``target_field``.
+
+Losses over components (blob loss, and those whose names say so) count every connected component of
+a class as much as any other. Their targets are hard: class indices, or 0 and 1 per class. They have
+the keywords of region losses, but ``include_background`` is False by default: class 0 has no
+components then, unless it is the only class. Items with ``batch=True`` pool their components, not
+their sums. ``shards`` must be False. Besides:
+
+* ``lambda_dice``, ``lambda_ce``: factors of Dice and cross-entropy (default 1);
+* ``lambda_global``: factor of the DiceCELoss of the whole volume, with the same two factors and the
+  common keywords that were given, from the same sums (default 1, as the authors train; 0 leaves the
+  part over components alone);
+* ``connectivity``: of :func:`segloss_fast.connected_components`; None (default) is ``"full"``;
+* ``max_components``: of an item and class, at most. Without it the host reads how many there are,
+  which on a GPU waits for the device, and is an error in the capture of a CUDA graph. Where there
+  are more, the loss is NaN. Under ``torch.compile`` and ``torch.func`` nobody can look: without it
+  there is room for as many as the volume can have.
+
+Voxels that are ignored are in no component, and may split one; voxel weights weigh sums only. A
+component or cell without weight is left out. Maps that a data loader computed are arguments of
+``forward``: ``components`` or ``cells``, which ``connectivity`` does not go with.
 
 Lovász losses (a Jaccard loss over errors in falling order) have no ``voxel_weight``, no ``batch``
 and no ``activation``, which their names say. Of the keywords above they have
@@ -91,6 +111,8 @@ from segloss_fast.losses.balanced import BalancedCrossEntropyLoss, ComboLoss
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.losses.boundary_ce import DistancePenalizedCELoss, ShapeAwareLoss
 from segloss_fast.losses.cldice import SoftClDiceLoss, SoftDiceClDiceLoss
+from segloss_fast.losses.component import BlobLoss, ComponentTverskyLoss
+from segloss_fast.losses.component_cells import BidirectionalComponentLoss, ComponentDiceCELoss
 from segloss_fast.losses.compound import DiceCELoss, DiceFocalLoss
 from segloss_fast.losses.deep_supervision import DeepSupervisionLoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
@@ -110,8 +132,12 @@ from segloss_fast.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "BalancedCrossEntropyLoss",
+    "BidirectionalComponentLoss",
+    "BlobLoss",
     "BoundaryLoss",
     "ComboLoss",
+    "ComponentDiceCELoss",
+    "ComponentTverskyLoss",
     "CrossEntropyLoss",
     "DeepSupervisionLoss",
     "DiceCELoss",

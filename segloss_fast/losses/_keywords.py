@@ -19,6 +19,7 @@ from segloss_fast._check import (
 )
 from segloss_fast._impl import check_impl
 from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
+from segloss_fast.ops.connected_components import CONNECTIVITIES
 from segloss_fast.ops.region_sums import ACTIVATIONS, RegionSums
 
 if TYPE_CHECKING:
@@ -67,6 +68,20 @@ class OverlapKeywords(RegionKeywords, total=False):
     """Keywords of those that compare an overlap, which may be that of soft values."""
 
     soft_label: bool
+
+
+class ComponentKeywords(RegionKeywords, total=False):
+    """Keywords of those that look at the components of the target."""
+
+    lambda_dice: float
+    lambda_ce: float
+    lambda_global: float
+    connectivity: str | int | None
+    max_components: int | None
+
+
+class PresentKeywords(ComponentKeywords, total=False):
+    """Keywords of those that leave out, unless told otherwise, what has no component."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +190,61 @@ class Overlap(Region):
         check_flag("soft_label", self.soft_label)
 
 
+NEIGHBOURS = (2, 4, 6, 8, 18, 26)  # numbers of them, in one to three dimensions
+
+
+@dataclass(frozen=True)
+class Component(Region):
+    """Checked ComponentKeywords."""
+
+    include_background: bool = False
+    lambda_dice: float = 1.0
+    lambda_ce: float = 1.0
+    lambda_global: float = 1.0
+    connectivity: str | int | None = None
+    max_components: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole()
+        for name in ("lambda_dice", "lambda_ce", "lambda_global"):
+            check_number(name, getattr(self, name))
+        check_connectivity(self.connectivity)
+        most = self.max_components
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool)):
+            raise TypeError(f"max_components must be an int or None, got {type(most).__name__}")
+        if most is not None and most < 1:
+            raise ValueError(f"max_components must be at least 1, got {most}")
+
+
+@dataclass(frozen=True)
+class Present(Component):
+    """Checked PresentKeywords."""
+
+    absent: str = "skip"
+
+
+def check_connectivity(connectivity: object) -> None:
+    """Raise unless it can be a connectivity; whether of the dimension shows with the volume."""
+    allowed = (*CONNECTIVITIES, *NEIGHBOURS)
+    if connectivity is None:
+        return
+    if isinstance(connectivity, bool) or not isinstance(connectivity, (str, int)):
+        raise TypeError(
+            "connectivity must be a str or an int, one of "
+            f"{', '.join(map(repr, allowed))}, got {type(connectivity).__name__}"
+        )
+    if connectivity not in allowed:
+        raise ValueError(
+            f"connectivity must be one of {', '.join(map(repr, allowed))}, got {connectivity!r}"
+        )
+
+
 # By the name that the annotations of ``**keywords`` give them.
-RECORDS: dict[str, type] = {"Voxel": Voxel, "Ratio": Ratio, "Region": Region, "Overlap": Overlap}
+RECORDS: dict[str, type] = {
+    **{"Voxel": Voxel, "Ratio": Ratio, "Region": Region, "Overlap": Overlap},
+    **{"Component": Component, "Present": Present},
+}
 
 
 def check_weights(name: str, weights: object) -> None:

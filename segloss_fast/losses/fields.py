@@ -63,9 +63,9 @@ def hausdorff_field(
             in [0, 1] nor that.
         RuntimeError: If ``impl`` names kernels that are not available here.
     """
-    target = _with_batch(target, batched)
+    target = with_batch(target, batched)
     mask = _masks(target, classes, include_background, ignore_index, impl)
-    return _as_given(distances(mask, spacing, "both", impl), batched)
+    return as_given(distances(mask, spacing, "both", impl), batched)
 
 
 @torch.no_grad()
@@ -101,9 +101,9 @@ def boundary_field(
         ValueError: As :func:`hausdorff_field`.
         RuntimeError: As :func:`hausdorff_field`.
     """
-    target = _with_batch(target, batched)
+    target = with_batch(target, batched)
     mask = _masks(target, classes, include_background, ignore_index, impl)
-    return _as_given(boundary_map(mask, spacing, impl), batched)
+    return as_given(boundary_map(mask, spacing, impl), batched)
 
 
 @torch.no_grad()
@@ -141,13 +141,13 @@ def penalty_field(
         RuntimeError: As :func:`hausdorff_field`.
     """
     check_flag("per_class", per_class)
-    target = _with_batch(target, batched)
+    target = with_batch(target, batched)
     if classes is not None and not per_class and classes > 1:
-        labels, _, classes = _read(target, classes, ignore_index)
+        labels, _, classes = read_target(target, classes, ignore_index)
         field = own_class(labels, classes, spacing, impl, penalty=True)
     else:
         field = penalty_map(_masks(target, classes, True, ignore_index, impl), spacing, impl)
-    return _as_given(field, batched)
+    return as_given(field, batched)
 
 
 def distances(
@@ -220,12 +220,14 @@ def own_class(
     return own
 
 
-def _with_batch(target: Tensor, batched: bool) -> Tensor:
+def with_batch(target: Tensor, batched: bool) -> Tensor:
+    """Return a target with a batch axis, given whether it has one."""
     check_flag("batched", batched)
     return target if batched or not isinstance(target, Tensor) else target[None]
 
 
-def _as_given(field: Tensor, batched: bool) -> Tensor:
+def as_given(field: Tensor, batched: bool) -> Tensor:
+    """Return a field with a batch axis where the target has one."""
     return field if batched else field[0]
 
 
@@ -237,7 +239,7 @@ def _masks(
     impl: str,
 ) -> Tensor:
     check_flag("include_background", include_background)
-    target, dense, channels = _read(target, classes, ignore_index)
+    target, dense, channels = read_target(target, classes, ignore_index)
     return target_masks(
         target,
         channels,
@@ -248,7 +250,7 @@ def _masks(
     )
 
 
-def _read(
+def read_target(
     target: Tensor, classes: int | None, ignore_index: int | None
 ) -> tuple[Tensor, bool, int]:
     """Return the target as class indices ``[B, *S]`` or as values, which it is, and C."""
@@ -261,7 +263,7 @@ def _read(
                 f"classes is None, got shape {list(target.shape)}"
             )
         if target.shape[1] == 1:
-            return _read(target, 1, ignore_index)
+            return read_target(target, 1, ignore_index)
         if ignore_index is not None:
             raise ValueError("ignore_index goes with class indices, which need classes; got None")
         return target, True, target.shape[1]

@@ -61,7 +61,12 @@ AROUND = {  # These look around each voxel.
     sf.StructuralSimilarityLoss,
     sf.SoftClDiceLoss,
     sf.SoftDiceClDiceLoss,
+    sf.BlobLoss,
+    sf.ComponentDiceCELoss,
+    sf.BidirectionalComponentLoss,
+    sf.ComponentTverskyLoss,
 }
+HARD = {record.module for record in LOSSES if record.hard}
 WITH_FIELD = {sf.BoundaryLoss, sf.DistancePenalizedCELoss}
 NOT_OVER_VOXELS = {
     *(sf.HausdorffDTLoss, sf.LogHausdorffDTLoss, sf.HausdorffERLoss, sf.BoundaryLoss),
@@ -105,7 +110,7 @@ class Case:
     def whole(self) -> tuple[Problem, Tensor | None]:
         """Return the whole problem, and a field for the losses that take one."""
         kind = "ignore" if self.kind in ("ignored", "all_ignored") else self.kind
-        case = problem(kind, SIZE, batch=ITEMS, dtype=self.dtype)
+        case = problem(kind, SIZE, batch=ITEMS, dtype=self.dtype, hard=self.loss in HARD)
         if self.kind == "all_ignored":
             case.target.fill_(255)
         elif self.kind == "ignored":

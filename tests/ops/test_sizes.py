@@ -23,6 +23,9 @@ CALLS: dict[str, Call] = {
     "lovasz_sort": lambda x, t: segloss_fast.lovasz(x, t, method="sort", impl="native"),
     "hardest_voxels": lambda x, t: hardest_voxels(x, t, None, Rule(10.0, "softmax"), impl="native"),
     "confusion_sums": lambda x, t: confusion_sums(x, t, impl="native"),
+    "component_sums": lambda x, t: segloss_fast.component_sums(
+        x, t, torch.zeros((), dtype=torch.int32).expand(x.shape), count=1, impl="native"
+    ),
     "structural_error": lambda x, t: structural_error(
         x, x, window_size=3, sigma=1.5, constant=0.01, impl="native"
     ),

@@ -12,7 +12,11 @@ weight    w
 ========  =======================  ========  ==============================
 
 with the logarithms of :mod:`segloss_fast.ops.region_sums`, whose sums those over all bins add up
-to. Bin 0 is for voxels of no component; bins may be those of ``connected_components``.
+to. Bin 0 is for voxels of no component; bins may be those of ``connected_components``, and cells
+those of ``nearest_component``. One pass forward and one backward for any number of bins. The native
+kernels add up runs of voxels of one bin, chunk by chunk in order, so that the rows do not depend on
+the number of threads; a chunk keeps the sums of the bins that it meets, and a thread 8 bytes for
+each bin.
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import debug_enabled, resolve
+from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._operator import preference
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
-from segloss_fast.ops._voxels.labels import check_labels_on_device
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.component_sums import op, reference
 from segloss_fast.ops.component_sums.record import TERMS, ComponentSums
@@ -54,7 +53,7 @@ def component_sums(
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
             copied as floating-point numbers.
         ignore_index: Voxels with this label do not count, NaN input or not; of class indices only.
-        impl: ``"auto"`` or ``"reference"``: there are no kernels.
+        impl: ``"auto"``, ``"reference"`` or ``"native"`` (CPU).
 
     Returns:
         The rows ``[terms, B, C, K + 1]``, float64 (float32 on devices without it).
@@ -64,7 +63,7 @@ def component_sums(
         ValueError: If a shape, device or option is not, or if a label is neither a class nor
             ``ignore_index``, or a value per class not 0 or 1 (on a GPU, where looking would need a
             synchronisation, rows become NaN; :class:`segloss_fast.debug` raises there too).
-        RuntimeError: If ``impl`` names kernels.
+        RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     _check.check_input(input)
     _check.check_ignore_index(ignore_index)
@@ -75,16 +74,31 @@ def component_sums(
     voxel_weight = _check.as_weight(voxel_weight)
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
-    resolve(
+    others = [target] if voxel_weight is None else [target, voxel_weight]
+    only_reference = transforms_active() or (
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)
+    )
+    chosen = resolve(
         impl,
-        preference(input.device),
-        lambda name: op.kernels.why_not(name, input.device),
+        () if only_reference else preference(input.device),
+        lambda name: (
+            "the gradient of target and of voxel_weight, and the transforms of torch.func, are "
+            "served by the reference only"
+            if only_reference
+            else op.kernels.why_not(name, input.device)
+        ),
         input,
     )
+    if chosen != "reference":
+        rows = op.call(
+            *(input, target, bins, voxel_weight, count),
+            *(activation, list(names), ignore_index, chosen),
+        )
+        return ComponentSums(names, rows)
     rows, invalid = reference.forward(
         input, target, bins, count, activation, names, voxel_weight, ignore_index
     )
-    return ComponentSums(names, _judged(rows, invalid, input, target))
+    return ComponentSums(names, op.judged(rows, invalid, input, target))
 
 
 def _target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
@@ -120,19 +134,3 @@ def _check_bins(input: Tensor, bins: object, count: object) -> None:
         raise TypeError(f"count must be an int, got {type(count).__name__}")
     if count < 0:
         raise ValueError(f"count must be at least 0, got {count}")
-
-
-def _judged(rows: Tensor, invalid: Tensor, input: Tensor, target: Tensor) -> Tensor:
-    """Raise if labels are invalid; return the rows, NaN where nobody may look."""
-    looks = not _check.is_batched(invalid) and not torch.compiler.is_compiling()
-    if not looks or (input.device.type != "cpu" and not debug_enabled()):
-        return torch.where(invalid[0] > 0, torch.nan, rows)
-    if target.dim() < input.dim():
-        check_labels_on_device(invalid, input.shape[1])
-    elif invalid[0] > 0:
-        bad, first = invalid.tolist()
-        raise ValueError(
-            "target must hold 0 and 1 per class, for components have no soft edge, "
-            f"got {bad:.0f} other values, the first of which is {first:g}"
-        )
-    return rows

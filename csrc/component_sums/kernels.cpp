@@ -1,0 +1,5 @@
+// The component_sums kernels, for each instruction set.
+#include "component_sums/kernels.h"
+
+#define SEGLOSS_KERNELS "component_sums/kernels.inc"
+#include "instruction_sets.inc"
