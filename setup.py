@@ -43,9 +43,7 @@ CXX_FLAGS = [
     "-fno-trapping-math",
     "-ffp-contract=fast",
     "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unknown-pragmas",
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden"]
 # The data centre's sm_80 (whose code sm_86 and sm_89 run too) and sm_90, and PTX for later ones.
@@ -277,6 +275,8 @@ def optional_build(mode: str) -> type:
 def build_arguments(mode: str) -> dict[str, object]:
     """Return what setup() needs."""
     commands: dict[str, type] = {"build_py": BuildPython, "bdist_wheel": Wheel}
+    if sys.argv[1:] == ["egg_info"] or sys.argv[1:2] == ["dist_info"]:
+        return {"cmdclass": commands}  # pip only asks for names: importing torch takes seconds
     if mode == "skip":
         pure.update(kind="skip", reason="it was installed with SEGLOSS_BUILD=skip")
         return {"cmdclass": commands}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def own_trainers(folder: Path) -> Path:
     return own
 
 
+@cache
 def folder_of_trainers() -> str:
     """Return what ``python -m segloss_fast --nnunet-trainers`` prints where nnU-Net is."""
     done = nnunet_site.run("-m", "segloss_fast", "--nnunet-trainers", timeout=SECONDS)

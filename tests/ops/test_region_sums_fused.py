@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from types import ModuleType
 
 import pytest
@@ -30,6 +31,7 @@ KINDS = {
 CLASSES = few((4, 5, 2, 3, 14, 64), test=2)
 # A vector and a block of either width, a chunk; one less, one more.
 LENGTHS = (1, 7, 8, 15, 16, 17, 255, 256, 257, 511, 512, 513, 527, 1024, 4095, 4097, 8211)
+LENGTH = 1103  # some blocks, and voxels left
 NO_CLASS, IGNORED = 77, 200
 
 
@@ -103,26 +105,29 @@ def eager_gradient(x: Tensor, values: Tensor, terms: tuple[str, ...]) -> Tensor:
     return torch.autograd.grad(sums, x, weights.to(x.dtype))[0]
 
 
-def check_definition(x: Tensor, labels: Tensor, terms: Iterable[str] = TERMS) -> None:
-    """Assert that the rows and the gradient are those of float64."""
-    terms = tuple(terms)
-    rows, grad = run(x, labels, terms)
+@lru_cache(200)  # until each instruction set has asked
+def of_float64(classes: int, kind: str, scale: float) -> tuple[Tensor, Tensor, float]:
+    """Return the rows and the gradient, and how far off the gradient of plain PyTorch is."""
+    terms = KINDS[kind]
+    x = logits(2, classes, LENGTH, scale=scale)
+    labels = classes_of(x)
     values, counted = definition.one_hot(labels, x.shape[1])
     options = {"activation": "softmax", "ce_activation": "softmax", "gamma": 2.0}
     truth = definition.sums(x, values, counted.expand_as(x), terms=terms, **options)  # type: ignore[arg-type]
-    torch.testing.assert_close(rows, truth, rtol=3e-7, atol=1e-6)
     exact = eager_gradient(x.double(), values, terms)
-    # Of the nearly certain voxels plain PyTorch loses as many digits, one or two roundings apart.
-    eager = relative_l2(eager_gradient(x, values.float(), terms), exact)
-    assert relative_l2(grad, exact) < max(5e-7, 3 * eager)
+    return truth, exact, relative_l2(eager_gradient(x, values.float(), terms), exact)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("kind", few(KINDS, test=5))
 @pytest.mark.parametrize("scale", few((3.0, 0.0, 1e-3, 40.0, 1e4), test=5))
 def test_values_and_gradients_are_those_of_float64(classes: int, kind: str, scale: float) -> None:
-    x = logits(2, classes, 1103, scale=scale)
-    check_definition(x, classes_of(x), KINDS[kind])
+    x = logits(2, classes, LENGTH, scale=scale)
+    rows, grad = run(x, classes_of(x), KINDS[kind])
+    truth, exact, eager = of_float64(classes, kind, scale)
+    torch.testing.assert_close(rows, truth, rtol=3e-7, atol=1e-6)
+    # Of the nearly certain voxels plain PyTorch loses as many digits, one or two roundings apart.
+    assert relative_l2(grad, exact) < max(5e-7, 3 * eager)
 
 
 @pytest.mark.parametrize("classes", CLASSES)

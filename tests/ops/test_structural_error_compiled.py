@@ -54,8 +54,9 @@ def kernels_of(launches: Sequence[Launch]) -> dict[str, Launch]:
 def test_nothing_spills_and_warps_read_neighbours(
     dtype: torch.dtype, target: torch.dtype, space: Sequence[int], capability: int
 ) -> None:
-    for name, launch in kernels_of(launches_of(dtype, target, space)).items():
-        found = compile_launch(launch, capability)
+    launches = kernels_of(launches_of(dtype, target, space))
+    kernels = {name: compile_launch(launch, capability) for name, launch in launches.items()}
+    for name, found in kernels.items():
         report = found.report()
         assert report["stack"] == report["loop_spills"] == 0, name
         assert report["registers"] <= REGISTERS[dtype], (name, report["registers"])

@@ -104,11 +104,14 @@ def pairs(classes: tuple[int, int]) -> Iterator[tuple[int, str, str]]:
         yield number, DTYPES[(i + j) % 2], target
 
 
-def examine(case: tuple[str, int, str, str, int, str]) -> tuple[str, dict[str, Any]]:
-    """Compile one kernel and return its name and report."""
-    loss, classes, dtype, target, capability, direction = case
-    launch = launches(loss, classes, dtype, target)[direction]
-    return " ".join(map(str, case)), compile_launch(launch, capability).report()
+def examine(cases: list[tuple[str, int, str, str, int, str]]) -> dict[str, dict[str, Any]]:
+    """Compile kernels, and then return their reports by name."""
+    found = {}
+    for case in cases:
+        loss, classes, dtype, target, capability, direction = case
+        launch = launches(loss, classes, dtype, target)[direction]
+        found[" ".join(map(str, case))] = compile_launch(launch, capability)
+    return {name: compiled.report() for name, compiled in found.items()}
 
 
 def specializations(
@@ -132,9 +135,11 @@ def main() -> None:
     one = specializations(2, (16, 16, 16), ("tp", "pred", "focal"), 1.5, 255)
     assert one == specializations(1, (32, 48, 8), ("focal", "tp", "pred"), 3.0, 1)
     assert one == specializations(3, (8, 8, 1), ("pred", "focal", "tp"), 0.5, -1)
-    cases = [case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:]]
+    cases = dict.fromkeys(case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:])
+    found: dict[str, Any] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
-        found = dict(pool.map(examine, dict.fromkeys(cases)))
+        for reports in pool.map(examine, (list(cases)[place::4] for place in range(4))):
+            found |= reports
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
 
 

@@ -80,18 +80,22 @@ def sample() -> Iterator[tuple[str, int, str, str, bool, int]]:
         yield "softmax", classes, "float32", "uint8", True, 90
 
 
-def examine(case: tuple[str, int, str, str, bool, int]) -> dict[str, Any]:
-    """Compile a case's kernels and return their reports by name."""
-    found = launches(*case[:-1])
+def examine(cases: list[tuple[str, int, str, str, bool, int]]) -> dict[str, Any]:
+    """Compile the kernels of cases, and then return their reports by name."""
+    found = {}
+    for case in cases:
+        of_case = launches(*case[:-1])
+        for direction in DIRECTIONS:
+            name = " ".join(map(str, (*case, direction)))
+            found[name] = compile_launch(of_case[direction], case[-1])
     reports = {}
-    for direction in DIRECTIONS:
-        compiled = compile_launch(found[direction], case[-1])
+    for name, compiled in found.items():
         report = compiled.report()
         report["atomics"] = len(re.findall(r"\bREDG?\.E\.ADD\.64", compiled.sass))
         report["returning_atomics"] = len(re.findall(r"\bATOMG?\.E\.ADD", compiled.sass))
         report["fused"] = len(re.findall(r"\bFFMA", compiled.sass))
         report["softmax_layouts"] = sorted(_softmax_layouts(compiled.ttgir))
-        reports[" ".join(map(str, (*case, direction)))] = report
+        reports[name] = report
     return reports
 
 
@@ -125,7 +129,8 @@ def main() -> None:
     assert specializations((16, 16, 16), 255) == specializations((32, 48, 24), 1)
     found: dict[str, Any] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
-        for reports in pool.map(examine, dict.fromkeys(sample())):
+        cases = list(dict.fromkeys(sample()))
+        for reports in pool.map(examine, (cases[place::4] for place in range(4))):
             found |= reports
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
 

@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from segloss_fast.ops._triton.launch import Launch
+from tests.ops.triton.disassembly import TOOLS, announce, text_of
 
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 POINTERS = {
     torch.float64: "*fp64",
     torch.float32: "*fp32",
@@ -45,14 +44,19 @@ class Compiled:
     Attributes:
         registers: Per thread.
         stack: Bytes per thread; above 0 where registers spill.
-        sass: The machine code.
+        cubin: The machine code.
         ttgir: The code before, with the places of tiles in registers, lanes and warps.
     """
 
     registers: int
     stack: int
-    sass: str
+    cubin: bytes
     ttgir: str
+
+    @property
+    def sass(self) -> str:
+        """The machine code in words. Whoever looks at many kernels first compiles them all."""
+        return text_of(self.cubin)
 
     def report(self) -> dict[str, Any]:
         """Return what the tests look at; the loop is the innermost one that loads."""
@@ -124,21 +128,20 @@ def compile_launch(launch: Launch, capability: int, aligned: bool = True) -> Com
     kernel = triton.compile(
         source, target=GPUTarget("cuda", capability, 32), options=launch.options
     )
-    usage, sass = _disassemble(kernel.asm["cubin"])
-    return Compiled(usage["REG"], usage["STACK"], sass, kernel.asm["ttgir"])
+    cubin = kernel.asm["cubin"]
+    announce(cubin, capability)
+    usage = _usage(cubin)
+    return Compiled(usage["REG"], usage["STACK"], cubin, kernel.asm["ttgir"])
 
 
-def _disassemble(cubin: bytes) -> tuple[dict[str, int], str]:
+def _usage(cubin: bytes) -> dict[str, int]:
+    """Return what a thread needs: REG, and STACK in bytes."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage, sass = (
-            subprocess.run(
-                [str(TOOLS / tool), option, file.name], capture_output=True, text=True, check=True
-            ).stdout
-            for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
-        )
-    return {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", usage)}, sass
+        command = [str(TOOLS / "cuobjdump"), "-res-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", said)}
 
 
 def specialization(launch: Launch) -> Any:  # noqa: ANN401
