@@ -4,8 +4,6 @@
 
 #include <pybind11/stl.h>
 
-#include <memory>
-
 #include "formula/program.h"
 
 namespace segloss::formula {
@@ -33,8 +31,7 @@ double run(const Program& program, uintptr_t rows, const std::vector<uintptr_t>&
 
 void bind(pybind11::module_& m) {
   using pybind11::arg;
-  pybind11::class_<Program, std::shared_ptr<Program>>(
-      m, "Formula", "A traced formula (segloss_fast/ops/_formula).")
+  pybind11::class_<Program>(m, "Formula", "A traced formula (segloss_fast/ops/_formula).")
       .def(pybind11::init([](const std::vector<int32_t>& steps, std::vector<double> constants,
                              std::vector<int64_t> arguments, int64_t rows, int64_t values_per_row,
                              int64_t array, int64_t loss, int64_t values) {

@@ -65,9 +65,10 @@ struct Tensors {
 
 class Step {
  public:
-  Step(std::shared_ptr<const formula::Program> program, std::vector<int64_t> terms,
-       int64_t activation, int64_t ce_activation, double gamma, std::optional<int64_t> ignore_index)
-      : program_(std::move(program)),
+  // Python keeps the program alive.
+  Step(const formula::Program& program, std::vector<int64_t> terms, int64_t activation,
+       int64_t ce_activation, double gamma, std::optional<int64_t> ignore_index)
+      : program_(program),
         terms_(std::move(terms)),
         activation_(activation),
         ce_activation_(ce_activation),
@@ -97,7 +98,7 @@ class Step {
     {
       const py::gil_scoped_release release;
       invalid = sum(problems, sums.get());
-      if (invalid.count == 0) program_->run(call);
+      if (invalid.count == 0) program_.run(call);
     }
     return py::make_tuple(call.loss, std::move(gradient), invalid.count, invalid.first);
   }
@@ -138,7 +139,7 @@ class Step {
 
   // How many sums there are in all, which must be those of the formula.
   size_t rows(const std::vector<Problem>& problems) const {
-    const formula::Sizes& sizes = program_->sizes();
+    const formula::Sizes& sizes = program_.sizes();
     for (const Problem& problem : problems) {
       require(
           problem.rows == sizes.rows && problem.batch * problem.channels == sizes.values_per_row,
@@ -148,7 +149,7 @@ class Step {
   }
 
   void read_arguments(const py::tuple& arguments, formula::Call* call) const {
-    const std::vector<int64_t>& expected = program_->sizes().arguments;
+    const std::vector<int64_t>& expected = program_.sizes().arguments;
     require(arguments.size() == expected.size(), "the formula is one of other arguments");
     for (size_t i = 0; i < expected.size(); ++i) {
       const RawTensor raw = read_tensor(arguments[i]);
@@ -165,7 +166,7 @@ class Step {
     return *static_cast<const float*>(tensor.data);
   }
 
-  std::shared_ptr<const formula::Program> program_;
+  const formula::Program& program_;
   std::vector<int64_t> terms_;
   int64_t activation_, ce_activation_;
   double gamma_;
@@ -177,10 +178,10 @@ class Step {
 void bind(py::module_& m) {
   using py::arg;
   py::class_<Step>(m, "Step", "A loss over sums in one call (segloss_fast/ops/region_sums).")
-      .def(py::init<std::shared_ptr<const formula::Program>, std::vector<int64_t>, int64_t, int64_t,
-                    double, std::optional<int64_t>>(),
-           arg("program"), arg("terms"), arg("activation"), arg("ce_activation"), arg("gamma"),
-           arg("ignore_index"))
+      .def(py::init<const formula::Program&, std::vector<int64_t>, int64_t, int64_t, double,
+                    std::optional<int64_t>>(),
+           py::keep_alive<1, 2>(), arg("program"), arg("terms"), arg("activation"),
+           arg("ce_activation"), arg("gamma"), arg("ignore_index"))
       .def("forward", &Step::forward, arg("tensors"), arg("arguments"), arg("levels"),
            arg("gradient"),
            "Return the value, its gradient in the sums or None, how many labels are invalid, and "
