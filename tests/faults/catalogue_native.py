@@ -175,8 +175,8 @@ NATIVE_FAULTS = (
     Fault(
         "native-last-invalid-label",
         "csrc/voxels/chunks.h",
-        "if (to[0] == 0) to[1] = found.first;",
-        "if (found.count > 0) to[1] = found.first;",
+        "if (all.count == 0) all.first = found.first;",
+        "if (found.count > 0) all.first = found.first;",
         ("tests/ops/test_region_sums_errors.py",),
     ),
 )
