@@ -189,8 +189,9 @@ def run_bad() -> None:
         return
     rows = torch.zeros(made.rows, max(made.width, 1), dtype=torch.float64)
     grad = torch.zeros_like(rows)
-    arguments = [torch.rand(size, dtype=torch.float64).data_ptr() for size in made.arguments]
-    program.run(rows.data_ptr(), arguments, [1.0], grad.data_ptr())
+    arguments = [torch.rand(size, dtype=torch.float64) for size in made.arguments]
+    addresses = [argument.data_ptr() for argument in arguments]
+    program.run(rows.data_ptr(), addresses, [1.0], grad.data_ptr())
 
 
 COPY_GRADIENT = [0, 0, 1, 6, 1, 1, 6, 1, 0, 0, 0, 1, *[0] * 10]
