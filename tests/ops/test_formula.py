@@ -96,7 +96,8 @@ def test_rows_of_another_shape_are_refused() -> None:
 
 @needs_native
 @pytest.mark.parametrize(
-    ("place", "number"), [(0, 24), (0, -1), (3, 0), (6, 10**6), (6, 0), (10, -1), (11, 10**6)]
+    ("place", "number"),
+    [(0, 24), (0, -1), (3, 0), (6, 10**6), (6, 4), (6, 0), (10, -1), (10, 5), (11, 10**6)],
 )
 def test_a_step_outside_of_the_array_is_refused(place: int, number: int) -> None:
     step: list[Any] = [3, 0, 2, 2, 1, 1, *(3, 1, 0, 0), *(0, 0, 0, 0), *(1, 1, 0, 0), *(0, 0, 0, 0)]
