@@ -11,6 +11,7 @@
 
 #include "cpu_capability.h"
 #include "formula/binding.h"
+#include "region_sums/step.h"
 
 namespace {
 
@@ -66,4 +67,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_cpu_capability", &set_cpu_capability, pybind11::arg("name"),
         "Use another instruction set from now on (for tests): baseline, avx2 or avx512.");
   segloss::formula::bind(m);
+  segloss::region_sums::bind(m);
 }

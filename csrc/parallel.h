@@ -7,13 +7,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 namespace segloss {
+
+constexpr int64_t kSmallScratch = int64_t(1) << 18;  // bytes
 
 // Calls make() in each of at most so many threads, and what it returns with rising numbers of tasks
 // and 64-byte aligned scratch memory of so many bytes, until all tasks are done.
@@ -23,6 +27,15 @@ void for_each_task(int64_t count, int64_t threads, size_t scratch_bytes, const M
   const int64_t workers =
       std::min({count, threads, static_cast<int64_t>(torch::stable::get_num_threads())});
   const int64_t bytes = (int64_t(scratch_bytes) + 127) / 64 * 64;  // room to align
+  if (workers == 1 && bytes <= kSmallScratch) {
+    // Neither torch's memory nor its threads: of a small problem they cost as much as the work.
+    const std::unique_ptr<std::byte[]> memory(new std::byte[bytes]);
+    void* const scratch =
+        reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64);
+    auto run = make();
+    for (int64_t task = 0; task < count; ++task) run(task, scratch);
+    return;
+  }
   torch::stable::Tensor memory =
       torch::stable::empty({workers * bytes}, torch::headeronly::ScalarType::Byte);
   const auto base = reinterpret_cast<uintptr_t>(memory.mutable_data_ptr());

@@ -158,6 +158,24 @@ def transforms_active() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def recorded() -> bool:
+    """Whether torch writes down operations, to do them again with other numbers."""
+    if torch._C._is_tracing():
+        return True
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    keys = torch._C._TorchDispatchModeKey
+    return any(
+        torch._C._get_dispatch_mode(key) is not None
+        for key in (keys.FAKE, keys.FUNCTIONAL, keys.PROXY)
+    )
+
+
+def setting() -> str:
+    """Return what ``impl="auto"`` means here and now."""
+    return _default
+
+
 def resolve(
     impl: str,
     candidates: tuple[str, ...],

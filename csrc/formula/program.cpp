@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <stdexcept>
 
 namespace segloss::formula {
 namespace {
+
+constexpr int64_t kMostNumbers = int64_t(1) << 28;  // of an array
 
 // Calls f for all elements of a step, one after another.
 template <class F>
@@ -99,13 +100,18 @@ Program::Program(const std::vector<int32_t>& steps, std::vector<double> constant
   if (steps.size() % kWidth != 0) throw std::invalid_argument("formula: a part of a step");
   steps_.resize(steps.size() / kWidth);
   if (!steps.empty()) std::memcpy(steps_.data(), steps.data(), steps.size() * sizeof(int32_t));
-  first_row_ = std::accumulate(sizes_.arguments.begin(), sizes_.arguments.end(),
-                               static_cast<int64_t>(constants_.size()));
-  const int64_t last = first_row_ + 2 * sizes_.rows * sizes_.values_per_row;
-  if (last > sizes_.array || sizes_.loss < 0 || sizes_.loss >= sizes_.array || sizes_.values < 0 ||
-      sizes_.values > static_cast<int64_t>(steps_.size())) {
-    throw std::invalid_argument("formula: sizes that do not fit");
+  first_row_ = static_cast<int64_t>(constants_.size());
+  bool fits = sizes_.array <= kMostNumbers;
+  for (const int64_t argument : sizes_.arguments) {
+    fits = fits && argument >= 0 && argument <= sizes_.array;
+    if (fits) first_row_ += argument;
   }
+  fits = fits && sizes_.rows >= 0 && sizes_.values_per_row >= 0 && sizes_.rows <= sizes_.array &&
+         sizes_.values_per_row <= sizes_.array;
+  fits = fits && first_row_ + 2 * sizes_.rows * sizes_.values_per_row <= sizes_.array;
+  fits = fits && sizes_.loss >= 0 && sizes_.loss < sizes_.array && sizes_.values >= 0 &&
+         sizes_.values <= static_cast<int64_t>(steps_.size());
+  if (!fits) throw std::invalid_argument("formula: sizes that do not fit");
   for (const Step& step : steps_) check(step);
 }
 
@@ -115,8 +121,9 @@ void Program::check(const Step& step) const {
     for (int axis = 0; axis < kAxes; ++axis) {
       if (place.strides[axis] < 0) return false;
       last += static_cast<int64_t>(place.strides[axis]) * (step.sizes[axis] - 1);
+      if (last >= sizes_.array) return false;  // before the sum is too large for its type
     }
-    return place.first >= least && last < sizes_.array;
+    return place.first >= least;
   };
   bool fits = step.operation >= Operation::kCopy && step.operation < Operation::kCount;
   for (const int32_t size : step.sizes) fits = fits && size > 0;

@@ -21,8 +21,9 @@ struct Options {
   std::optional<int64_t> ignore_index;
 };
 
-inline Problem describe(const Tensor& input, const Tensor& target,
-                        const std::optional<Tensor>& weight, const Options& options) {
+template <class AnyTensor>
+Problem describe(const AnyTensor& input, const AnyTensor& target,
+                 const std::optional<AnyTensor>& weight, const Options& options) {
   Problem problem{};
   describe_comparison("region_sums", input, target, weight, options.ignore_index, &problem, true);
   problem.activation = describe_activation("region_sums", options.activation);
@@ -38,16 +39,16 @@ inline Problem describe(const Tensor& input, const Tensor& target,
   return problem;
 }
 
-inline std::vector<Problem> describe_all(const std::vector<Tensor>& inputs,
-                                         const std::vector<Tensor>& targets,
-                                         const std::vector<Tensor>& weights,
-                                         const Options& options) {
+template <class AnyTensor>
+std::vector<Problem> describe_all(const std::vector<AnyTensor>& inputs,
+                                  const std::vector<AnyTensor>& targets,
+                                  const std::vector<AnyTensor>& weights, const Options& options) {
   STD_TORCH_CHECK(!inputs.empty() && targets.size() == inputs.size() &&
                       (weights.empty() || weights.size() == inputs.size()),
                   "region_sums: inputs, targets and weights must be as many");
   std::vector<Problem> problems;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto weight = weights.empty() ? std::nullopt : std::optional<Tensor>(weights[i]);
+    const auto weight = weights.empty() ? std::nullopt : std::optional<AnyTensor>(weights[i]);
     problems.push_back(describe(inputs[i], targets[i], weight, options));
     STD_TORCH_CHECK(problems[i].channels == problems[0].channels,
                     "region_sums: inputs must have the same number of classes");

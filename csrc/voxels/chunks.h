@@ -57,15 +57,23 @@ class Chunks {
   int64_t values_;
 };
 
-// Returns what chunks found, added up, [2]: how many labels are invalid, and the first.
+// Returns what chunks found, added up: how many labels are invalid, and the first.
+inline Invalid add_invalid(const std::vector<Invalid>& chunks) {
+  Invalid all{0, 0};
+  for (const Invalid& found : chunks) {
+    if (all.count == 0) all.first = found.first;
+    all.count += found.count;
+  }
+  return all;
+}
+
+// The same as a tensor, [2].
 inline Tensor all_invalid(const std::vector<Invalid>& chunks) {
   Tensor invalid = torch::stable::empty({2}, ScalarType::Double);
   auto* const to = static_cast<double*>(invalid.mutable_data_ptr());
-  to[0] = to[1] = 0;
-  for (const Invalid& found : chunks) {
-    if (to[0] == 0) to[1] = found.first;
-    to[0] += double(found.count);
-  }
+  const Invalid all = add_invalid(chunks);
+  to[0] = double(all.count);
+  to[1] = all.first;
   return invalid;
 }
 

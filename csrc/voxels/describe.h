@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
 
 #include "voxels/problem.h"
 #include "voxels/view.h"
@@ -59,13 +60,16 @@ inline int64_t checked_product(std::initializer_list<int64_t> sizes) {
   return values;
 }
 
-inline void check_size(const Tensor& tensor) {
+template <class AnyTensor>
+void check_size(const AnyTensor& tensor) {
   int64_t values = 1;
   for (int64_t d = 0; d < tensor.dim(); ++d) values = checked_product({values, tensor.size(d)});
 }
 
-// Describes [B, C, *S], or [B, *S] where has_channels is false.
-inline View view_of(const Tensor& tensor, bool has_channels, void* data) {
+// Describes [B, C, *S], or [B, *S] where has_channels is false. A tensor here and below is one of
+// torch's stable interface, or a RawTensor.
+template <class AnyTensor>
+View view_of(const AnyTensor& tensor, bool has_channels, void* data) {
   check_size(tensor);
   View view{data, dtype_of(tensor), tensor.stride(0), 0, 0, {1, 1, 1}, {1, 1, 1}};
   const int first = has_channels ? 2 : 1;
@@ -86,7 +90,8 @@ inline View view_of(const Tensor& tensor, bool has_channels, void* data) {
   return view;
 }
 
-inline View const_view_of(const Tensor& tensor, bool has_channels) {
+template <class AnyTensor>
+View const_view_of(const AnyTensor& tensor, bool has_channels) {
   return view_of(tensor, has_channels, const_cast<void*>(tensor.const_data_ptr()));
 }
 
@@ -95,8 +100,10 @@ inline bool is_floating(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
 // Checks what a primitive reads for what would corrupt memory: input [B, C, *S], target [B, *S] or
 // [B, C, *S], weight [B, 1, *S] or [B, C, *S], floating point or, where the kernels read them,
 // bytes.
-inline void check_shapes(const char* primitive, const Tensor& input, const Tensor& target,
-                         const std::optional<Tensor>& weight, bool byte_weight = false) {
+template <class AnyTensor>
+void check_shapes(const char* primitive, const AnyTensor& input, const AnyTensor& target,
+                  const std::optional<std::type_identity_t<AnyTensor>>& weight,
+                  bool byte_weight = false) {
   STD_TORCH_CHECK(input.dim() >= 3 && input.dim() <= 5, primitive, ": input must be [B, C, *S]");
   STD_TORCH_CHECK(input.size(1) > 0, primitive, ": input must have a class");
   STD_TORCH_CHECK(is_floating(dtype_of(input)), primitive, ": input must be floating point");
@@ -118,10 +125,11 @@ inline void check_shapes(const char* primitive, const Tensor& input, const Tenso
 }
 
 // Checks what a primitive reads, and describes the part of its problem that all have in common.
-inline void describe_comparison(const char* primitive, const Tensor& input, const Tensor& target,
-                                const std::optional<Tensor>& weight,
-                                std::optional<int64_t> ignore_index, Comparison* problem,
-                                bool byte_weight = false) {
+template <class AnyTensor>
+void describe_comparison(const char* primitive, const AnyTensor& input, const AnyTensor& target,
+                         const std::optional<std::type_identity_t<AnyTensor>>& weight,
+                         std::optional<int64_t> ignore_index, Comparison* problem,
+                         bool byte_weight = false) {
   check_shapes(primitive, input, target, weight, byte_weight);
   problem->batch = input.size(0);
   problem->channels = input.size(1);

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from segloss_fast._impl import transforms_active
+from segloss_fast._check import BYTES, as_weight
+from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.losses._planned import MOST_PLANS, PLAIN, TENSORS
+from segloss_fast.losses._ready import Ready, ready_for
 from segloss_fast.ops._formula import trace, why_not
 from segloss_fast.ops.region_sums import (
     Formula,
@@ -36,14 +38,16 @@ from segloss_fast.ops.region_sums import (
 F = TypeVar("F", bound=Callable[..., Tensor])
 # What torch itself keeps in a module, but for what may have a share in a formula.
 TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+KEPT = TORCH | {"_ready"}  # by the losses here, for the next call
 
 _plans: dict[type, dict[Hashable, _Plan | None]] = defaultdict(dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plan:
     formula: Formula
     shape: torch.Size
+    ready: Ready | None = None  # the last call
 
 
 class _Done(Exception):
@@ -58,8 +62,10 @@ def planned(forward: F) -> F:
 
     @functools.wraps(forward)
     def call(self: nn.Module, *tensors: Any, **named: Any) -> Tensor:  # noqa: ANN401
-        if torch.compiler.is_compiling() or named or answering() or transforms_active():
+        if torch.compiler.is_compiling() or named or answering():
             return forward(self, *tensors, **named)
+        if transforms_active() or recorded():
+            return forward(self, *tensors)
         weights: list[Tensor] = []
         kind = _kind(self, tensors, weights)
         plan = None if kind is None else _plan_of(self, forward, tensors, kind, weights)
@@ -97,9 +103,14 @@ def _answer(
     if torch.is_grad_enabled() != recording:
         return None  # inside of something that has a derivative of its own
     given = () if voxel_weight is None else (voxel_weight,)
-    found = region_formula(formula, (input,), (target,), given, weights)
+    tensors = (input, target, *given)
+    found = None if plan.ready is None else plan.ready.value(tensors, weights)
     if found is None:
-        return None
+        found = region_formula(formula, (input,), (target,), given, weights)
+        if found is None:
+            return None
+        if as_weight(voxel_weight, keep=BYTES) is voxel_weight:
+            plan.ready = ready_for(formula, tensors, weights)
     raise _Done(found)
 
 
@@ -185,7 +196,7 @@ def _state(value: Any, weights: list[Tensor], seen: dict[int, int]) -> Hashable:
         return "seen", seen[id(value)]
     if isinstance(value, nn.Module):
         seen[id(value)] = len(seen)
-        own = [(n, _state(v, weights, seen)) for n, v in vars(value).items() if n not in TORCH]
+        own = [(n, _state(v, weights, seen)) for n, v in vars(value).items() if n not in KEPT]
         return kind, tuple(own)
     if kind is dict or kind in (list, tuple):
         items = value.items() if kind is dict else enumerate(value)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import as_weight
+from segloss_fast.losses import _planned
 from segloss_fast.losses._declare import plain, signature_of, unknown
-from segloss_fast.losses._planned import Call, freeze, value_of
+from segloss_fast.losses._planned import Call, freeze
+from segloss_fast.losses._ready import Ready, ready_for
 from segloss_fast.ops._voxels.maps import row_dtype
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class Loss(Addable, nn.Module):
     field_kind: ClassVar[str | None] = None
     without_map: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     _declared: ClassVar[Callable[..., Loss]]
+    _ready: Ready | None = None
 
     def __init_subclass__(cls) -> None:
         """Declare the keywords of a class of this package: its signature, attributes, errors."""
@@ -146,6 +149,7 @@ class Loss(Addable, nn.Module):
         """Take the keywords of a new module, which checks them all."""
         old = self._buffers.get(name)
         fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
+        self.__dict__["_ready"] = None
         self._keywords = fresh._keywords
         self._frozen = fresh._frozen
         self._buffers = fresh._buffers
@@ -204,18 +208,37 @@ class Loss(Addable, nn.Module):
         if torch.compiler.is_compiling() or others or not hasattr(self._function, "body"):
             keywords = {**self._keywords, **self._buffers, **others}
             return self._function(input, target, voxel_weight, **keywords)
+        given = (input, target) if voxel_weight is None else (input, target, voxel_weight)
+        ready = self._ready
+        if ready is not None:
+            found = ready.value(given, [self._buffers.get(name) for name in ready.names])
+            if found is not None:
+                return found
+        return self._by_plan(given)
+
+    def _by_plan(self, given: tuple[Any, ...]) -> Tensor:
+        """Return the loss by a plan, if it has one, which is then ready for the next call."""
         # The keywords have been checked, and so has what they are called.
+        input, target, voxel_weight = (*given, None)[:3]
         tensors = plain(input), plain(target), as_weight(plain(voxel_weight))
         asked = self.planned()
-        found = value_of(asked, tensors)
-        return asked.function(*tensors, **asked.keywords) if found is None else found
+        plan = _planned.plan_of(asked, tensors)
+        found = None if plan is None else _planned.by_plan(plan, asked, tensors)
+        if plan is None or found is None:
+            alone: Tensor = asked.function(*tensors, **asked.keywords)
+            return alone
+        if all(one is other for one, other in zip(given, tensors, strict=False)):
+            arguments = [asked.keywords[name] for name in plan.names]
+            self.__dict__["_ready"] = ready_for(plan.formula, given, arguments, plan.names)
+        return found
 
     def planned(self) -> Call:
         """Return what is to be called, for a plan of it."""
         body = getattr(self._function, "body", self._function)
         if not self._buffers:
             return Call(body, self._keywords, body, self._frozen)
-        kind = None if self._frozen is None else (self._frozen, freeze(self._buffers))
+        kinds = self._frozen, freeze(self._buffers)
+        kind = None if None in kinds else kinds
         return Call(body, {**self._keywords, **self._buffers}, body, kind)
 
     @property

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segloss_fast._impl import transforms_active
+from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.losses._resident import resident
 from segloss_fast.ops._formula import Untraceable, trace, why_not
 from segloss_fast.ops._voxels.maps import row_dtype
@@ -74,8 +74,11 @@ def value_of(call: Call, tensors: Tensors) -> Tensor | None:
         As region_sums.
     """
     plan = plan_of(call, tensors)
-    if plan is None:
-        return None
+    return None if plan is None else by_plan(plan, call, tensors)
+
+
+def by_plan(plan: Plan, call: Call, tensors: Tensors) -> Tensor | None:
+    """Return the loss by a plan of it, None where it must run itself; raise as region_sums."""
     input, target, voxel_weight = tensors
     weights = () if voxel_weight is None else (voxel_weight,)
     arguments = _arguments(plan, call, input) if plan.names else ()
@@ -112,7 +115,7 @@ def _arguments(plan: Plan, call: Call, input: Tensor) -> list[Tensor]:
 def plan_of(call: Call, tensors: Tensors) -> Plan | None:
     """Return the plan of a loss, made now if there is none yet; None where it cannot have one."""
     input, target, voxel_weight = tensors
-    if call.kind is None or torch.compiler.is_compiling() or transforms_active():
+    if call.kind is None or torch.compiler.is_compiling() or transforms_active() or recorded():
         return None
     if type(input) not in TENSORS or type(target) is not Tensor:
         return None
@@ -121,7 +124,7 @@ def plan_of(call: Call, tensors: Tensors) -> Plan | None:
     shape = input.shape
     key = (
         *(call.kind, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),
-        *(target.shape == shape, voxel_weight is None),
+        *(target.shape == shape, voxel_weight is None, torch.get_default_dtype()),
     )
     plans = _plans[call.name]
     if key not in plans:

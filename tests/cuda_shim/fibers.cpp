@@ -58,6 +58,7 @@ int multiprocessor_count = 3;
 size_t shared_bytes = 227 * 1024;
 
 std::mutex one_launch;
+long launches = 0;  // of this library
 Context scheduler;
 std::vector<std::unique_ptr<Fiber>> fibers;  // as many as the largest block had threads
 const std::function<void()>* body = nullptr;
@@ -220,6 +221,7 @@ const LaneValues& meet_warp(const char* name, unsigned mask, uint64_t value, Pla
 
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
   const std::scoped_lock lock(one_launch);
+  ++launches;
   body = &thread;
   threads = block.x * block.y * block.z;
   indices.block_dim = block;
@@ -249,3 +251,4 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 void segloss_shim_set_seed(unsigned seed) { segloss_shim::seed = seed; }
 void segloss_shim_set_multiprocessors(int count) { segloss_shim::multiprocessor_count = count; }
 void segloss_shim_set_shared_bytes(int bytes) { segloss_shim::shared_bytes = size_t(bytes); }
+long segloss_shim_launches() { return segloss_shim::launches; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.faults.fault import Fault
 
 FUSED = ("tests/ops/test_region_sums_fused.py",)
+FORMULA = ("tests/ops/test_formula.py",)
 LOVASZ = ("tests/ops/test_lovasz_steps.py",)
 NEAREST = ("tests/ops/test_nearest_component.py",)
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
@@ -44,6 +45,34 @@ NATIVE_FAULTS = (
         "smaller(left, smaller(s.voxels, kFusedVoxels)) / kWidth * kWidth;",
         "(smaller(left, smaller(s.voxels, kFusedVoxels)) + kWidth - 1) / kWidth * kWidth;",
         FUSED,
+    ),
+    Fault(
+        "native-formula-largest-of-a-nan",
+        "csrc/formula/program.cpp",
+        "return a > b || std::isnan(a) ? a : b;",
+        "return a > b ? a : b;",
+        FORMULA,
+    ),
+    Fault(
+        "native-formula-last-element-outside",
+        "csrc/formula/program.cpp",
+        "if (last >= sizes_.array) return false;",
+        "if (last > sizes_.array) return false;",
+        FORMULA,
+    ),
+    Fault(
+        "native-formula-number-not-rounded",
+        "csrc/formula/program.cpp",
+        "step.rounds ? static_cast<float>(value) : value;",
+        "value;",
+        FORMULA,
+    ),
+    Fault(
+        "native-step-gradient-of-the-number",
+        "csrc/region_sums/step.cpp",
+        "for (double& value : scaled) value *= scale;",
+        "for (double& value : scaled) value *= scale > 0;",
+        ("tests/losses/test_ready_autograd.py",),
     ),
     Fault(
         "native-lovasz-bin-of-one-half",
@@ -146,8 +175,8 @@ NATIVE_FAULTS = (
     Fault(
         "native-last-invalid-label",
         "csrc/voxels/chunks.h",
-        "if (to[0] == 0) to[1] = found.first;",
-        "if (found.count > 0) to[1] = found.first;",
+        "if (all.count == 0) all.first = found.first;",
+        "if (found.count > 0) all.first = found.first;",
         ("tests/ops/test_region_sums_targets.py",),
     ),
 )

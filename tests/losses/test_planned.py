@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import segloss_fast as sf
 from segloss_fast._native import _C
 from segloss_fast.losses import _planned
+from segloss_fast.losses._ready import Ready
 from tests.conformance import COMMON, LOSSES, LossRecord, combine, problem
 from tests.helpers import (
     assert_close,
@@ -44,6 +45,7 @@ def no_plans() -> Iterator[None]:
     """Let formulas run in PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_planned, "plan_of", lambda call, tensors: None)
+        patch.setattr(Ready, "value", lambda ready, tensors, weights: None)
         yield
 
 

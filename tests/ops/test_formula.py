@@ -13,6 +13,7 @@ from segloss_fast._native import _C
 from segloss_fast.ops._formula import Untraceable, evaluate, trace
 from segloss_fast.ops._formula.program import OPERATIONS
 from tests.ops.formula_cases import FORMULAS, SHAPE, WEIGHTS, compare, examples, expected, traced
+from tests.sanitizers import fuzz_formula
 
 needs_native = pytest.mark.skipif(_C is None, reason="the native module is not built")
 OUTSIDE = torch.ones(5, dtype=torch.float64)
@@ -95,7 +96,8 @@ def test_rows_of_another_shape_are_refused() -> None:
 
 @needs_native
 @pytest.mark.parametrize(
-    ("place", "number"), [(0, 24), (0, -1), (3, 0), (6, 10**6), (6, 0), (10, -1), (11, 10**6)]
+    ("place", "number"),
+    [(0, 24), (0, -1), (3, 0), (6, 10**6), (6, 4), (6, 0), (10, -1), (10, 5), (11, 10**6)],
 )
 def test_a_step_outside_of_the_array_is_refused(place: int, number: int) -> None:
     step: list[Any] = [3, 0, 2, 2, 1, 1, *(3, 1, 0, 0), *(0, 0, 0, 0), *(1, 1, 0, 0), *(0, 0, 0, 0)]
@@ -108,3 +110,14 @@ def test_a_step_outside_of_the_array_is_refused(place: int, number: int) -> None
         own.Formula(step[1:], [2.0], [], 1, 2, 5, 3, 1)
     with pytest.raises(ValueError, match="sizes that do not fit"):
         own.Formula([], [2.0], [], 1, 2, 4, 3, 0)
+
+
+@needs_native
+def test_random_programs() -> None:
+    """As Python does them; wrong numbers among them are refused, or do no harm."""
+    fuzz_formula.draw.seed(1)
+    for _ in range(60):
+        fuzz_formula.run_good()
+    for _ in range(200):
+        fuzz_formula.run_bad()
+    fuzz_formula.run_steps()

@@ -79,7 +79,7 @@ def test_planted_error_is_reported(
 
 def test_native_code(sanitized_sandbox: Sandbox, runtime: dict[str, str]) -> None:
     native = [name for name in PRIMITIVES if (ROOT / "csrc" / name).is_dir()]
-    fuzzers = [*native, "nearest_component", "sizes"]
+    fuzzers = [*native, "nearest_component", "sizes", "formula"]
     done = sanitized_sandbox.python(str(HERE / "fuzz_all.py"), *fuzzers, **runtime)
     assert done.returncode == 0, done.stdout
     ended = re.findall(r"^fuzz_(\w+) ended with (-?\d+)$", done.stdout, re.MULTILINE)

@@ -13,11 +13,13 @@ from segloss_fast.compat._volumes import plain
 from segloss_fast.compat.monai._base import check_reduction, reduce
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.ops.confusion_sums import confusion_sums
+from segloss_fast.ops.region_sums import serves
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTINGS = ("default", "GDL")
+MOST_KEPT = 256  # numbers of a matrix whose factors are kept for the next call
 
 
 class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
@@ -44,6 +46,9 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
     Raises:
         ValueError: If the matrix is not square, or an option is unknown.
     """
+
+    # The last matrix and smoothing, and what was made of them.
+    _known: tuple[Any, tuple[Tensor, Tensor]] | None = None
 
     def __init__(
         self,
@@ -84,24 +89,42 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         """
         x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
         sums = confusion_sums(x, labels, activation="softmax")
-        numerator, denominator = self._ratio(sums, self.m.to(sums, non_blocking=True))
-        loss = 1.0 - (numerator + self.smooth_nr) / (denominator + self.smooth_dr)
+        loss = 1.0 - self._ratio(sums)
         dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
         return reduce(loss, self.reduction).to(dtype)
 
-    def _ratio(self, sums: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Return numerator and denominator of each item without the smoothing, ``[B]``."""
-        # Multiplied to the sums: what is right, as a difference, would have their rounding.
-        right = 2.0 - 2.0 * m
+    def _ratio(self, sums: Tensor) -> Tensor:
+        """Return one minus the loss of each item, ``[B]``."""
         if self.alpha_mode == "GDL":
+            m = self.m.to(sums, non_blocking=True)
+            # Multiplied to the sums: what is right, as a difference, would have their rounding.
             confusion, size = sums[..., :-1], sums[..., -1].detach()
-            true = ((right * confusion).sum(2) / (size + 1.0)).sum(1)
-            return true, 0.5 * true + (size / (size + 1.0)).sum(1)
-        right[0] = 0
+            true = (((2.0 - 2.0 * m) * confusion).sum(2) / (size + 1.0)).sum(1)
+            denominator = 0.5 * true + (size / (size + 1.0)).sum(1)
+            return (true + self.smooth_nr) / (denominator + self.smooth_dr)
         # One product for both, because with small images each call of torch counts.
-        factors = functional.pad(torch.stack([right, right + m]), (0, 1)).flatten(1)
-        numerator, denominator = (sums.flatten(1) @ factors.T).unbind(1)
-        return numerator, denominator
+        factors, smooth = self._factors(sums)
+        numerator, denominator = torch.addmm(smooth, sums.flatten(1), factors).unbind(1)
+        return numerator / denominator
+
+    def _factors(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what sums are multiplied with ``[C (C + 1), 2]``, and what is added ``[2]``."""
+        m = self.m
+        keeps = m.numel() <= MOST_KEPT and serves((m, sums)) and not m.requires_grad
+        # By its numbers: the matrix may share the memory of an array.
+        key = (m.tolist(), self.smooth_nr, self.smooth_dr, sums.dtype) if keeps else None
+        if keeps and self._known is not None and self._known[0] == key:
+            return self._known[1]
+        with torch.inference_mode(False):
+            wide = m.to(sums, non_blocking=True)
+            right = 2.0 - 2.0 * wide
+            right[0] = 0
+            factors = functional.pad(torch.stack([right, right + wide]), (0, 1)).flatten(1).T
+            smooth = [sums.new_full((1,), number) for number in (self.smooth_nr, self.smooth_dr)]
+            found = factors, torch.cat(smooth)
+        if keeps:
+            self._known = key, found
+        return found
 
     def wasserstein_distance_map(self, flat_proba: Tensor, flat_target: Tensor) -> Tensor:
         """Return the error of each voxel, ``[B, V]``.

@@ -5,6 +5,8 @@ A label that is no class is an error, or makes the result NaN where nobody may l
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -230,11 +232,16 @@ def check_labels(invalid: Tensor, classes: int, *, dense: bool = False) -> None:
     """
     count, first = invalid.tolist()
     if count:
-        expected = "0, 1" if classes == 1 else f"class indices in [0, {classes})"
-        raise ValueError(
-            f"target must hold {'values in [0, 1]' if dense else expected} or ignore_index, "
-            f"got {count:.0f} other values, the first of which is {_exactly(first)}"
-        )
+        refuse_labels(count, first, classes, dense=dense)
+
+
+def refuse_labels(count: float, first: float, classes: int, *, dense: bool = False) -> NoReturn:
+    """Raise the error of so many invalid labels; arguments as for :func:`check_labels`."""
+    expected = "0, 1" if classes == 1 else f"class indices in [0, {classes})"
+    raise ValueError(
+        f"target must hold {'values in [0, 1]' if dense else expected} or ignore_index, "
+        f"got {count:.0f} other values, the first of which is {_exactly(first)}"
+    )
 
 
 def _exactly(value: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._operator import Kernels, Native, Triton, define_both, no_float64
+from segloss_fast.ops._operator import Direct, Kernels, Native, Triton, define_both, no_float64
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 
@@ -47,7 +46,7 @@ def _fake(input: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
     return input.new_empty((input.shape[0], classes, classes + 1), dtype=torch.float64)
 
 
-call: Callable[..., Tensor] = define_both(
+_operator = define_both(
     kernels,
     ("Tensor input", "Tensor target", "Tensor? voxel_weight"),
     "str activation, int? ignore_index, str impl",
@@ -55,3 +54,36 @@ call: Callable[..., Tensor] = define_both(
     _fake,
     "grad_sums",
 )
+
+
+def _kernel(*arguments: Any) -> tuple[Tensor]:  # noqa: ANN401
+    return (_forward(*arguments),)
+
+
+def _save(ctx: Any, arguments: tuple[Any, ...], output: tuple[Tensor]) -> None:  # noqa: ANN401
+    ctx.save_for_backward(*arguments[:3])
+    ctx.options = arguments[3:]
+
+
+def _derivative(ctx: Any, grad_sums: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    step = _backward if ctx.direct else torch.ops.segloss_fast.confusion_sums_backward
+    return step(grad_sums, *ctx.saved_tensors, *ctx.options), *[None] * 5
+
+
+_DIRECTLY = _kernel, _save, _derivative, 1
+
+
+def call(
+    input: Tensor,
+    target: Tensor,
+    voxel_weight: Tensor | None,
+    activation: str,
+    ignore_index: int | None,
+    impl: str,
+) -> Tensor:
+    """Return the sums by the kernels that ``impl`` names."""
+    arguments = input, target, voxel_weight, activation, ignore_index, impl
+    # Compilers, and subclasses such as fake and distributed tensors, need the operator itself.
+    if torch.compiler.is_compiling() or type(input) is not Tensor:
+        return _operator(*arguments)  # type: ignore[no-any-return]
+    return Direct.apply(_DIRECTLY, *arguments)[0]  # type: ignore[no-any-return,no-untyped-call]

@@ -36,13 +36,19 @@ from __future__ import annotations
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums.contract import (
     choose,
-    options_of,
     region_sums,
     region_sums_multi,
 )
-from segloss_fast.ops.region_sums.formula import Formula, region_formula
+from segloss_fast.ops.region_sums.direct import DirectCall, serves
+from segloss_fast.ops.region_sums.formula import Formula, apply_call, region_formula
 from segloss_fast.ops.region_sums.intercept import answered_by, answering
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, WITHOUT_INPUT, Options
+from segloss_fast.ops.region_sums.options import (
+    GAMMA_TERMS,
+    TERMS,
+    WITHOUT_INPUT,
+    Options,
+    options_of,
+)
 from segloss_fast.ops.region_sums.record import RegionSums
 
 __all__ = [
@@ -50,14 +56,17 @@ __all__ = [
     "GAMMA_TERMS",
     "TERMS",
     "WITHOUT_INPUT",
+    "DirectCall",
     "Formula",
     "Options",
     "RegionSums",
     "answered_by",
     "answering",
+    "apply_call",
     "choose",
     "options_of",
     "region_formula",
     "region_sums",
     "region_sums_multi",
+    "serves",
 ]

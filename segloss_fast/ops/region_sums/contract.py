@@ -11,10 +11,9 @@ from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops._voxels.labels import marked
-from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums import op, reference
 from segloss_fast.ops.region_sums.intercept import answering
-from segloss_fast.ops.region_sums.options import GAMMA_TERMS, TERMS, Options
+from segloss_fast.ops.region_sums.options import Options, options_of
 from segloss_fast.ops.region_sums.record import RegionSums
 
 REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
@@ -247,38 +246,3 @@ def _reference(
     ]
     rows, invalid = found[0] if len(found) == 1 else reference.join(found)
     return marked(rows, invalid, inputs[0], targets[0])
-
-
-def options_of(
-    input: Tensor,
-    activation: str,
-    ce_activation: str | None,
-    terms: Sequence[str],
-    gamma: float | None,
-    ignore_index: int | None,
-) -> Options:
-    """Return the checked options of a call; raise TypeError or ValueError as region_sums."""
-    _check.check_input(input)
-    _check.check_option("activation", activation, ACTIVATIONS)
-    ce_activation = activation if ce_activation is None else ce_activation
-    _check.check_option("ce_activation", ce_activation, ACTIVATIONS)
-    if "probabilities" in (activation, ce_activation) and activation != ce_activation:
-        raise ValueError(
-            "activation and ce_activation must agree on whether input holds probabilities, "
-            f"got {activation!r} and {ce_activation!r}"
-        )
-    if input.shape[1] == 1 and "softmax" in (activation, ce_activation):
-        raise ValueError(
-            "the softmax of one class is 1 everywhere: input must have at least two classes with "
-            f"activation 'softmax', got shape {list(input.shape)}; use 'sigmoid'"
-        )
-    if isinstance(terms, str) or not all(isinstance(term, str) for term in terms or ()):
-        raise TypeError(f"terms must be a sequence of names, got {terms!r}")
-    terms = tuple(terms or ())
-    if not terms or len(set(terms)) < len(terms) or not set(terms) <= set(TERMS):
-        raise ValueError(f"terms must be different names among {', '.join(TERMS)}, got {terms}")
-    if not GAMMA_TERMS.isdisjoint(terms):
-        _check.check_number("gamma", gamma, minimum=0)
-    _check.check_ignore_index(ignore_index)
-    exponent = 0.0 if gamma is None or GAMMA_TERMS.isdisjoint(terms) else float(gamma)
-    return Options(terms, activation, ce_activation, exponent, ignore_index)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast._check import BYTES, as_weight
-from segloss_fast.ops._formula import Program, evaluate
+from segloss_fast._check import BYTES, as_weight, is_batched
+from segloss_fast.ops._formula import Program
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
-from segloss_fast.ops.region_sums import contract, op
+from segloss_fast.ops.region_sums import contract, direct
 from segloss_fast.ops.region_sums.options import Options
 
 
@@ -29,6 +30,11 @@ class Formula:
     options: Options
     impl: str
     program: Program
+
+    @cached_property
+    def step(self) -> Any:  # noqa: ANN401
+        """The sums and the formula in C++."""
+        return direct.native_step(self.program, self.options)
 
 
 def region_formula(
@@ -68,51 +74,37 @@ def region_formula(
     if impl == "reference":
         return None
     weights = [contract.readable(weight, impl) for weight in weights]
-    call = _Call(formula, impl, tuple(arguments), tuple(levels))
     tensors = (*inputs, *targets, *weights)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+    of_call = formula, impl, tuple(arguments), tuple(levels)
+    if impl == "native" and direct.serves(tensors):
+        return apply_call(direct.DirectCall(*of_call), tensors, len(inputs))
+    return apply_call(direct.Call(*of_call), tensors, len(inputs))
+
+
+def apply_call(call: direct.Call, tensors: tuple[Tensor, ...], inputs: int = 1) -> Tensor:
+    """Return the number of a call, of so many inputs, as a node of autograd where one is needed."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors[:inputs]):
         return _Node.apply(call, *tensors)  # type: ignore[no-any-return,no-untyped-call]
     return call.run(tensors, gradient=False)[0]
-
-
-class _Call(NamedTuple):
-    formula: Formula
-    impl: str
-    arguments: tuple[Tensor, ...]
-    levels: tuple[float, ...]
-
-    def split(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Return inputs, targets and voxel weights."""
-        n = len(self.levels)
-        if n == 1:
-            return [tensors[0]], [tensors[1]], list(tensors[2:])
-        return list(tensors[:n]), list(tensors[n : 2 * n]), list(tensors[2 * n :])
-
-    def run(self, tensors: Sequence[Tensor], *, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the number, and its gradient in the rows."""
-        rows = op.forward(self.impl, *self.split(tensors), self.formula.options)
-        return evaluate(self.formula.program, rows, self.arguments, self.levels, gradient=gradient)
 
 
 class _Node(torch.autograd.Function):
     """From the inputs to the number: what a step has of autograd is this node alone."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Tensor:  # noqa: ANN401
-        loss, grad = call.run(tensors, gradient=True)
-        ctx.save_for_backward(*tensors, grad)
+    def forward(ctx: Any, call: direct.Call, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+        loss, ctx.grad = call.run(tensors, gradient=True)
+        ctx.save_for_backward(*tensors)
         ctx.call = call
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        *tensors, grad = ctx.saved_tensors
-        call, rows = ctx.call, grad * grads[0]
-        options = call.formula.options
-        if torch.is_grad_enabled():  # a second derivative may follow: the operator refuses it
-            operator = torch.ops.segloss_fast.region_sums_multi_backward
-            found = operator(rows, *call.split(tensors), *op.arguments(options, call.impl))
+        tensors, factor = ctx.saved_tensors, grads[0]
+        if is_batched(factor) or torch._C._functorch.is_legacy_batchedtensor(factor):
+            # Many at once, which kernels know nothing of: their results are multiples of one.
+            one = torch.ones((), dtype=factor.dtype, device=factor.device)
+            found = [factor * grad for grad in ctx.call.derive(ctx.grad, one, tensors)]
         else:
-            inputs, targets, weights = call.split(tensors)
-            found = op.backward(call.impl, rows, inputs, targets, weights, options)
+            found = ctx.call.derive(ctx.grad, factor, tensors)
         return None, *found, *[None] * (len(tensors) - len(found))

@@ -66,7 +66,7 @@ def forward(
         found = [launch(*of_one, options) for of_one in tensors]
         rows, invalid = found[0] if len(found) == 1 else reference.join(found)
     else:
-        rows, invalid = launch(inputs, targets, voxel_weights, *_codes(options))
+        rows, invalid = launch(inputs, targets, voxel_weights, *codes(options))
     must_mark(invalid, inputs[0], targets[0])  # the kernels have marked the rows themselves
     return rows
 
@@ -82,7 +82,7 @@ def backward(
     """Return the gradient of each input, given that of the rows."""
     launch = kernels.step(impl, "backward")
     if impl != "triton":
-        grads: list[Tensor] = launch(grad_rows, inputs, targets, voxel_weights, *_codes(options))
+        grads: list[Tensor] = launch(grad_rows, inputs, targets, voxel_weights, *codes(options))
         return grads
     parts = grad_rows.split([x.shape[0] for x in inputs], dim=1)
     weights = reference.each(voxel_weights, inputs)
@@ -91,8 +91,8 @@ def backward(
 
 
 @functools.lru_cache(maxsize=256)
-def _codes(options: Options) -> tuple[Any, ...]:
-    """Number the names as the native kernels do."""
+def codes(options: Options) -> tuple[Any, ...]:
+    """Return the options as the native kernels number them."""
     return (
         [TERMS.index(name) for name in options.terms],
         ACTIVATIONS.index(options.activation),

@@ -13,6 +13,7 @@
 // The environment variable SEGLOSS_SHIM_SEED gives the first seed.
 extern "C" void segloss_shim_set_seed(unsigned seed);
 extern "C" void segloss_shim_set_multiprocessors(int count);
+extern "C" long segloss_shim_launches();                   // so far
 extern "C" void segloss_shim_set_shared_bytes(int bytes);  // that a block may opt in to
 
 namespace segloss_shim {

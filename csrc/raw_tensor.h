@@ -1,0 +1,46 @@
+// A tensor as Python hands it over, read without an operator of torch: a call of one costs more
+// than a small problem. It has the part of the stable interface's tensor that descriptions read.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "voxels/view.h"
+
+namespace segloss {
+
+struct RawTensor {
+  static constexpr int64_t kMostDims = 5;
+
+  void* data;
+  Dtype dtype;
+  int64_t rank;
+  int64_t sizes[kMostDims];
+  int64_t strides[kMostDims];
+
+  int64_t dim() const { return rank; }
+  int64_t size(int64_t d) const { return sizes[d]; }
+  int64_t stride(int64_t d) const { return strides[d]; }
+  const void* const_data_ptr() const { return data; }
+
+  int64_t numel() const {
+    int64_t count = 1;
+    for (int64_t d = 0; d < rank; ++d) count *= sizes[d];
+    return count;
+  }
+  bool is_contiguous() const;
+  int64_t element_size() const;
+
+  // Takes out, or puts in, a second axis of size 1.
+  void squeeze_channels();
+  void unsqueeze_channels();
+};
+
+inline Dtype dtype_of(const RawTensor& tensor) { return tensor.dtype; }
+
+// Throws std::invalid_argument unless it is a tensor on the CPU with memory of its own whose values
+// lie there as they are.
+RawTensor read_tensor(pybind11::handle tensor);
+
+}  // namespace segloss

@@ -1,0 +1,193 @@
+// The sums of a call, a formula of them and its gradient at once; then the gradient of the inputs.
+// Without torch's operators and tensors between them, of which each costs more than a small
+// problem: segloss_fast/ops/region_sums/direct.py, which says what calls come here.
+#include "region_sums/step.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "formula/program.h"
+#include "parallel.h"
+#include "raw_tensor.h"
+#include "region_sums/calls.h"
+#include "region_sums/describe.h"
+
+namespace segloss::region_sums {
+namespace {
+
+namespace py = pybind11;
+
+void require(bool fits, const char* what) {
+  if (!fits) throw std::invalid_argument(std::string("region_sums: ") + what);
+}
+
+std::vector<RawTensor> read_all(const py::tuple& tensors) {
+  std::vector<RawTensor> raw;
+  raw.reserve(tensors.size());
+  for (const py::handle tensor : tensors) raw.push_back(read_tensor(tensor));
+  return raw;
+}
+
+// Gives a target the axes that describe() expects: class indices [B, *S], values [B, C, *S]. Of one
+// class floating-point numbers are values, all others labels, in either shape.
+void arrange(const RawTensor& input, RawTensor* target) {
+  const bool one_class = input.dim() > 1 && input.size(1) == 1;
+  const bool values = one_class && is_floating(target->dtype);
+  if (values && target->dim() == input.dim() - 1 && target->dim() > 0) {
+    target->unsqueeze_channels();
+  } else if (!values && target->dim() == input.dim() && target->dim() > 1 && target->size(1) == 1) {
+    target->squeeze_channels();
+  }
+}
+
+// The tensors of a call, which Python holds while it lasts.
+struct Tensors {
+  std::vector<RawTensor> inputs, targets, weights;
+
+  Tensors(const py::tuple& all, size_t levels) {
+    const std::vector<RawTensor> raw = read_all(all);
+    require(levels > 0 && (raw.size() == 2 * levels || raw.size() == 3 * levels),
+            "inputs, targets and weights must be as many");
+    inputs.assign(raw.begin(), raw.begin() + levels);
+    targets.assign(raw.begin() + levels, raw.begin() + 2 * levels);
+    weights.assign(raw.begin() + 2 * levels, raw.end());
+    for (size_t i = 0; i < levels; ++i) arrange(inputs[i], &targets[i]);
+  }
+};
+
+class Step {
+ public:
+  // Python keeps the program alive.
+  Step(const formula::Program& program, std::vector<int64_t> terms, int64_t activation,
+       int64_t ce_activation, double gamma, std::optional<int64_t> ignore_index)
+      : program_(program),
+        terms_(std::move(terms)),
+        activation_(activation),
+        ce_activation_(ce_activation),
+        gamma_(gamma),
+        ignore_index_(ignore_index) {}
+
+  // The value; its gradient in the sums, or None; how many labels are invalid, and the first. With
+  // invalid labels there is no value.
+  py::tuple forward(const py::tuple& tensors, const py::tuple& arguments,
+                    std::vector<double> levels, bool wants_gradient) const {
+    const Tensors all(tensors, levels.size());
+    const std::vector<Problem> problems = describe_here(all);
+    const size_t size = rows(problems);
+    formula::Call call{nullptr, {}, std::move(levels), 0, nullptr};
+    read_arguments(arguments, &call);
+    const std::unique_ptr<double[]> sums(new double[size]);
+    call.rows = sums.get();
+    py::object gradient = py::none();
+    if (wants_gradient) {
+      const auto bytes = static_cast<Py_ssize_t>(size * sizeof(double));
+      gradient = py::reinterpret_steal<py::object>(PyBytes_FromStringAndSize(nullptr, bytes));
+      if (!gradient) throw py::error_already_set();
+      // Its memory is aligned to 16 bytes but for a header of 32; nobody else knows it yet.
+      call.gradient = reinterpret_cast<double*>(PyBytes_AS_STRING(gradient.ptr()));
+    }
+    Invalid invalid{0, 0};
+    {
+      const py::gil_scoped_release release;
+      invalid = sum(problems, sums.get());
+      if (invalid.count == 0) program_.run(call);
+    }
+    return py::make_tuple(call.loss, std::move(gradient), invalid.count, invalid.first);
+  }
+
+  // Writes the gradients of the inputs, given that of the sums for a value whose own gradient is
+  // `factor`, a number in a tensor.
+  void backward(const py::bytes& gradient, py::handle factor, const py::tuple& tensors,
+                const py::tuple& grads) const {
+    const Tensors all(tensors, grads.size());
+    const std::vector<Problem> problems = describe_here(all);
+    const size_t size = rows(problems);
+    require(static_cast<size_t>(PyBytes_GET_SIZE(gradient.ptr())) == size * sizeof(double),
+            "wrong gradient of the sums");
+    std::vector<double> scaled(size);
+    std::memcpy(scaled.data(), PyBytes_AS_STRING(gradient.ptr()), size * sizeof(double));
+    const double scale = number(read_tensor(factor));
+    for (double& value : scaled) value *= scale;
+    const std::vector<RawTensor> to = read_all(grads);
+    std::vector<View> views;
+    for (size_t i = 0; i < to.size(); ++i) {
+      const RawTensor& input = all.inputs[i];
+      require(to[i].dtype == input.dtype && to[i].rank == input.rank &&
+                  std::equal(to[i].sizes, to[i].sizes + input.rank, input.sizes),
+              "wrong memory for a gradient");
+      views.push_back(view_of(to[i], true, to[i].data));
+    }
+    const py::gil_scoped_release release;
+    for (const RawTensor& grad : to)
+      advise_huge_pages(grad.data, grad.numel() * grad.element_size());
+    differentiate(problems, scaled.data(), views);
+  }
+
+ private:
+  std::vector<Problem> describe_here(const Tensors& all) const {
+    return describe_all(all.inputs, all.targets, all.weights,
+                        {terms_, activation_, ce_activation_, gamma_, ignore_index_});
+  }
+
+  // How many sums there are in all, which must be those of the formula.
+  size_t rows(const std::vector<Problem>& problems) const {
+    const formula::Sizes& sizes = program_.sizes();
+    for (const Problem& problem : problems) {
+      require(
+          problem.rows == sizes.rows && problem.batch * problem.channels == sizes.values_per_row,
+          "the formula is one of other rows");
+    }
+    return static_cast<size_t>(sizes.rows * sizes.values_per_row) * problems.size();
+  }
+
+  void read_arguments(const py::tuple& arguments, formula::Call* call) const {
+    const std::vector<int64_t>& expected = program_.sizes().arguments;
+    require(arguments.size() == expected.size(), "the formula is one of other arguments");
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const RawTensor raw = read_tensor(arguments[i]);
+      require(raw.numel() == expected[i] && raw.dtype == Dtype::kFloat64 && raw.is_contiguous(),
+              "the formula is one of other arguments");
+      call->arguments.push_back(static_cast<const double*>(raw.data));
+    }
+  }
+
+  static double number(const RawTensor& tensor) {
+    require(tensor.numel() == 1, "the gradient of a number is a number");
+    if (tensor.dtype == Dtype::kFloat64) return *static_cast<const double*>(tensor.data);
+    require(tensor.dtype == Dtype::kFloat32, "the gradient of a number is float32 or float64");
+    return *static_cast<const float*>(tensor.data);
+  }
+
+  const formula::Program& program_;
+  std::vector<int64_t> terms_;
+  int64_t activation_, ce_activation_;
+  double gamma_;
+  std::optional<int64_t> ignore_index_;
+};
+
+}  // namespace
+
+void bind(py::module_& m) {
+  using py::arg;
+  py::class_<Step>(m, "Step", "A loss over sums in one call (segloss_fast/ops/region_sums).")
+      .def(py::init<const formula::Program&, std::vector<int64_t>, int64_t, int64_t, double,
+                    std::optional<int64_t>>(),
+           py::keep_alive<1, 2>(), arg("program"), arg("terms"), arg("activation"),
+           arg("ce_activation"), arg("gamma"), arg("ignore_index"))
+      .def("forward", &Step::forward, arg("tensors"), arg("arguments"), arg("levels"),
+           arg("gradient"),
+           "Return the value, its gradient in the sums or None, how many labels are invalid, and "
+           "the first of them.")
+      .def("backward", &Step::backward, arg("gradient"), arg("factor"), arg("tensors"),
+           arg("grads"), "Write the gradients of the inputs.");
+}
+
+}  // namespace segloss::region_sums

@@ -1,0 +1,94 @@
+"""The last call of a loss, kept for the next one like it.
+
+A plan depends on much (see _planned), and to look at all of it takes longer than a small volume.
+From one step of a training to the next nothing of it changes: it is enough to see that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from segloss_fast._impl import setting
+from segloss_fast.ops.region_sums import DirectCall, Formula, apply_call, serves
+
+Like = tuple[torch.Size, torch.dtype]
+Tensors = tuple[Any, ...]
+
+
+class Ready(NamedTuple):
+    """A call of a loss with keywords that are those of the next call, too.
+
+    Attributes:
+        call: What is left to do, but for the arguments of the program.
+        tensors: What input, target and voxel weight were like.
+        arguments: What the arguments of the program were like.
+        settings: What else matters.
+        names: Of the arguments, for who looks them up.
+    """
+
+    call: DirectCall
+    tensors: tuple[Like, ...]
+    arguments: tuple[Like, ...]
+    settings: tuple[Any, ...]
+    names: tuple[str, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be nothing in copies of a loss and in files: it can be made again."""
+        return type(None), ()
+
+    def value(self, tensors: Tensors, arguments: Sequence[Any]) -> Tensor | None:
+        """Return the loss of input, target, perhaps voxel weight; None if this is another call.
+
+        Raises:
+            ValueError: If labels are out of range.
+        """
+        if not (serves(tensors) and self._is_like(tensors) and self.settings == _settings()):
+            return None
+        if not self.arguments:
+            return apply_call(self.call, tensors)
+        for argument, (shape, dtype) in zip(arguments, self.arguments, strict=True):
+            if type(argument) is not Tensor or argument.requires_grad:
+                return None
+            if argument.shape != shape or argument.dtype is not dtype:
+                return None
+        return apply_call(self.call._replace(arguments=tuple(arguments)), tensors)
+
+    def _is_like(self, tensors: Sequence[Any]) -> bool:
+        if len(tensors) != len(self.tensors):
+            return False
+        learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors[1:])
+        return not learns and all(
+            tensor.dtype is dtype and tensor.shape == shape
+            for tensor, (shape, dtype) in zip(tensors, self.tensors, strict=True)
+        )
+
+
+def ready_for(
+    formula: Formula, tensors: Tensors, arguments: Sequence[Any], names: tuple[str, ...] = ()
+) -> Ready | None:
+    """Return a call that has just been made, None where the next one must look again.
+
+    Args:
+        formula: What was computed.
+        tensors: Input, target, perhaps a voxel weight, of dtypes that kernels take.
+        arguments: Of the program; they may be others the next time.
+        names: Of the arguments.
+    """
+    named = formula.impl if formula.impl != "auto" else setting()
+    if named not in ("auto", "native") or not serves(tensors):
+        return None
+    return Ready(
+        DirectCall(formula, "native", (), (1.0,)),
+        tuple((tensor.shape, tensor.dtype) for tensor in tensors),
+        tuple((argument.shape, argument.dtype) for argument in arguments),
+        _settings(),
+        names,
+    )
+
+
+def _settings() -> tuple[Any, ...]:
+    return setting(), torch.get_default_dtype()
