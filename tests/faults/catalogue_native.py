@@ -6,6 +6,7 @@ from tests.faults.fault import Fault
 
 FUSED = ("tests/ops/test_region_sums_fused.py",)
 FORMULA = ("tests/ops/test_formula.py",)
+FUSED_LOVASZ = ("tests/ops/test_lovasz_fused.py",)
 LOVASZ = ("tests/ops/test_lovasz_steps.py",)
 NEAREST = ("tests/ops/test_nearest_component.py",)
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
@@ -87,6 +88,20 @@ NATIVE_FAULTS = (
         "dx[v] += both.p * (total[v] - own) - own * both.q;",
         "dx[v] += both.p * total[v] - own * both.q;",
         LOVASZ,
+    ),
+    Fault(
+        "native-lovasz-fused-bin-near-one-half",
+        "csrc/lovasz/fused.inc",
+        "choose(inner, coder.half - 1 - k, k)",
+        "choose(inner, coder.half - k, k)",
+        FUSED_LOVASZ,
+    ),
+    Fault(
+        "native-lovasz-fused-sign-of-the-foreground",
+        "csrc/lovasz/fused.inc",
+        "h[c] = choose(here, -h[c], h[c]);",
+        "h[c] = choose(here, h[c], h[c]);",
+        FUSED_LOVASZ,
     ),
     Fault(
         "native-distance-last-row",
