@@ -117,7 +117,7 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
     const Gradient& grad = grads.emplace_back(inputs[level]);
     scratch_bytes = std::max(scratch_bytes, run.scratch_bytes(problems[level], &grad.view));
   }
-  const auto* const incoming = static_cast<const double*>(grad_sums.const_data_ptr());
+  const auto* const incoming = static_cast<const double*>(data_of(grad_sums));
   const AllChunks chunks(problems);
   chunks.for_each(scratch_bytes, [&](size_t level, int64_t, const Chunk& chunk, void* scratch) {
     const GradSums grad{incoming + first[level] * problems[level].channels, first.back()};

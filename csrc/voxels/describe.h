@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <optional>
 
+#include "voxels/data.h"
 #include "voxels/problem.h"
 #include "voxels/view.h"
 
@@ -87,7 +88,7 @@ inline View view_of(const Tensor& tensor, bool has_channels, void* data) {
 }
 
 inline View const_view_of(const Tensor& tensor, bool has_channels) {
-  return view_of(tensor, has_channels, const_cast<void*>(tensor.const_data_ptr()));
+  return view_of(tensor, has_channels, const_cast<void*>(data_of(tensor)));
 }
 
 inline bool is_floating(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
