@@ -43,6 +43,8 @@ CXX_FLAGS = [
     "-fno-trapping-math",
     "-ffp-contract=fast",
     "-fvisibility=hidden",
+    "-fstack-protector-strong",
+    *("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),  # of which a distribution may set another level
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden"]

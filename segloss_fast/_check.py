@@ -26,9 +26,12 @@ def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check_dtype(name: str, tensor: object, allowed: Sequence[torch.dtype]) -> None:
-    """Raise TypeError unless ``tensor`` is a tensor of one of the dtypes."""
+    """Raise TypeError unless ``tensor`` is a dense tensor of one of the dtypes."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a dense tensor, got a {kind.removeprefix('_')} one")
     if tensor.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
         raise TypeError(f"{name} must have one of the dtypes {names}, got {tensor.dtype}")
@@ -117,11 +120,13 @@ def check_positive(name: str, value: object) -> None:
 
 
 def check_ignore_index(ignore_index: object) -> None:
-    """Raise TypeError unless ``ignore_index`` is an int or None."""
+    """Raise TypeError unless ``ignore_index`` is an int or None, ValueError if beyond int64."""
     if ignore_index is None:
         return
     if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
         raise TypeError(f"ignore_index must be an int or None, got {type(ignore_index).__name__}")
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index must fit into int64, got {ignore_index}")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from segloss_fast._install import warn_once
 from segloss_fast._native import _C
@@ -154,8 +155,13 @@ def debug_enabled() -> bool:
 
 
 def transforms_active() -> bool:
-    """Whether a transform of torch.func is at work, for which kernels have no rules."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether a transform of torch.func or forward mode is at work, for which kernels have no rules.
+
+    Of forward mode a level that is entered is enough: to look for a tangent costs more.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def recorded() -> bool:

@@ -168,7 +168,7 @@ Tensor backward(Tensor grad_rows, Tensor input, Tensor target, Tensor bins,
   const Gradient grad(input);
   const Chunks chunks(problem);
   const Kernels& run = kernels();
-  const auto* const rows = static_cast<const double*>(incoming.const_data_ptr());
+  const auto* const rows = static_cast<const double*>(data_of(incoming));
   chunks.for_each(run.scratch_bytes(problem, &grad.view), [&] {
     return [&](int64_t i, void* scratch) {
       run.backward(problem, chunks[i], scratch, rows, grad.view);

@@ -65,7 +65,7 @@ Tensor backward(Tensor grad_sums, Tensor input, Tensor target, std::optional<Ten
   const Gradient grad(input);
   const Chunks chunks(problem);
   const Kernels& run = kernels();
-  const auto* const rows = static_cast<const double*>(incoming.const_data_ptr());
+  const auto* const rows = static_cast<const double*>(data_of(incoming));
   chunks.for_each(run.scratch_bytes(problem, &grad.view), [&] {
     return [&](int64_t i, void* scratch) {
       const Chunk chunk = chunks[i];

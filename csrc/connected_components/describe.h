@@ -105,7 +105,7 @@ inline Problem describe(const Tensor& labels, int64_t differing, bool by_value,
                         std::optional<int64_t> ignore_index, const std::vector<int64_t>& order) {
   check(labels, differing, by_value, order);
   Problem problem{};
-  problem.data = labels.const_data_ptr();
+  problem.data = data_of(labels);
   problem.element_size = labels.element_size();
   problem.is_signed = is_signed(labels.scalar_type());
   problem.floating = is_floating(labels.scalar_type());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "distance_transform/kernels.h"
+#include "voxels/data.h"
 
 namespace segloss::distance_transform {
 
@@ -50,7 +51,7 @@ inline std::vector<int64_t> long_axes(const Tensor& tensor) {
 }
 
 inline void describe_rows(const Tensor& tensor, const std::vector<int64_t>& axes, Grid* grid) {
-  grid->data = tensor.const_data_ptr();
+  grid->data = data_of(tensor);
   grid->element_size = tensor.element_size();
   grid->row_length = tensor.size(axes.back());
   grid->row_stride = tensor.stride(axes.back());

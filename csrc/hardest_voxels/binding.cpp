@@ -36,7 +36,7 @@ Problem describe(const Tensor& input, const Tensor& target, const std::optional<
     STD_TORCH_CHECK(class_weight->scalar_type() == ScalarType::Double && class_weight->dim() == 1 &&
                         class_weight->is_contiguous() && class_weight->numel() == problem.channels,
                     "hardest_voxels: wrong class_weight");
-    problem.class_weight = static_cast<const double*>(class_weight->const_data_ptr());
+    problem.class_weight = static_cast<const double*>(data_of(*class_weight));
   }
   return problem;
 }

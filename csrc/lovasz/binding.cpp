@@ -141,8 +141,8 @@ std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activ
   Tensor loss = torch::stable::empty({images, classes}, ScalarType::Double);
   Tensor table = torch::stable::empty({images, classes, 2, bins.count},
                                       double_table ? ScalarType::Double : ScalarType::Float);
-  const auto* const number = static_cast<const int64_t*>(counts.const_data_ptr());
-  const auto* const flagged = static_cast<const double*>(rows.const_data_ptr());
+  const auto* const number = static_cast<const int64_t*>(data_of(counts));
+  const auto* const flagged = static_cast<const double*>(data_of(rows));
   auto* const to = static_cast<double*>(loss.mutable_data_ptr());
   auto* const g = static_cast<char*>(table.mutable_data_ptr());
   const int64_t row = 2 * bins.count;
@@ -171,7 +171,7 @@ Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input
       "lovasz: wrong coefficients");
   if (grad_ce) grad_ce = torch::stable::contiguous(*grad_ce);
   const int64_t images = coefficients.size(0);
-  const Incoming incoming{coefficients.const_data_ptr(), nullptr, nullptr,
+  const Incoming incoming{data_of(coefficients), nullptr, nullptr,
                           cross_entropy_of(grad_ce, images * problem.channels), images};
   return run_backward(problem, incoming, input);
 }

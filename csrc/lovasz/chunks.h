@@ -68,7 +68,7 @@ inline const double* cross_entropy_of(const std::optional<Tensor>& grad, int64_t
   if (!grad) return nullptr;
   STD_TORCH_CHECK(grad->scalar_type() == ScalarType::Double && grad->numel() == size,
                   "lovasz: wrong gradient of the cross-entropy");
-  return static_cast<const double*>(grad->const_data_ptr());
+  return static_cast<const double*>(data_of(*grad));
 }
 
 inline Tensor run_backward(const Problem& problem, const Incoming& incoming, const Tensor& input) {

@@ -46,7 +46,7 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
     tensors.push_back(grad.tensor);
     views.push_back(grad.view);
   }
-  differentiate(problems, static_cast<const double*>(grad_sums.const_data_ptr()), views);
+  differentiate(problems, static_cast<const double*>(data_of(grad_sums)), views);
   return tensors;
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "voxels/data.h"
 #include "voxels/problem.h"
 #include "voxels/view.h"
 
@@ -92,7 +93,7 @@ View view_of(const AnyTensor& tensor, bool has_channels, void* data) {
 
 template <class AnyTensor>
 View const_view_of(const AnyTensor& tensor, bool has_channels) {
-  return view_of(tensor, has_channels, const_cast<void*>(tensor.const_data_ptr()));
+  return view_of(tensor, has_channels, const_cast<void*>(data_of(tensor)));
 }
 
 inline bool is_floating(Dtype dtype) { return dtype <= Dtype::kBFloat16; }

@@ -121,6 +121,8 @@ def plan_of(call: Call, tensors: Tensors) -> Plan | None:
         return None
     if not (voxel_weight is None or type(voxel_weight) is Tensor):
         return None
+    if input.is_nested or target.is_nested:  # which have no shape
+        return None
     shape = input.shape
     key = (
         *(call.kind, len(shape), shape[:2], 0 in shape, input.dtype, input.device.type),

@@ -210,9 +210,8 @@ def _skeleton_sums(
     return RegionSums(ROWS, rows)
 
 
-@torch.no_grad()
 def _target_skeleton(input: Tensor, labels: Tensor, iterations: int, keywords: Voxel) -> Tensor:
-    """Return the target's skeletons as weights, ``[B, C, *S]``."""
+    """Return the target's skeletons as weights, ``[B, C, *S]``, with the gradient of a target."""
     first = 0 if keywords.include_background else 1
     if labels.dim() < input.dim():
         masks = masks_of_target(input, labels, keywords)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
@@ -15,6 +14,7 @@ from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import Part, finish, reduce_mean
 from segloss_fast.losses.boundary import check_tensors
 from segloss_fast.ops._voxels.labels import counted_voxels, is_class
+from segloss_fast.ops._voxels.pieces import computed_again
 from segloss_fast.ops.region_sums import RegionSums, region_sums
 
 
@@ -123,8 +123,7 @@ def _rows(
         if has_own_derivative():
             rows.append(_eroded(*one))
         else:
-            row = checkpoint(_eroded, *one, use_reentrant=False, preserve_rng_state=False)
-            rows.append(row)
+            rows.append(computed_again(_eroded, *one))
     return torch.stack(rows, 1)
 
 

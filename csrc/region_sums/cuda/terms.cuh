@@ -97,10 +97,11 @@ SL_DEVICE T derive_errors(const Plan<Choice>& plan, const Coefficients<T>& k, in
          k.of(plan, kTpSoft, c) * soft;
 }
 
-// The derivative of factor q^gamma log p in log p, with dq/d(log p) = -p.
+// The derivative of factor q^gamma log p in log p, with dq/d(log p) = -p. Where log p is infinite,
+// p log p is 0, its limit.
 template <class T, class Pow>
 SL_DEVICE T focal_slope(T factor, T p, T q, T log_p, Pow power) {
-  return product(factor, power(q) - power.derivative(q) * p * log_p);
+  return product(factor, power(q) - product(power.derivative(q) * p, log_p));
 }
 
 template <class T, class Choice>

@@ -113,7 +113,8 @@ SL_DEVICE T log_probability(T p) {
   return p > 0 ? clamped : (p == 0 ? T(-100) : p * Constants<T>::kNan);
 }
 
-// base^gamma for base >= 0, with 0^gamma = 0 except for gamma = 0, and its derivative, 0 at 0.
+// base^gamma for base >= 0, with 0^gamma = 0 except for gamma = 0, and its derivative, 0 at 0; of
+// infinity its limit.
 template <class T>
 struct Power {
   T gamma;
@@ -122,6 +123,7 @@ struct Power {
     return base < Constants<T>::kMinNormal ? at_zero : exp_any(gamma * log_any(base));
   }
   SL_DEVICE T derivative(T base) const {
+    if (base == Constants<T>::kInfinity) return gamma < 1 ? T(0) : (gamma == 1 ? T(1) : base);
     return base < Constants<T>::kMinNormal ? T(0) : gamma * (*this)(base) / base;
   }
 };

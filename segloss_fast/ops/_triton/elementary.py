@@ -104,11 +104,14 @@ def power(base, gamma, SQUARE: tl.constexpr):
 
 @triton.jit
 def power_derivative(base, gamma, SQUARE: tl.constexpr):
-    """Return d(base^gamma) / d(base), 0 at 0 where that of a power below one is infinite."""
+    """Return d(base^gamma) / d(base), 0 at 0, of infinity its limit."""
     if SQUARE:
         return tl.where(base < 0, 0.0, 2 * base)
     else:
-        return tl.where(base < MIN_NORMAL, 0.0, gamma * power(base, gamma, SQUARE) / base)
+        at_infinity = tl.where(gamma < 1, 0.0, tl.where(gamma == 1, 1.0, float("inf")))
+        slope = gamma * power(base, gamma, SQUARE) / base
+        slope = tl.where(base == float("inf"), at_infinity, slope)
+        return tl.where(base < MIN_NORMAL, 0.0, slope)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from segloss_fast._impl import transforms_active
 from segloss_fast.ops._voxels.maps import BLOCK
@@ -62,6 +62,17 @@ def first_invalid(found: Tensor) -> Tensor:
     return torch.cat([found[:, 0].sum()[None], found[:, 1].gather(0, row)])
 
 
+def computed_again(function: Callable[..., Tensor], *arguments: Any) -> Tensor:  # noqa: ANN401
+    """Return what a function of tensors returns; backward computes it again and keeps nothing.
+
+    The transforms of torch.func take no such function, and get the function itself.
+    """
+    if transforms_active():
+        return function(*arguments)
+    found: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return found
+
+
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether these are ordinary tensors on the CPU, whose values Python may look at.
 
@@ -70,9 +81,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or transforms_active():
         return False
     return all(
-        tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, torch.nn.Parameter)
-        and forward_ad.unpack_dual(tensor).tangent is None
+        tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
         for tensor in tensors
         if tensor is not None
     )

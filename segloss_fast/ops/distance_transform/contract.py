@@ -12,8 +12,9 @@ from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._operator import preference
 from segloss_fast.ops.distance_transform import op, reference
 from segloss_fast.ops.distance_transform.reference import SIDES
-from segloss_fast.ops.distance_transform.spacing import per_axis
+from segloss_fast.ops.distance_transform.spacing import check_ratio, check_squares, per_axis
 
+LONGEST = 2**30  # voxels along an axis, from which on no kernel counts in 32 bits
 DTYPES = (*_check.REAL, torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -58,7 +59,8 @@ def distance_transform(
     Raises:
         TypeError: If an argument's type or dtype is not one of those above.
         ValueError: If the mask's shape, the number of spacings, an option or its value is not; a
-            spacing must be finite, greater than 0, and between 1e-30 and 1e30.
+            spacing must be finite, greater than 0, between 1e-30 and 1e30, and at most 1e25 times
+            that of another axis; squares must fit into float32; an axis has less than 2^30 voxels.
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
     check_volumes("mask", mask, DTYPES)
@@ -66,6 +68,9 @@ def distance_transform(
     if not isinstance(squared, bool):
         raise TypeError(f"squared must be a bool, got {type(squared).__name__}")
     spacings = per_axis(spacing, mask.dim() - 2, "mask")
+    check_ratio(spacings)
+    if squared:
+        check_squares(spacings, mask.shape[2:])
     impl = resolve(
         impl,
         (*preference(mask.device), "scipy"),
@@ -106,7 +111,7 @@ def back_from(axes: list[int]) -> list[int]:
 def no_kernel() -> str | None:
     """Return why no kernel serves this call, None where one may."""
     if transforms_active():
-        return "the transforms of torch.func are served by the reference only"
+        return "the transforms of torch.func and forward mode are served by the reference only"
     return None
 
 
@@ -117,5 +122,10 @@ def check_volumes(name: str, tensor: object, dtypes: Sequence[torch.dtype]) -> N
     if not 3 <= tensor.dim() <= 5:
         raise ValueError(
             f"{name} must be [B, C, *S] with one to three spatial dimensions, "
+            f"got shape {list(tensor.shape)}"
+        )
+    if any(size >= LONGEST for size in tensor.shape[2:]):
+        raise ValueError(
+            f"{name} must have less than {LONGEST} voxels along each axis, "
             f"got shape {list(tensor.shape)}"
         )

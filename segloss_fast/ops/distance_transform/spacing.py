@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
+import torch
+
 SMALLEST, LARGEST = 1e-30, 1e30
 FURTHEST = 1e25  # the largest spacing over the smallest: float32 holds the squares of both
+LEAST_SQUARED, MOST_SQUARED = 1.2e-19, 1.8e19  # lengths whose squares float32 holds
+SURELY = 1e9  # a spacing of this size, or smaller, has squares that it holds for any volume
 MOST = 1024  # denominators of ratios of squares, that of 25 : 32 in spacing
 # A ratio of spacings that were stored in float32 is this close to what was meant.
 CLOSE = 2.5e-7
@@ -54,6 +58,26 @@ def check_ratio(spacings: Sequence[float]) -> None:
         raise ValueError(
             f"spacing must not differ by more than {FURTHEST:g} times between axes, "
             f"got {smallest:g} and {largest:g}"
+        )
+
+
+def check_squares(spacings: Sequence[float], sizes: Sequence[int | torch.SymInt]) -> None:
+    """Raise ValueError where squared distances in a volume of these sizes do not fit float32."""
+    smallest, largest = min(spacings), max(spacings)
+    if smallest < LEAST_SQUARED:
+        raise ValueError(
+            f"spacing must be at least {LEAST_SQUARED:g} for squared distances, "
+            f"got {smallest:g}; choose another unit: they are float32"
+        )
+    if largest <= SURELY:
+        return
+    pairs = zip(spacings, sizes, strict=True)
+    diagonal = math.sqrt(sum((step * (int(size) - 1)) ** 2 for step, size in pairs))
+    if diagonal > MOST_SQUARED:
+        raise ValueError(
+            f"spacing must keep the volume's diagonal within {MOST_SQUARED:g} for squared "
+            f"distances, got spacings up to {largest:g}, a diagonal of {diagonal:g}; choose "
+            "another unit: they are float32"
         )
 
 

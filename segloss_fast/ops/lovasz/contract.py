@@ -172,15 +172,18 @@ def _check_input(input: Tensor, activation: str) -> None:
 
 
 def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+    """Return the checked target, which is constant: values count as above one half or not."""
     _check.check_ignore_index(ignore_index)
-    return check_target(input, target, ignore_index, instead="")
+    return check_target(input, target, ignore_index, instead="").detach()
 
 
 def _choose(
     impl: str, method: str, input: Tensor, per_image: bool, *, synchronised: bool
 ) -> tuple[str, str]:
     """Return the implementation that serves the call, and the method."""
-    only_reference = "the transforms of torch.func are served by the reference only"
+    only_reference = (
+        "the transforms of torch.func and forward mode are served by the reference only"
+    )
 
     def why_not(name: str, by: str) -> str | None:
         return (

@@ -230,7 +230,7 @@ def _only_reference(others: Sequence[Tensor]) -> str | None:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others):
         return "the gradient of target and of voxel_weight is computed by the reference only"
     if transforms_active():
-        return "the transforms of torch.func are served by the reference only"
+        return "the transforms of torch.func and forward mode are served by the reference only"
     return None
 
 

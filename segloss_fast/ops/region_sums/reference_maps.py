@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -117,8 +118,8 @@ class Maps:
         if name == "nll_pow":
             return self.values * power(-self._of_own(self.log_p, once=True), gamma)
         if name == "focal":
-            return power(self.ce_q, gamma) * self._of_own(self.log_p)
-        return power(self.ce_p, gamma) * self._of_others(self.log_q)
+            return _lessened(self._of_own(self.log_p), power(self.ce_q, gamma))
+        return _lessened(self._of_others(self.log_q), power(self.ce_p, gamma))
 
     def _of_own(self, value: Tensor, *, once: bool = False) -> Tensor:
         """Return t times the value, or if once the value alone; where t is 0 it may be infinite."""
@@ -128,6 +129,15 @@ class Maps:
     def _of_others(self, value: Tensor) -> Tensor:
         """Return 1 - t times the value, which may be infinite where t is 1."""
         return self.others * finite_or_masked(value, self.others)
+
+
+def _lessened(log: Tensor, factor: Tensor) -> Tensor:
+    """Return the product with a factor that is 1 where the logarithm is infinite.
+
+    Its share in the derivative there is 0, which autograd does not find: the limit of p log p.
+    """
+    infinite = log == -math.inf
+    return torch.where(infinite, log, factor * log.masked_fill(infinite, 0))
 
 
 class TrustingMaps(Maps):

@@ -239,8 +239,12 @@ def region_derivative(k, p, t, w, formula: tl.constexpr):
 
 @triton.jit
 def _focal_slope(p, q, log_p, gamma, SQUARE: tl.constexpr):
-    """Return d(q^gamma log p) / d(log p), with dq/d(log p) = -p."""
-    return power(q, gamma, SQUARE) - power_derivative(q, gamma, SQUARE) * p * log_p
+    """Return d(q^gamma log p) / d(log p), with dq/d(log p) = -p.
+
+    Where log p is infinite, p log p is 0, its limit.
+    """
+    slope = power_derivative(q, gamma, SQUARE) * p
+    return power(q, gamma, SQUARE) - tl.where(slope == 0, 0.0, slope * log_p)
 
 
 @triton.jit

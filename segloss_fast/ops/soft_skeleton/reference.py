@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from segloss_fast.ops._voxels.pieces import PIECE, as_defined, is_plain
+from segloss_fast.ops._voxels.pieces import PIECE, as_defined, computed_again, is_plain
 from segloss_fast.ops.soft_skeleton import reference_levels
 
 _POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
@@ -50,11 +49,7 @@ def _by_class(values: Tensor, iterations: int, first: int) -> Tensor:
         elif values.dtype == torch.bool:
             rows.append(skeleton(plane.to(torch.float32), iterations) != 0)
         elif torch.is_grad_enabled() and values.requires_grad:
-            rows.append(
-                checkpoint(
-                    skeleton, plane, iterations, use_reentrant=False, preserve_rng_state=False
-                )
-            )
+            rows.append(computed_again(skeleton, plane, iterations))
         else:
             rows.append(skeleton(plane, iterations))
     return torch.cat(rows, 1)
