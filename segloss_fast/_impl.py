@@ -155,7 +155,7 @@ def debug_enabled() -> bool:
 
 
 def transforms_active() -> bool:
-    """Whether a transform of torch.func or forward mode is at work, for which kernels have no rules.
+    """Whether torch.func or forward mode is at work, for which kernels have no rules.
 
     Of forward mode a level that is entered is enough: to look for a tangent costs more.
     """

@@ -101,7 +101,9 @@ def gradient_is_whole(call: Loss, tensor: Tensor) -> bool:
     return True
 
 
-@pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
+@pytest.mark.parametrize(
+    "record", [record for record in LOSSES if not record.hard], ids=lambda record: record.name
+)
 @pytest.mark.parametrize("impl", ["auto", "reference"])
 def test_gradient_in_a_soft_target(record: LossRecord, impl: str) -> None:
     case = problem("dense", (3, 4), batch=1)
@@ -128,5 +130,5 @@ def test_lovasz_takes_a_target_of_values_as_constant(module: Any) -> None:  # no
     loss = module()(x, target)
     (grad,) = torch.autograd.grad(loss, x, retain_graph=True)
     assert grad.isfinite().all()
-    with pytest.raises(RuntimeError, match="not to have been used in the graph"):
+    with pytest.raises(RuntimeError, match="appears to not have been used in the graph"):
         torch.autograd.grad(loss, target)

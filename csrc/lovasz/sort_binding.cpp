@@ -98,8 +98,7 @@ Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, 
                       grad_loss.size(1) == problem.channels,
                   "lovasz: wrong gradient of the loss");
   if (grad_ce) grad_ce = torch::stable::contiguous(*grad_ce);
-  const Incoming incoming{nullptr, data_of(g),
-                          static_cast<const double*>(data_of(grad_loss)),
+  const Incoming incoming{nullptr, data_of(g), static_cast<const double*>(data_of(grad_loss)),
                           cross_entropy_of(grad_ce, grad_loss.numel()), grad_loss.size(0)};
   return run_backward(problem, incoming, input);
 }

@@ -287,7 +287,7 @@ def shares(sums: ComponentSums, keywords: Component, size_power: float = 0.0) ->
     """
     if size_power == 0 and keywords.absent == "keep":
         return None
-    size = sums.target.detach()
+    size = sums.target
     factors = torch.ones_like(size)
     if size_power != 0:
         factors = torch.where(size > 0, size, 1) ** -size_power

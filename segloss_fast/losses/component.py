@@ -156,7 +156,7 @@ def component_tversky_loss(
         checked = replace(checked, connectivity="faces")
     sums = _of_components(input, target, voxel_weight, components, checked)
     own = _without_first(sums)
-    size = own.target.detach()
+    size = own.target
     factor = torch.where(size != 0, size + offset, 1) ** -gamma
     parts = (
         (factor * own.tp).sum(2),

@@ -165,7 +165,7 @@ def _hard_rows(
     t = _target_map(input, labels, keywords)
     error = structural_error(
         p,
-        t.detach(),
+        t,
         window_size=rule.window_size,
         sigma=rule.sigma,
         constant=rule.c,
