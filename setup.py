@@ -43,9 +43,9 @@ CXX_FLAGS = [
     "-fno-trapping-math",
     "-ffp-contract=fast",
     "-fvisibility=hidden",
-    "-fstack-protector-strong",
-    *("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),  # of which a distribution may set another level
-    *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
+    # A distribution may have set another level of the second.
+    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+    *("-g0", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),  # -g is nine tenths of the library
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden"]
 # The data centre's sm_80 (whose code sm_86 and sm_89 run too) and sm_90, and PTX for later ones.

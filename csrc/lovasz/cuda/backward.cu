@@ -6,8 +6,9 @@
 
 namespace segloss::lovasz::cuda {
 
-// What one voxel's classes look up.
-template <class T>
+// What one voxel's classes look up; of a softmax, whose kernels hold the code once for each class,
+// the errors are probabilities.
+template <class T, bool kSoftmax>
 struct Slopes {
   const BackwardLaunch& launch;
   int64_t item, voxel;
@@ -29,7 +30,9 @@ struct Slopes {
     }
     const int bins = launch.bins.count;
     const T* const table = static_cast<const T*>(launch.coefficients) + (first + c) * 2 * bins;
-    return __ldg(table + (place_of(launch.bins, error).bin + (foreground ? bins : 0)));
+    const Place place =
+        kSoftmax ? place_of_probability(launch.bins, error) : place_of(launch.bins, error);
+    return __ldg(table + (place.bin + (foreground ? bins : 0)));
   }
 
   SL_DEVICE T cross_entropy(int c) const {
@@ -38,15 +41,16 @@ struct Slopes {
 };
 
 // dL/dp of the Lovasz loss, for a softmax or sigmoid.
-template <class T>
-SL_DEVICE T slope_of(const Slopes<T>& slopes, int c, const Error<T>& error, bool foreground) {
+template <class T, bool kSoftmax>
+SL_DEVICE T slope_of(const Slopes<T, kSoftmax>& slopes, int c, const Error<T>& error,
+                     bool foreground) {
   const T slope = slopes(c, error, foreground);
   return foreground ? -slope : slope;
 }
 
 // The gradient of activations of a class alone.
 template <class T>
-SL_DEVICE T alone(const Slopes<T>& slopes, int c, T x, bool foreground) {
+SL_DEVICE T alone(const Slopes<T, false>& slopes, int c, T x, bool foreground) {
   const Activation activation = slopes.launch.problem.activation;
   const Error<T> error = error_of(activation, x, foreground, Softmax<T>{});
   T dx = 0;
@@ -74,7 +78,7 @@ SL_DEVICE T softmax_gradient(T p, T h, T entropy, const Shared<T>& shared) {
 }
 
 template <class T>
-SL_DEVICE T add_shared(const Slopes<T>& slopes, int c, T x, bool foreground,
+SL_DEVICE T add_shared(const Slopes<T, true>& slopes, int c, T x, bool foreground,
                        const Softmax<T>& softmax, Shared<T>& shared) {
   const Error<T> error = error_of(Activation::kSoftmax, x, foreground, softmax);
   const T h = slope_of(slopes, c, error, foreground);
@@ -85,7 +89,7 @@ SL_DEVICE T add_shared(const Slopes<T>& slopes, int c, T x, bool foreground,
 
 // A voxel whose logits lie in registers, x(c): they become the gradient.
 template <int kClasses, class T, class F>
-SL_DEVICE void differentiate(const Slopes<T>& slopes, int32_t label, F x) {
+SL_DEVICE void differentiate(const Slopes<T, true>& slopes, int32_t label, F x) {
   const int classes = slopes.launch.problem.channels;
   const Softmax<T> softmax(statistics_of<kClasses, T>(classes, x));
   Shared<T> shared;
@@ -113,7 +117,8 @@ __global__ void __launch_bounds__(kThreads, kClasses > 4 || sizeof(Storage) == 8
   Tile tile(problem, blockIdx.x / tiles, blockIdx.x % tiles);
   tile.align<Storage>(problem.input);
   const auto slopes = [&](int i) {
-    return Slopes<T>(launch, tile.item, tile.begin + (tile.has(i) ? tile.voxel(i) : 0));
+    return Slopes<T, (kClasses > 0)>(launch, tile.item,
+                                     tile.begin + (tile.has(i) ? tile.voxel(i) : 0));
   };
   T x[kClasses > 0 ? kClasses : 1][kVoxels];
   if constexpr (kClasses > 0) {
@@ -178,7 +183,7 @@ __global__ void __launch_bounds__(kMostColumns)
   const Column<T> x;
   x.template load<Storage>(problem.input, at.item, at.voxel, problem.channels);
   const Softmax<T> softmax(x.statistics(problem.channels));
-  const Slopes<T> slopes(launch, at.item, at.voxel);
+  const Slopes<T, true> slopes(launch, at.item, at.voxel);
   Shared<T> shared;
 #pragma unroll 2
   for (int c = 0; c < problem.channels; ++c) add_shared(slopes, c, x(c), is_of(c), softmax, shared);

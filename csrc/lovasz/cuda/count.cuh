@@ -8,6 +8,12 @@
 
 namespace segloss::lovasz::cuda {
 
+// What a kernel needs to know of a voxel before it takes up a class: nothing; the statistics of its
+// softmax, which lie in memory; or all of its logits, of so many classes at most, in registers.
+// What the last ones serve (keeps_logits in launch.h) has labels: of code that is there for each
+// class they have no more than they need.
+enum Needs { kNothing = -1, kStatistics = 0 };
+
 // Which part of the work is a block's. Those that read the same voxels for different groups of
 // classes are neighbours: all but one find them in the second-level cache.
 struct CountBlock {
@@ -75,9 +81,13 @@ struct ClassErrors {
 struct ToCounters {
   static constexpr int kBlocks = 2;  // on a multiprocessor, where counters and registers allow it
 
-  template <class T>
+  template <int kNeeds, class T>
   SL_DEVICE static Place place(const CountLaunch& launch, const Error<T>& error) {
-    return place_of(launch.bins, error);
+    if constexpr (kNeeds > 0) {
+      return place_of_probability(launch.bins, error);
+    } else {
+      return place_of(launch.bins, error);
+    }
   }
 
   template <class T>
@@ -113,7 +123,7 @@ SL_DEVICE unsigned long long sort_key(double m, bool ignored, int64_t) {
 struct ToKeys {
   static constexpr int kBlocks = 1;
 
-  template <class T>
+  template <int kNeeds, class T>
   SL_DEVICE static Place place(const CountLaunch&, const Error<T>& error) {
     return {0, 0, !(error.m == error.m)};
   }
@@ -145,18 +155,20 @@ SL_DEVICE void add_cross_entropy(double* of_class, T sum) {
   if (threadIdx.x % 32 == 0) of_class[threadIdx.x / 32] += double(sum);
 }
 
-template <class Sink, class T>
+template <class Sink, int kNeeds, class T>
 SL_DEVICE void count_class(const CountLaunch& launch, const CountBlock& block, const CountShared& s,
                            const Tile& tile, int c, const int32_t (&label)[kVoxels],
                            const T (&x)[kVoxels], const Softmax<T> (&softmax)[kVoxels]) {
   const Problem& problem = launch.problem;
+  const Activation activation = kNeeds > 0 ? Activation::kSoftmax : problem.activation;
   ClassErrors<T> of;
   unsigned flagged = 0;
-  of.foreground = find_foreground(problem, tile, c, label);
+  of.foreground =
+      kNeeds > 0 ? labelled_foreground(c, label) : find_foreground(problem, tile, c, label);
 #pragma unroll
   for (int i = 0; i < kVoxels; ++i) {
-    of.error[i] = error_of(problem.activation, x[i], of.is_foreground(i), softmax[i]);
-    of.place[i] = Sink::place(launch, of.error[i]);
+    of.error[i] = error_of(activation, x[i], of.is_foreground(i), softmax[i]);
+    of.place[i] = Sink::template place<kNeeds>(launch, of.error[i]);
     flagged += label[i] != kIgnored && of.place[i].flagged ? 1 : 0;
   }
   if (flagged != 0) atomicAdd(&s.flagged[c - block.first], flagged);
@@ -166,7 +178,7 @@ SL_DEVICE void count_class(const CountLaunch& launch, const CountBlock& block, c
 #pragma unroll
   for (int i = 0; i < kVoxels; ++i) {
     if (label[i] == kIgnored) continue;
-    entropy += cross_entropy(problem.activation, x[i], of.is_foreground(i), softmax[i]);
+    entropy += cross_entropy(activation, x[i], of.is_foreground(i), softmax[i]);
   }
   add_cross_entropy(s.cross_entropy + (c - block.first) * kWarps, entropy);
 }
@@ -206,10 +218,6 @@ SL_DEVICE void finish_block(const CountLaunch& launch, const CountBlock& block,
   }
   launch.partial.invalid[block.chunk] = found;
 }
-
-// What a kernel needs to know of a voxel before it takes up a class: nothing; the statistics of its
-// softmax, which lie in memory; or all of its logits, of so many classes at most, in registers.
-enum Needs { kNothing = -1, kStatistics = 0 };
 
 SL_DEVICE int64_t statistics_index(const CountLaunch& launch, const CountBlock& block,
                                    int64_t index) {
@@ -258,13 +266,13 @@ __global__ void __launch_bounds__(kThreads,
 #pragma unroll
       for (int c = 0; c < kClasses; ++c) {
         if (c < block.first || c >= block.last) continue;
-        count_class<Sink>(launch, block, s, tile, c, label, x[c], softmax);
+        count_class<Sink, kNeeds>(launch, block, s, tile, c, label, x[c], softmax);
       }
     } else {
 #pragma unroll 1
       for (int c = block.first; c < block.last; ++c) {
         Row<Storage>(problem.input, tile).load(c, x[0]);
-        count_class<Sink>(launch, block, s, tile, c, label, x[0], softmax);
+        count_class<Sink, kNeeds>(launch, block, s, tile, c, label, x[0], softmax);
       }
     }
   }

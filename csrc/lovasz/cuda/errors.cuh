@@ -124,16 +124,19 @@ SL_DEVICE unsigned distance_code(const Bins& bins, float d) {
 SL_DEVICE float at_most(float d, float end) { return d < end ? d : end; }  // so is a NaN
 
 template <class T>
+SL_DEVICE Place place_of_probability(const Bins& bins, const Error<T>& error) {
+  const bool low = error.m < error.other;
+  const T e = low ? error.m : error.other;
+  const bool inner = e >= T(0.25);                  // nearer to 1/2 than to the end
+  const T d = inner ? absolute(half_minus(e)) : e;  // rounding may bring both errors above 1/2
+  const unsigned code = distance_code(bins, at_most(float(d), 0x1.fffffep-3f));
+  const int k = int(code >> 16), bin = inner ? bins.count / 2 - 1 - k : k;
+  return {low ? bin : bins.count - 1 - bin, code & 0xffff, !(error.m == error.m)};
+}
+
+template <class T>
 SL_DEVICE Place place_of(const Bins& bins, const Error<T>& error) {
-  if (bins.two_sided) {
-    const bool low = error.m < error.other;
-    const T e = low ? error.m : error.other;
-    const bool inner = e >= T(0.25);                  // nearer to 1/2 than to the end
-    const T d = inner ? absolute(half_minus(e)) : e;  // rounding may bring both errors above 1/2
-    const unsigned code = distance_code(bins, at_most(float(d), 0x1.fffffep-3f));
-    const int k = int(code >> 16), bin = inner ? bins.count / 2 - 1 - k : k;
-    return {low ? bin : bins.count - 1 - bin, code & 0xffff, !(error.m == error.m)};
-  }
+  if (bins.two_sided) return place_of_probability(bins, error);
   const bool flagged = !(error.m < 65536);
   const float m = at_most(float(error.m), 0x1.fffffep15f);
   const bool under = m < 1;

@@ -145,12 +145,18 @@ SL_DEVICE bool is_foreground(const View& target, int64_t item, int64_t c, int64_
   return result;
 }
 
-// Which of the thread's voxels are foreground of a class, a bit each.
-SL_DEVICE unsigned find_foreground(const Problem& problem, const Tile& tile, int c,
-                                   const int32_t (&label)[kVoxels]) {
+// Which of the thread's voxels are foreground of a class, a bit each, by their labels.
+SL_DEVICE unsigned labelled_foreground(int c, const int32_t (&label)[kVoxels]) {
   unsigned foreground = 0;
 #pragma unroll
   for (int i = 0; i < kVoxels; ++i) foreground |= label[i] == c ? 1u << i : 0;
+  return foreground;
+}
+
+// The same by what there is.
+SL_DEVICE unsigned find_foreground(const Problem& problem, const Tile& tile, int c,
+                                   const int32_t (&label)[kVoxels]) {
+  unsigned foreground = labelled_foreground(c, label);
   if (!problem.dense_target) return foreground;
 #pragma unroll 1
   for (int i = 0; i < kVoxels; ++i) {
