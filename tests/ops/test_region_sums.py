@@ -163,6 +163,7 @@ def test_independent_classes_in_blocks(machine: Machine, classes: int) -> None:
     )
 
 
+@on("native", "interpreted", "shim", "cuda")
 @sized("classes", [40, 140], shim=[1024])
 @pytest.mark.parametrize("kind", ["labels", "dense"])
 def test_every_term_of_many_classes(machine: Machine, classes: int, kind: str) -> None:
