@@ -134,7 +134,7 @@ def main() -> None:
     assert one == specializations(1, (32, 48, 8), ("focal", "tp", "pred"), 3.0, 1)
     assert one == specializations(3, (8, 8, 1), ("pred", "focal", "tp"), 0.5, -1)
     cases = [case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:]]
-    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         found = dict(pool.map(examine, dict.fromkeys(cases)))
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
 

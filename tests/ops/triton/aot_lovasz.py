@@ -124,7 +124,7 @@ def main() -> None:
     """Write the report of the sample to the path given."""
     assert specializations((16, 16, 16), 255) == specializations((32, 48, 24), 1)
     found: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for reports in pool.map(examine, dict.fromkeys(sample())):
             found |= reports
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
