@@ -78,15 +78,16 @@ def _defaults(loss: str, classes: int) -> dict[str, Any]:
 def sample() -> Iterator[tuple[str, int, str, str, int, str]]:
     """Yield loss, classes, dtype, target, compute capability and direction.
 
-    DiceCE with every number of classes in both directions, other losses with every second number,
-    in these directions, dtypes and targets in turn. DiceCE with all pairs of a number of classes, a
-    dtype and a target.
+    DiceCE with every number of classes in both directions, all terms together with every one in
+    these in turn, as other losses with every second number; dtypes and targets in turn. DiceCE with
+    all pairs of a number of classes, a dtype and a target.
     """
     both = ("forward", "backward")
     turn = itertools.cycle(itertools.product(DTYPES, TARGETS))
     capabilities, directions = itertools.cycle((80, 80, 90, 90)), itertools.cycle(both)
     for place, loss in enumerate(LOSSES):
-        for classes in CLASSES if loss == "DiceCE" else CLASSES[place % 2 :: 2]:
+        whole = loss in ("DiceCE", "All")
+        for classes in CLASSES if whole else CLASSES[place % 2 :: 2]:
             (dtype, target), capability = next(turn), next(capabilities)
             chosen = (next(directions),) if loss != "DiceCE" else both
             for direction in chosen:
@@ -137,7 +138,7 @@ def main() -> None:
     assert one == specializations(3, (8, 8, 1), ("pred", "focal", "tp"), 0.5, -1)
     cases = dict.fromkeys(case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:])
     found: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for reports in pool.map(examine, (list(cases)[place::4] for place in range(4))):
             found |= reports
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1))

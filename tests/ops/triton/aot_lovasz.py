@@ -128,7 +128,7 @@ def main() -> None:
     """Write the report of the sample to the path given."""
     assert specializations((16, 16, 16), 255) == specializations((32, 48, 24), 1)
     found: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         cases = list(dict.fromkeys(sample()))
         for reports in pool.map(examine, (cases[place::4] for place in range(4))):
             found |= reports
