@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import monai.losses
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from segloss_fast._native import _C
+from segloss_fast.compat import monai as ours
 from segloss_fast.compat.monai.compound import DiceCELoss
 from segloss_fast.compat.smp import SoftBCEWithLogitsLoss
 from tests.helpers import assert_close, forget_plans, has_plan
@@ -130,3 +132,23 @@ def test_other_tensors(pair: Pair) -> None:
         pair[0](wide, y + 3)
     part = wide.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
     compare(pair, part, y)
+
+
+def test_a_matrix_that_changes() -> None:
+    """What is made of it is kept; it may share the memory of an array."""
+    x, y = problem()
+    matrix = 1 - np.eye(3, dtype=np.float32)
+    pair: Any = tuple(of.GeneralizedWassersteinDiceLoss(matrix) for of in (ours, monai.losses))
+    with torch.inference_mode():
+        first = pair[0](x, y[:, 0])
+    seen = [compare(pair, x, y[:, 0], 1e-5)]
+    assert_close(first.clone(), seen[0], 0)
+    matrix[0, 1] = 0.25
+    seen.append(compare(pair, x, y[:, 0], 1e-5))
+    for loss in pair:
+        loss.smooth_nr = 7.0
+    seen.append(compare(pair, x, y[:, 0], 1e-5))
+    for loss in pair:
+        loss.m = loss.m.flip(0)
+    seen.append(compare(pair, x, y[:, 0], 1e-5))
+    assert len(set(map(float, seen))) == 4
