@@ -28,7 +28,10 @@ from benchmarks.cases.inputs import LossFunction
 from benchmarks.measure.harness import Step
 from benchmarks.measure.provenance import THREADS
 
-LOSSES = ("Dice", "DiceCE", "DiceFocal", "Tversky", "CE", "GeneralizedDice", "FocalTversky")
+LOSSES = (
+    *("Dice", "DiceCE", "DiceFocal", "Tversky", "CE", "GeneralizedDice", "FocalTversky"),
+    "DeepSupervision",
+)
 SIDE = 64
 FLOOR = (2, 4, 8, 8)
 WARM = 30

@@ -118,3 +118,4 @@ def has_plan(loss: Tensor) -> bool:
 def forget_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let losses be traced, however many kinds of calls other tests have made in this process."""
     monkeypatch.setattr("segloss_fast.losses._planned._plans", defaultdict(dict))
+    monkeypatch.setattr("segloss_fast.compat._planned._plans", defaultdict(dict))

@@ -75,6 +75,15 @@ def test_settings_of_torch(name: str, context: Callable[..., AbstractContextMana
     same_as_alone(lambda x: loss(x, labels), x)
 
 
+def test_a_default_device_is_not_the_tensors() -> None:
+    x, labels = problem()
+    loss = ready(sf.DiceCELoss())
+    true = loss(x, labels)
+    with torch.device("meta"):
+        assert torch.equal(loss(x, labels), true)
+        assert torch.equal(sf.DiceCELoss()(x, labels), true)
+
+
 @by_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_other_dtypes(name: str, dtype: torch.dtype) -> None:

@@ -56,7 +56,7 @@ def evaluate(
             levels,
             0 if grad is None else grad.data_ptr(),
         )
-        return torch.scalar_tensor(value, dtype=dtype), grad
+        return torch.scalar_tensor(value, dtype=dtype, device="cpu"), grad
     from segloss_fast.ops._formula.triton_launch import launch  # triton is optional
 
     loss = rows.new_empty((), dtype=dtype)

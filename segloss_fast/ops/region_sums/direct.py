@@ -81,7 +81,7 @@ class DirectCall(Call):
             dense = target.is_floating_point() and input.shape[1] == 1
             refuse_labels(count, first, input.shape[1], dense=dense)
         dtype = torch.float32 if formula.program.single else torch.float64
-        return torch.scalar_tensor(value, dtype=dtype), grad
+        return torch.scalar_tensor(value, dtype=dtype, device="cpu"), grad
 
     def derive(self, grad: bytes, factor: Tensor, tensors: Tensors) -> list[Tensor]:
         if torch.is_grad_enabled() or not serves((factor, *tensors)):
