@@ -12,14 +12,16 @@ mixins make trainers; those in the folder TRAINERS nnU-Net finds by their names.
 from __future__ import annotations
 
 from segloss_fast.compat._peers import PEERS
-from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
-from segloss_fast.compat.nnunet._trainers import (
+from segloss_fast.compat.nnunet._component_trainers import (
     BidirectionalMixin,
     BlobMixin,
-    BoundaryMixin,
-    ClDiceMixin,
     ComponentMixin,
     ComponentTverskyMixin,
+)
+from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
+from segloss_fast.compat.nnunet._trainers import (
+    BoundaryMixin,
+    ClDiceMixin,
     FocalMixin,
     HausdorffMixin,
     LovaszMixin,

@@ -22,8 +22,6 @@ from segloss_fast.compat.nnunet.regions import DC_and_BCE_loss
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses.boundary import BoundaryLoss, HausdorffDTLoss
 from segloss_fast.losses.cldice import SoftClDiceLoss
-from segloss_fast.losses.component import BlobLoss, ComponentTverskyLoss
-from segloss_fast.losses.component_cells import BidirectionalComponentLoss, ComponentDiceCELoss
 from segloss_fast.losses.distribution import CrossEntropyLoss, FocalLoss
 from segloss_fast.losses.lovasz import LovaszSigmoidLoss, LovaszSoftmaxLoss
 from segloss_fast.losses.region import DiceLoss
@@ -185,55 +183,6 @@ class BoundaryMixin(SegLossFastMixin):
     def _build_loss(self) -> nn.Module:
         loss = BoundaryLoss(spacing=self.segloss_spacing(), **self.segloss_map())
         return self.segloss_stock_and(loss, self.map_weight)
-
-
-class BlobMixin(SegLossFastMixin):
-    """nnU-Net's own loss plus ``component_weight`` times blob loss: of each component by itself."""
-
-    component_weight: ClassVar[float] = 1.0
-
-    def _build_loss(self) -> nn.Module:
-        self.segloss_check()
-        loss = BlobLoss(lambda_global=0.0, **self.segloss_map())
-        return self.segloss_stock_and(loss, self.component_weight)
-
-
-class ComponentMixin(SegLossFastMixin):
-    """nnU-Net's own loss plus ``component_weight`` times CC-DiceCE, cells by millimetres."""
-
-    component_weight: ClassVar[float] = 1.0
-
-    def _build_loss(self) -> nn.Module:
-        spacing = self.segloss_spacing()
-        loss = ComponentDiceCELoss(lambda_global=0.0, spacing=spacing, **self.segloss_map())
-        return self.segloss_stock_and(loss, self.component_weight)
-
-
-class BidirectionalMixin(SegLossFastMixin):
-    """nnU-Net's own loss plus ``component_weight`` times BiCC, cells by millimetres."""
-
-    component_weight: ClassVar[float] = 1.0
-    alpha: ClassVar[float] = 0.5
-
-    def _build_loss(self) -> nn.Module:
-        loss = BidirectionalComponentLoss(
-            alpha=self.alpha,
-            lambda_global=0.0,
-            spacing=self.segloss_spacing(),
-            **self.segloss_map(),
-        )
-        return self.segloss_stock_and(loss, self.component_weight)
-
-
-class ComponentTverskyMixin(SegLossFastMixin):
-    """nnU-Net's own loss plus ``component_weight`` times component-adaptive Tversky."""
-
-    component_weight: ClassVar[float] = 0.1
-
-    def _build_loss(self) -> nn.Module:
-        self.segloss_check()
-        loss = ComponentTverskyLoss(lambda_global=0.0, **self.segloss_map())
-        return self.segloss_stock_and(loss, self.component_weight)
 
 
 class LovaszMixin(SegLossFastMixin):
