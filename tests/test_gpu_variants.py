@@ -67,7 +67,7 @@ def test_losses_need_no_more_than_they_must(variants: set[Variant]) -> None:
     """Each loss with each kind of problem, and all keywords, needed 555."""
     calls = 0
     for record, kind in loss_problems():
-        case = problem(kind, dtype=torch.float32)
+        case = problem(kind, dtype=torch.float32, hard=record.hard)
         for keywords in loss_keywords(record, kind):
             probabilities = keywords.get("activation") == "probabilities"
             x = case.input.sigmoid() if probabilities else case.input

@@ -1,4 +1,4 @@
-"""The tables of connected_components' benchmarks."""
+"""The tables of the benchmarks of connected_components and component_sums."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ PEERS = ("cc3d", "scipy")
 
 def block(result: Result) -> list[str] | None:
     """Return the paragraphs of a result, None if it is of another benchmark."""
+    if result.benchmark == "component_sums":
+        return _sums_block(result)
     if result.benchmark != "connected_components":
         return None
     return [
@@ -21,6 +23,23 @@ def block(result: Result) -> list[str] | None:
         "ours, above the output.",
         _times(result.cases),
         summary(result.cases),
+    ]
+
+
+def _sums_block(result: Result) -> list[str]:
+    rows = []
+    for case in result.cases:
+        peer = next(name for name in case.rows if name != "native")
+        size = "x".join(map(str, case.shape[2:]))
+        taken = [_ms(case, "native"), _ms(case, peer), speed(ratio(case, peer))]
+        memory = f"{case.rows['native'].memory['peak'] / 1e6:.2f}"
+        rows.append([case.logits, size, *taken, peer, memory])
+    head = ["loss, mask", "size", "ours, ms", "peer, ms", "times", "peer", "MB"]
+    return [
+        "Forward and backward, components and cells found inside of what is timed unless given. "
+        "The peer of the sums is region_sums, of losses eager PyTorch with SciPy's components and "
+        "cells, which have one thread. MB are ours, above inputs and gradient.",
+        table(head, rows),
     ]
 
 

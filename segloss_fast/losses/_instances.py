@@ -166,7 +166,9 @@ def sums_of(
     keywords: Component,
     terms: Sequence[str] = TERMS,
 ) -> ComponentSums:
-    """Return the sums over the bins."""
+    """Return the sums over the bins; there are kernels on the CPU alone, and others serve else."""
+    impl, on_cpu = keywords.impl, input.device.type == "cpu"
+    known = impl in ("auto", "reference") or (impl == "native" and on_cpu)
     return component_sums(
         *(input, target, bins),
         count=count,
@@ -174,7 +176,7 @@ def sums_of(
         terms=terms,
         voxel_weight=voxel_weight,
         ignore_index=keywords.ignore_index,
-        impl=keywords.impl,
+        impl=impl if known else "auto",
     )
 
 

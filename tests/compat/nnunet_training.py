@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 NAME = "nnUNetTrainerSegLossFast"
-OTHERS = ("Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversky")
+OTHERS = (
+    *("Hausdorff", "Boundary", "Lovasz", "ClDice", "TopK", "Focal", "Tversky"),
+    *("Blob", "Component", "Bidirectional", "ComponentTversky"),
+)
 
 
 def trainer_of(name: str, *, iterations: int, fold: int = 0) -> Any:  # noqa: ANN401

@@ -22,7 +22,7 @@ from tests.helpers import assert_close, gradient, relative_l2
 @pytest.mark.parametrize("impl", IMPLS)
 def test_equals_its_definition(record: LossRecord, impl: str, kind: str) -> None:
     require(impl, *record.primitives)
-    case = problem(kind, dtype=torch.float32)
+    case = problem(kind, dtype=torch.float32, hard=record.hard)
     tried = 0
     for keywords in loss_keywords(record, kind):
         probabilities = keywords.get("activation") == "probabilities"

@@ -11,6 +11,7 @@ import pytest
 
 from segloss_fast.ops._formula.program import OPERATIONS
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.component_sums import TERMS as COMPONENT_TERMS
 from segloss_fast.ops.distance_transform.reference import SIDES
 from segloss_fast.ops.lovasz.options import ACTIVATIONS as LOVASZ_ACTIVATIONS
 from segloss_fast.ops.region_masks.reference import MODES
@@ -19,6 +20,7 @@ from tests.nvcc import CSRC
 
 ENUMS: dict[tuple[str, str], Sequence[str]] = {
     ("region_sums/kernels.h", "Term"): (*TERMS, "term_count"),
+    ("component_sums/kernels.h", "Term"): (*COMPONENT_TERMS, "term_count"),
     ("voxels/view.h", "Activation"): ACTIVATIONS,
     ("lovasz/kernels.h", "Activation"): LOVASZ_ACTIVATIONS,
     ("distance_transform/kernels.h", "Side"): SIDES,

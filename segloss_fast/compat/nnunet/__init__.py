@@ -12,6 +12,12 @@ mixins make trainers; those in the folder TRAINERS nnU-Net finds by their names.
 from __future__ import annotations
 
 from segloss_fast.compat._peers import PEERS
+from segloss_fast.compat.nnunet._component_trainers import (
+    BidirectionalMixin,
+    BlobMixin,
+    ComponentMixin,
+    ComponentTverskyMixin,
+)
 from segloss_fast.compat.nnunet._sums import softmax_helper_dim1
 from segloss_fast.compat.nnunet._trainers import (
     BoundaryMixin,
@@ -32,8 +38,12 @@ from segloss_fast.compat.nnunet.regions import DC_and_BCE_loss
 
 __all__ = [
     "TRAINERS",
+    "BidirectionalMixin",
+    "BlobMixin",
     "BoundaryMixin",
     "ClDiceMixin",
+    "ComponentMixin",
+    "ComponentTverskyMixin",
     "DC_and_BCE_loss",
     "DC_and_CE_loss",
     "DC_and_topk_loss",

@@ -11,8 +11,12 @@ import warnings
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from segloss_fast.compat.nnunet import (
+    BidirectionalMixin,
+    BlobMixin,
     BoundaryMixin,
     ClDiceMixin,
+    ComponentMixin,
+    ComponentTverskyMixin,
     FocalMixin,
     HausdorffMixin,
     LovaszMixin,
@@ -32,6 +36,22 @@ class nnUNetTrainerSegLossFastHausdorff(HausdorffMixin, nnUNetTrainer):
 
 class nnUNetTrainerSegLossFastBoundary(BoundaryMixin, nnUNetTrainer):
     """The stock loss plus a boundary loss in millimetres."""
+
+
+class nnUNetTrainerSegLossFastBlob(BlobMixin, nnUNetTrainer):
+    """The stock loss plus blob loss."""
+
+
+class nnUNetTrainerSegLossFastComponent(ComponentMixin, nnUNetTrainer):
+    """The stock loss plus CC-DiceCE, whose cells are by millimetres."""
+
+
+class nnUNetTrainerSegLossFastBidirectional(BidirectionalMixin, nnUNetTrainer):
+    """The stock loss plus BiCC, whose cells are by millimetres."""
+
+
+class nnUNetTrainerSegLossFastComponentTversky(ComponentTverskyMixin, nnUNetTrainer):
+    """The stock loss plus component-adaptive Tversky."""
 
 
 class nnUNetTrainerSegLossFastLovasz(LovaszMixin, nnUNetTrainer):

@@ -1,0 +1,64 @@
+"""component_sums against region_sums, and losses over components against eager PyTorch, on CPUs.
+
+    python -m pytest benchmarks/bench_component_sums.py --benchmark-only -o addopts=
+
+A test is one case (loss, mask, size) and one contender, forward and backward. As in
+bench_region_sums.py, the published times are medians of an interleaved comparison
+(``interleaved_ms``); pytest-benchmark's own serve ``--benchmark-compare``. A loss finds its
+components, and its cells, inside of what is timed, unless they are given. A test of ours fails if
+its loss is further from the eager one than the ties of SciPy's cells explain, or its sums over all
+cells are not those of region_sums.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.cases.component_losses import GIVEN, LOSSES, SUMS, Case, contender, make_problem
+from benchmarks.measure import distances
+from benchmarks.measure.choice import parametrize
+from benchmarks.measure.harness import Effort, interleave
+
+SIZE = (128, 128, 128)
+KINDS = (SUMS, *LOSSES, GIVEN)
+CASES = [Case(loss, mask, SIZE) for mask in ("lesions", "blobs") for loss in KINDS]
+QUICK_CASES = [Case(loss, "lesions", (48, 48, 48)) for loss in KINDS]
+MOST_OFF = 5e-3
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc, CASES, QUICK_CASES, lambda case: case.contenders)
+
+
+@functools.lru_cache(maxsize=1)  # one at a time: volumes are large, and tests come case by case
+def measure(case: Case, effort: Effort) -> distances.Measured:
+    """Compare the contenders of a case, interleaved."""
+    problem = make_problem(case)
+    runs = {name: contender(case, name, problem) for name in case.contenders}
+    times = interleave(
+        {name: functools.partial(distances.timed, run) for name, run in runs.items()}, effort
+    )
+    ours, theirs = (runs[name]()[0] for name in case.contenders)
+    ours = ours.sum(3) if case.loss == SUMS else ours
+    error = float(((ours - theirs).abs() / theirs.abs()).max())
+    peak = distances.peak(runs["native"]) - 4 * problem.x.numel()
+    return distances.Measured(dict(runs), times, peak, {"value": error})
+
+
+def test_component_sums(
+    benchmark: BenchmarkFixture, case: Case, contender: str, effort: Effort
+) -> None:
+    measured = measure(case, effort)
+    taken = measured.times[contender]["both"]
+    ours = contender == "native"
+    found = {"memory": {"peak": measured.peak}, "accuracy": measured.errors} if ours else {}
+    peer = case.contenders[1]
+    labels = {"loss": case.loss, "dtype": "float32"}
+    distances.record(benchmark, case, contender, peer, taken, **labels, **found)
+    rounds = effort.count(taken.median / 1e3, effort.single, most=50)
+    benchmark.pedantic(measured.runs[contender], rounds=rounds)  # type: ignore[no-untyped-call]
+    if ours:
+        assert measured.errors["value"] < (1e-5 if case.loss == SUMS else MOST_OFF)
