@@ -39,9 +39,7 @@ CXX_FLAGS = [
     "-O3",
     "-std=c++20",
     "-fopenmp-simd",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=fast",
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
     "-fvisibility=hidden",
     # A distribution may have set another level of the second.
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),

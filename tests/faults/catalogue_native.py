@@ -7,6 +7,7 @@ from tests.faults.fault import Fault
 FUSED = ("tests/ops/test_region_sums_fused.py",)
 FORMULA = ("tests/ops/test_formula.py",)
 FUSED_LOVASZ = ("tests/ops/test_lovasz_fused.py",)
+SORTED_LOVASZ = ("tests/ops/test_lovasz_sort.py",)
 LOVASZ = ("tests/ops/test_lovasz_steps.py",)
 NEAREST = ("tests/ops/test_nearest_component.py",)
 DISTANCES = ("tests/ops/test_distance_transform.py", "tests/ops/test_distance_transform_op.py")
@@ -102,6 +103,13 @@ NATIVE_FAULTS = (
         "h[c] = choose(here, -h[c], h[c]);",
         "h[c] = choose(here, h[c], h[c]);",
         FUSED_LOVASZ,
+    ),
+    Fault(
+        "native-lovasz-sort-packs-too-many",
+        "csrc/lovasz/sort.cpp",
+        "if (bucket.count <= int64_t(1) << place_bits) {",
+        "if (bucket.count <= int64_t(2) << place_bits) {",
+        SORTED_LOVASZ,
     ),
     Fault(
         "native-distance-last-row",
