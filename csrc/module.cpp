@@ -11,6 +11,7 @@
 
 #include "cpu_capability.h"
 #include "formula/binding.h"
+#include "raw_tensor.h"
 #include "region_sums/step.h"
 
 namespace {
@@ -66,6 +67,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_capability", &get_cpu_capability, "The instruction set that the CPU kernels use.");
   m.def("set_cpu_capability", &set_cpu_capability, pybind11::arg("name"),
         "Use another instruction set from now on (for tests): baseline, avx2 or avx512.");
+  segloss::prepare_raw_tensors();
   segloss::formula::bind(m);
   segloss::region_sums::bind(m);
 }

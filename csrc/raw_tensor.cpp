@@ -83,6 +83,8 @@ void read_numbers(const py::object& tuple, int64_t rank, int64_t* to) {
 
 }  // namespace
 
+void prepare_raw_tensors() { names(); }
+
 bool RawTensor::is_contiguous() const {
   int64_t expected = 1;
   for (int64_t d = rank - 1; d >= 0; --d) {

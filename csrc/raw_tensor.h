@@ -39,6 +39,10 @@ struct RawTensor {
 
 inline Dtype dtype_of(const RawTensor& tensor) { return tensor.dtype; }
 
+// Looks up what read_tensor needs. To be called at import: later, one thread would wait for the
+// lock of what is made once, with the interpreter's lock, for which the one that makes it waits.
+void prepare_raw_tensors();
+
 // Throws std::invalid_argument unless it is a tensor on the CPU with memory of its own whose values
 // lie there as they are.
 RawTensor read_tensor(pybind11::handle tensor);

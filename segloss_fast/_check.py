@@ -25,11 +25,16 @@ def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     raise ValueError(f"{name} must be one of {names}, got {value!r}")
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the tensor has a shape, and a place in memory for each of its values."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
 def check_dtype(name: str, tensor: object, allowed: Sequence[torch.dtype]) -> None:
     """Raise TypeError unless ``tensor`` is a dense tensor of one of the dtypes."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if tensor.layout is not torch.strided or tensor.is_nested:
+    if not is_dense(tensor):
         kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
         raise TypeError(f"{name} must be a dense tensor, got a {kind.removeprefix('_')} one")
     if tensor.dtype not in allowed:

@@ -154,3 +154,37 @@ def test_axes_too_long() -> None:
     mask = torch.zeros(1, dtype=torch.bool).expand(1, 1, 2**30)
     with pytest.raises(ValueError, match="mask must have less than 1073741824 voxels along each"):
         distance_transform(mask)
+
+
+def test_a_loss_that_has_been_called_refuses_other_layouts_too() -> None:
+    x, target = volume()
+    loss = segloss_fast.DiceCELoss()
+    expected = loss(x, target)
+    for other in (
+        x.to_sparse(),
+        *([x.to_mkldnn()] if torch.backends.mkldnn.is_available() else []),
+    ):
+        with pytest.raises(TypeError, match="input must be a dense tensor"):
+            loss(other, target)
+    with pytest.raises(TypeError, match="target must be a dense tensor"):
+        loss(x, target.to_sparse())
+    assert torch.equal(loss(x, target), expected)
+
+
+@pytest.mark.usefixtures("native")
+def test_tensors_of_zeros_without_memory() -> None:
+    """Torch's own, which stand for a gradient of 0."""
+    x, target = volume()
+    loss = segloss_fast.DiceCELoss()
+    leaf = x.requires_grad_()
+    for _ in range(2):
+        value = loss(leaf, target)
+        (grad,) = torch.autograd.grad(value, leaf, torch._efficientzerotensor(()))
+        assert not grad.any()
+        zeros = torch._efficientzerotensor(x.shape)
+        torch.testing.assert_close(loss(zeros, target), loss(torch.zeros_like(x), target))
+
+
+def test_class_weights_that_are_not_dense() -> None:
+    with pytest.raises(TypeError, match="class_weight must be a dense tensor"):
+        segloss_fast.DiceCELoss(class_weight=torch.ones(3).to_sparse())

@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -106,10 +107,10 @@ const Element* sort_by_digits(const Codec& codec, const typename Codec::Key* key
                               int bits, Element* to, Element* other) {
   using Key = typename Codec::Key;
   const int width = (bits + kPasses - 1) / kPasses;
-  std::array<Key, kPasses << kDigit> counters;
-  const auto row = [&](int d) { return counters.data() + (int64_t(d) << width); };
+  // Of keys of 64 bits up to 80 KB, too much for a stack.
+  const std::unique_ptr<Key[]> counters(new Key[size_t(kPasses) << width]());
+  const auto row = [&](int d) { return counters.get() + (int64_t(d) << width); };
   const auto mask = [&](int d) { return Key((Key(1) << std::min(width, bits - d * width)) - 1); };
-  std::fill_n(counters.data(), int64_t(kPasses) << width, Key(0));
   for (int64_t i = 0; i < n; ++i) {
     for (int d = 0; d < kPasses; ++d) ++row(d)[(keys[i] >> (1 + d * width)) & mask(d)];
   }
@@ -149,8 +150,12 @@ const Element* sort_bucket(const Codec& codec, const typename Codec::Key* keys, 
     return sort_by_digits<passes.value>(codec, keys, n, bits, to, other);
   };
   if (bits <= kDigit) return by_digits(std::integral_constant<int, 1>());
-  if (bits <= 2 * kDigit) return by_digits(std::integral_constant<int, 2>());
-  return by_digits(std::integral_constant<int, 5>());
+  if constexpr (sizeof(typename Codec::Key) == 4) {  // which differ in 20 bits at most
+    return by_digits(std::integral_constant<int, 2>());
+  } else {
+    if (bits <= 2 * kDigit) return by_digits(std::integral_constant<int, 2>());
+    return by_digits(std::integral_constant<int, 5>());
+  }
 }
 
 // Keys that share their high bits: in a digit of kHighBits, or in some more.

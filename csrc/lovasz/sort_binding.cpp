@@ -16,7 +16,7 @@
 namespace segloss::lovasz {
 namespace {
 
-constexpr int64_t kMaxPlaces = int64_t(1) << 32;  // of a voxel, beside a key of 32 bits
+constexpr int64_t kMaxPlaces = (int64_t(1) << 32) - 1;  // that 32 bits count
 
 // Sorts all groups: as many at a time as there are threads, what remains by all threads together.
 template <class F>
@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
   const int64_t images = images_of(problem, per_image), classes = problem.channels;
   const int64_t item = classes * problem.voxels;
   STD_TORCH_CHECK(wide || (per_image ? problem.voxels : problem.batch * item) <= kMaxPlaces,
-                  "lovasz: method 'sort' takes inputs of at most 2^32 values, got ",
+                  "lovasz: method 'sort' takes inputs of less than 2^32 values, got ",
                   problem.batch * item, "; use method 'histogram'");
 
   // The keys of all classes come from one pass; g takes their place.

@@ -155,7 +155,7 @@ class Step {
       const RawTensor raw = read_tensor(arguments[i]);
       require(raw.numel() == expected[i] && raw.dtype == Dtype::kFloat64 && raw.is_contiguous(),
               "the formula is one of other arguments");
-      call->arguments.push_back(static_cast<const double*>(raw.data));
+      call->arguments.push_back(static_cast<const double*>(data_of(raw)));
     }
   }
 

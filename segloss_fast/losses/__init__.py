@@ -65,7 +65,7 @@ Losses over components (blob loss, and those whose names say so) count every con
 a class as much as any other. Their targets are hard: class indices, or 0 and 1 per class. They have
 the keywords of region losses, but ``include_background`` is False by default: class 0 has no
 components then, unless it is the only class. Items with ``batch=True`` pool their components, not
-their sums. ``shards`` must be False. Besides:
+their sums (:class:`ComponentTverskyLoss`: its weighed sums). ``shards`` must be False. Besides:
 
 * ``lambda_dice``, ``lambda_ce``: factors of Dice and cross-entropy (default 1);
 * ``lambda_global``: factor of the DiceCELoss of the whole volume, with the same two factors and the

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import transforms_active
+from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.losses._keywords import Component, Region
 from segloss_fast.losses._reduce import check_classes, divide, ratio, reduce_region
 from segloss_fast.losses.compound import dice_ce_loss
@@ -25,7 +25,7 @@ COMMON = tuple(field.name for field in fields(Region))  # keywords that DiceCELo
 TERMS = ("tp", "pred", "target", "weight", "nll", "nll_neg")
 
 
-def ready(keywords: K, input: Tensor, given: Mapping[str, object]) -> K:
+def for_input(keywords: K, input: Tensor, given: Mapping[str, object]) -> K:
     """Return the keywords for this input, of which class 0 is a foreground if it is the only one.
 
     Args:
@@ -37,7 +37,7 @@ def ready(keywords: K, input: Tensor, given: Mapping[str, object]) -> K:
         As check_classes; and where a plan of the loss is made, which looks at the volume itself.
     """
     if keywords._source is not None:
-        raise TypeError("a loss over components has no sums but its own")
+        raise TypeError("_source must be None for a loss over components, which sums by itself")
     _check.check_input(input)
     if input.shape[1] == 1 and "include_background" not in given:
         keywords = replace(keywords, include_background=True)
@@ -141,7 +141,7 @@ def count_of(bins: Tensor, count: Tensor | None, keywords: Component) -> int:
     """
     if keywords.max_components is not None:
         return keywords.max_components
-    if torch.compiler.is_compiling() or transforms_active():
+    if torch.compiler.is_compiling() or transforms_active() or recorded():
         sizes = bins.shape[2:]
         full = count is not None and keywords.connectivity in (None, "full", 3 ** len(sizes) - 1)
         most = 1
@@ -154,7 +154,7 @@ def count_of(bins: Tensor, count: Tensor | None, keywords: Component) -> int:
             "forbids; give max_components"
         )
     counts = bins if count is None else count
-    return int(counts.max()) if counts.numel() else 0
+    return max(int(counts.max()), 0) if counts.numel() else 0
 
 
 def sums_of(
@@ -235,9 +235,11 @@ def reduce_bins(
         keywords: How it is reduced.
     """
     loss = torch.where(member, loss, 0)
-    share = member.to(loss) if share is None else torch.where(member, share, 0).to(loss)
-    parts = ((loss * share).sum(2), share.sum(2), sums.target.sum(2), sums.weight.sum(2))
+    factor = member.to(loss) if share is None else torch.where(member, share, 0).to(loss)
+    parts = ((loss * factor).sum(2), factor.sum(2), sums.target.sum(2), sums.weight.sum(2))
     total, shares, target, weight = pooled(torch.stack(parts), input, keywords, "components")
+    # Absent is what has no component, whatever its voxels weigh and wherever the maps come from.
+    target = target if share is None else shares
     counts = RegionSums(("target", "weight"), torch.stack([target, weight]))
     return reduce_region(divide(total, shares), counts, keywords, counts=False)
 
@@ -289,10 +291,9 @@ def shares(sums: ComponentSums, keywords: Component, size_power: float = 0.0) ->
     """
     if size_power == 0 and keywords.absent == "keep":
         return None
-    size = sums.target
-    factors = torch.ones_like(size)
+    factors = torch.ones_like(sums.target)
     if size_power != 0:
-        factors = torch.where(size > 0, size, 1) ** -size_power
+        factors = torch.where(sums.target > 0, sums.target, 1) ** -size_power
     if keywords.absent != "keep":
         first = torch.zeros_like(factors[..., :1])
         factors = torch.cat([first, factors[..., 1:]], 2)

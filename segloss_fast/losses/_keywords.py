@@ -16,6 +16,7 @@ from segloss_fast._check import (
     check_number,
     check_option,
     check_positive,
+    is_dense,
 )
 from segloss_fast._impl import check_impl
 from segloss_fast._sync import Ranks, check_pooled, check_sync, ranks_of
@@ -250,6 +251,8 @@ RECORDS: dict[str, type] = {
 def check_weights(name: str, weights: object) -> None:
     """Raise unless ``weights`` is None, a row of numbers, or a tensor of one dimension."""
     if isinstance(weights, Tensor):
+        if not is_dense(weights):
+            raise TypeError(f"{name} must be a dense tensor, got one of {weights.layout}")
         if weights.dim() != 1:
             raise ValueError(f"{name} must be a number per class, got shape {list(weights.shape)}")
     elif isinstance(weights, Sequence) and not isinstance(weights, str):

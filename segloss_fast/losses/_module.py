@@ -210,7 +210,7 @@ class Loss(Addable, nn.Module):
             return self._function(input, target, voxel_weight, **keywords)
         given = (input, target) if voxel_weight is None else (input, target, voxel_weight)
         ready = self._ready
-        if ready is not None:
+        if ready is not None and ready.keywords is self._keywords:
             found = ready.value(given, [self._buffers.get(name) for name in ready.names])
             if found is not None:
                 return found
@@ -219,6 +219,7 @@ class Loss(Addable, nn.Module):
     def _by_plan(self, given: tuple[Any, ...]) -> Tensor:
         """Return the loss by a plan, if it has one, which is then ready for the next call."""
         # The keywords have been checked, and so has what they are called.
+        before = self._keywords  # another dict once one is set, perhaps by another thread
         input, target, voxel_weight = (*given, None)[:3]
         tensors = plain(input), plain(target), as_weight(plain(voxel_weight))
         asked = self.planned()
@@ -229,7 +230,8 @@ class Loss(Addable, nn.Module):
             return alone
         if all(one is other for one, other in zip(given, tensors, strict=False)):
             arguments = [asked.keywords[name] for name in plan.names]
-            self.__dict__["_ready"] = ready_for(plan.formula, given, arguments, plan.names)
+            ready = ready_for(plan.formula, given, arguments, plan.names, before)
+            self.__dict__["_ready"] = ready
         return found
 
     def planned(self) -> Call:

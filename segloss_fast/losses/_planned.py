@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from segloss_fast._check import is_dense
 from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.losses._resident import resident
 from segloss_fast.ops._formula import Untraceable, trace, why_not
@@ -121,7 +122,7 @@ def plan_of(call: Call, tensors: Tensors) -> Plan | None:
         return None
     if not (voxel_weight is None or type(voxel_weight) is Tensor):
         return None
-    if input.is_nested or target.is_nested:  # which have no shape
+    if not all(tensor is None or is_dense(tensor) for tensor in tensors):
         return None
     shape = input.shape
     key = (

@@ -26,8 +26,9 @@ class Ready(NamedTuple):
         call: What is left to do, but for the arguments of the program.
         tensors: What input, target and voxel weight were like.
         arguments: What the arguments of the program were like.
-        settings: What else matters.
-        names: Of the arguments, for who looks them up.
+        settings: What impl="auto" means, and torch's default dtype, at that call.
+        names: The loss's keywords that are the arguments.
+        keywords: The object that holds the others: another one where they have been set since.
     """
 
     call: DirectCall
@@ -35,6 +36,7 @@ class Ready(NamedTuple):
     arguments: tuple[Like, ...]
     settings: tuple[Any, ...]
     names: tuple[str, ...]
+    keywords: object
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be nothing in copies of a loss and in files: it can be made again."""
@@ -68,7 +70,11 @@ class Ready(NamedTuple):
 
 
 def ready_for(
-    formula: Formula, tensors: Tensors, arguments: Sequence[Any], names: tuple[str, ...] = ()
+    formula: Formula,
+    tensors: Tensors,
+    arguments: Sequence[Any],
+    names: tuple[str, ...] = (),
+    keywords: object = None,
 ) -> Ready | None:
     """Return a call that has just been made, None where the next one must look again.
 
@@ -77,6 +83,7 @@ def ready_for(
         tensors: Input, target, perhaps a voxel weight, of dtypes that kernels take.
         arguments: Of the program; they may be others the next time.
         names: Of the arguments.
+        keywords: What holds the others.
     """
     named = formula.impl if formula.impl != "auto" else setting()
     if named not in ("auto", "native") or not serves(tensors):
@@ -87,6 +94,7 @@ def ready_for(
         tuple((argument.shape, argument.dtype) for argument in arguments),
         _settings(),
         names,
+        keywords,
     )
 
 

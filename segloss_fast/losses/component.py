@@ -33,7 +33,7 @@ def blob_loss(
     **keywords: Unpack[PresentKeywords],
 ) -> Tensor:
     """Functional form of :class:`BlobLoss`."""
-    checked = instances.ready(Present(**keywords), input, keywords)
+    checked = instances.for_input(Present(**keywords), input, keywords)
     check_number("size_power", size_power)
     sums = _of_components(input, target, voxel_weight, components, checked)
     pred = (sums.pred - sums.tp).sum(2, keepdim=True)  # where the class is not
@@ -150,7 +150,7 @@ def component_tversky_loss(
     **keywords: Unpack[PresentKeywords],
 ) -> Tensor:
     """Functional form of :class:`ComponentTverskyLoss`."""
-    checked = instances.ready(Present(**keywords), input, keywords)
+    checked = instances.for_input(Present(**keywords), input, keywords)
     _check_tversky(alpha, beta, gamma, offset, background_weight)
     if checked.connectivity is None and components is None:
         checked = replace(checked, connectivity="faces")
@@ -162,7 +162,7 @@ def component_tversky_loss(
         (factor * own.tp).sum(2),
         (factor * (own.target - own.tp)).sum(2),
         background_weight * (sums.pred - sums.tp).sum(2),
-        sums.target.sum(2),
+        own.target.sum(2),  # absent is what has no component
         sums.weight.sum(2),
     )
     right, missing, wrong, all_target, weight = instances.pooled(

@@ -36,7 +36,7 @@ def component_dice_ce_loss(
     **keywords: Unpack[ComponentKeywords],
 ) -> Tensor:
     """Functional form of :class:`ComponentDiceCELoss`."""
-    checked = instances.ready(Component(**keywords), input, keywords)
+    checked = instances.for_input(Component(**keywords), input, keywords)
     spacing = check_spacing(spacing)
     check_number("size_power", size_power)
     bins, count = _target_cells(input, target, spacing, components, cells, checked)
@@ -54,19 +54,27 @@ def _target_cells(
     keywords: Component,
 ) -> tuple[Tensor, int]:
     """Return the cells of the target's components, as given or as found, and how many."""
+    if cells is not None and components is not None:
+        raise ValueError("give components or cells, which are made of them, not both")
     if cells is not None:
-        if components is not None:
-            raise ValueError("give components or cells, which are made of them, not both")
-        bins = instances.check_map("cells", cells, input, keywords)
+        bins = _check_own("cells", cells, input, keywords)
         return bins, instances.count_of(bins, None, keywords)
-    found = None
+    counts = None
     if components is None:
         found = instances.components_of(input, target, keywords)
-        components = found.labels
+        components, counts = found.labels, found.count
     else:
-        components = instances.check_map("components", components, input, keywords)
-    count = instances.count_of(components, None if found is None else found.count, keywords)
+        components = _check_own("components", components, input, keywords)
+    count = instances.count_of(components, counts, keywords)
     return nearest_component(components, spacing, impl=keywords.impl), count
+
+
+def _check_own(name: str, given: Tensor, input: Tensor, keywords: Component) -> Tensor:
+    """Return a map that the user computed, checked: each class has cells of its own."""
+    bins = instances.check_map(name, given, input, keywords)
+    if bins.shape[1] == 1 and input.shape[1] > (1 if keywords.include_background else 2):
+        raise ValueError(f"{name} must hold all classes, got shape {list(bins.shape)}")
+    return bins
 
 
 def _target_side(
@@ -99,8 +107,8 @@ class _CellLoss(Loss):
             input: ``[B, C, *S]``.
             target: Class indices ``[B, *S]`` or ``[B, 1, *S]``, or 0 and 1 ``[B, C, *S]``.
             voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``.
-            components: int32 ``[B, 1, *S]`` or ``[B, C, *S]``, or None.
-            cells: The same, instead of ``components``, or None.
+            components: int32, or None.
+            cells: int32, instead of ``components``, or None.
 
         Returns:
             A scalar, or ``[B, C]`` rows (``[C]`` where the batch is pooled) for the reduction
@@ -127,7 +135,8 @@ class ComponentDiceCELoss(_CellLoss):
     https://arxiv.org/abs/2511.17146.
 
     ``forward`` has the keywords ``components``, as :class:`BlobLoss` has it, and ``cells``: int32
-    ``[B, 1, *S]`` or ``[B, C, *S]``, from :func:`segloss_fast.component_cells` in the data loader.
+    ``[B, 1, *S]`` or ``[B, C, *S]`` (this for several classes), from
+    :func:`segloss_fast.component_cells` in the data loader.
 
     Args:
         spacing: The distance between neighbouring voxels in any unit, for the cells: one number, or
@@ -173,7 +182,7 @@ def bidirectional_component_loss(
     **keywords: Unpack[ComponentKeywords],
 ) -> Tensor:
     """Functional form of :class:`BidirectionalComponentLoss`."""
-    checked = instances.ready(Component(**keywords), input, keywords)
+    checked = instances.for_input(Component(**keywords), input, keywords)
     spacing = check_spacing(spacing)
     _check_sides(alpha, threshold, empty)
     bins, count = _target_cells(input, target, spacing, components, cells, checked)

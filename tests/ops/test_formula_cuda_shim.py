@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter
 from typing import Any
 
@@ -14,6 +13,7 @@ import segloss_fast as sf
 from segloss_fast._native import _C
 from segloss_fast.ops._formula import evaluate
 from segloss_fast.ops.region_sums import direct, op
+from tests import machines
 from tests.helpers import assert_close, count_operators, forget_plans
 
 pytestmark = [
@@ -30,9 +30,8 @@ def made(loss: Any, xs: list[Tensor], target: Tensor) -> list[Tensor]:  # noqa: 
 
 
 @pytest.mark.parametrize(("levels", "most"), [(1, 5), (LEVELS, 5)])
-def test_launches_of_a_step(
-    shim: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, levels: int, most: int
-) -> None:
+def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, levels: int, most: int) -> None:
+    shim = machines.shim("region_sums")
     forget_plans(monkeypatch)
     xs = [torch.randn(2, 3, 48 >> i, 16 >> i).requires_grad_() for i in range(levels)]
     target = torch.randint(0, 3, (2, 48, 16))

@@ -75,15 +75,17 @@ def component_sums(
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
     others = [target] if voxel_weight is None else [target, voxel_weight]
-    only_reference = transforms_active() or (
-        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)
+    only_reference = (
+        transforms_active()
+        or torch.jit.is_tracing()
+        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others))
     )
     chosen = resolve(
         impl,
         () if only_reference else preference(input.device),
         lambda name: (
-            "the gradient of target and of voxel_weight, and the transforms of torch.func, are "
-            "served by the reference only"
+            "the gradient of target and of voxel_weight, the transforms of torch.func and forward "
+            "mode are served by the reference only"
             if only_reference
             else op.kernels.why_not(name, input.device)
         ),

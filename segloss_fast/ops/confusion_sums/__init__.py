@@ -76,8 +76,8 @@ def confusion_sums(
         impl,
         candidates,
         lambda name: (
-            "the gradient of target and of voxel_weight, and the transforms of torch.func, are "
-            "served by the reference only"
+            "the gradient of target and of voxel_weight, the transforms of torch.func and forward "
+            "mode are served by the reference only"
             if only_reference
             else op.kernels.why_not(name, input.device, input.dtype)
         ),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from segloss_fast._check import is_dense
 from segloss_fast._impl import transforms_active
 from segloss_fast._native import _C
 from segloss_fast.ops._formula import Program, evaluate
@@ -110,18 +111,19 @@ def native_step(program: Program, options: Options) -> Any:  # noqa: ANN401
 
 def serves(tensors: Iterable[Tensor]) -> bool:
     """Whether nobody looks on, and all are tensors whose numbers lie on the CPU."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
-        return False
     if torch.compiler.is_compiling() or transforms_active():
         return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return False
     for tensor in tensors:
-        if type(tensor) not in PLAIN or not tensor.is_cpu or tensor.is_neg():
+        if type(tensor) not in PLAIN or not tensor.is_cpu or not is_dense(tensor):
+            return False
+        if tensor.is_neg() or tensor._is_zerotensor():  # whose memory holds others, or is not there
             return False
     return True
 
 
 def _numbers(argument: Tensor) -> Tensor:
     """Return an argument as contiguous float64 on the CPU."""
-    if argument.dtype is torch.float64 and argument.is_cpu and argument.is_contiguous():
-        return argument
-    return argument.to("cpu", torch.float64).contiguous()
+    argument = argument.resolve_neg().to("cpu", torch.float64)
+    return argument if argument.is_contiguous() else argument.contiguous()
