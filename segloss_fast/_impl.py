@@ -164,9 +164,14 @@ def transforms_active() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def traced() -> bool:
+    """Whether torch.jit.trace writes down operations."""
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
+
+
 def recorded() -> bool:
     """Whether torch writes down operations, to do them again with other numbers."""
-    if torch._C._is_tracing():
+    if traced():
         return True
     if not torch._C._len_torch_dispatch_stack():
         return False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import resolve, transforms_active
+from segloss_fast._impl import resolve, traced, transforms_active
 from segloss_fast.ops._operator import preference
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
@@ -77,7 +77,7 @@ def component_sums(
     others = [target] if voxel_weight is None else [target, voxel_weight]
     only_reference = (
         transforms_active()
-        or torch.jit.is_tracing()
+        or traced()
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others))
     )
     chosen = resolve(
