@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import torch  # noqa: F401 # before the package, whose import coverage follows
 
-from segloss_fast import _native
+from segloss_fast import _install, _native
 from tests.cuda_shim import build
 from tests.suite import durations, interpreter, selection, tracing
 from tests.suite.built import PACKAGE, once, write_quick_compiler
@@ -34,6 +34,12 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.register(durations, "segloss_durations")
     pluginmanager.register(tracing, "segloss_tracing")
     pluginmanager.register(interpreter, "segloss_interpreter")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warned_of_a_pure_install() -> None:
+    """Say once for all tests what is said once in a process: they compare warnings."""
+    _install._warned = True
 
 
 def run_python(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

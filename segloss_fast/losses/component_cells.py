@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 from segloss_fast._check import check_number, check_option
 from segloss_fast.losses import _instances as instances
 from segloss_fast.losses._declare import loss_function
+from segloss_fast.losses._detached import detached_ratio
 from segloss_fast.losses._keywords import Component, ComponentKeywords, Spacing, check_spacing
 from segloss_fast.losses._module import Loss
 from segloss_fast.ops._voxels.checks import check_target
@@ -20,7 +21,6 @@ from segloss_fast.ops.distance_transform import nearest_component
 from segloss_fast.ops.region_masks import prediction_masks
 
 EMPTY = ("detached", "dice")
-LEAST = 1e-8  # the authors' least denominator
 
 
 @loss_function
@@ -237,9 +237,7 @@ def _predicted_side(sums: ComponentSums, input: Tensor, keywords: Component, emp
     member = instances.alone(sums.weight != 0, sums)
     losses = instances.cell_losses(sums, keywords)
     if empty == "detached":
-        # The value is sum p^2 / sum p, and the derivative in p is p / sum p.
-        square = (sums.pred_sq + sums.pred_sq.detach()) / 2
-        dice = square / sums.pred.detach().clamp_min(LEAST)
+        dice = detached_ratio(sums.pred_sq, sums.pred)
         own = instances.mixed(dice, instances.cell_entropy(sums), keywords)
         wrong = sums.target == 0
         wrong = torch.cat([torch.zeros_like(wrong[..., :1]), wrong[..., 1:]], 2)
