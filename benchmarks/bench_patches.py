@@ -17,12 +17,13 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases.contenders import Case, contenders, cube, peer
+from benchmarks.cases.contenders import Case, contenders, cube
 from benchmarks.measure import compare
 from benchmarks.measure.choice import parametrize
 from benchmarks.measure.harness import Effort
 from benchmarks.measure.memory import count_faults
 
+pytest.importorskip("monai")  # with which the tables compare
 SIDES = (48, 64, 96, 128)
 
 
@@ -54,4 +55,3 @@ def faults(case: Case, effort: Effort) -> dict[str, int]:
 def test_patches(benchmark: BenchmarkFixture, case: Case, contender: str, effort: Effort) -> None:
     compare.run(benchmark, case, contender, "both", effort)
     benchmark.extra_info["memory"]["faults"] = faults(case, effort)[contender]
-    assert peer(case) == "MONAI"

@@ -94,25 +94,6 @@ bool RawTensor::is_contiguous() const {
   return true;
 }
 
-int64_t RawTensor::element_size() const {
-  switch (dtype) {
-    case Dtype::kFloat64:
-    case Dtype::kInt64:
-      return 8;
-    case Dtype::kFloat32:
-    case Dtype::kInt32:
-      return 4;
-    case Dtype::kFloat16:
-    case Dtype::kBFloat16:
-    case Dtype::kInt16:
-      return 2;
-    case Dtype::kUInt8:
-    case Dtype::kInt8:
-      break;
-  }
-  return 1;
-}
-
 void RawTensor::squeeze_channels() {
   for (int64_t d = 1; d + 1 < rank; ++d) {
     sizes[d] = sizes[d + 1];

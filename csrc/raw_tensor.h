@@ -30,7 +30,7 @@ struct RawTensor {
     return count;
   }
   bool is_contiguous() const;
-  int64_t element_size() const;
+  int64_t element_size() const { return size_of(dtype); }
 
   // Takes out, or puts in, a second axis of size 1.
   void squeeze_channels();

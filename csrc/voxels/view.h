@@ -17,6 +17,26 @@ enum class Dtype : int32_t {
   kInt64
 };
 
+// The bytes of an element.
+constexpr int64_t size_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFloat64:
+    case Dtype::kInt64:
+      return 8;
+    case Dtype::kFloat32:
+    case Dtype::kInt32:
+      return 4;
+    case Dtype::kFloat16:
+    case Dtype::kBFloat16:
+    case Dtype::kInt16:
+      return 2;
+    case Dtype::kUInt8:
+    case Dtype::kInt8:
+      break;
+  }
+  return 1;
+}
+
 // The order is that of ACTIVATIONS in segloss_fast/ops/region_sums/options.py.
 enum class Activation : int32_t { kSoftmax, kSigmoid, kProbabilities };
 

@@ -19,6 +19,7 @@ from tests.ops.lovasz_samples import LAYOUT
 EPSILON = torch.finfo(torch.float32).eps
 EDGE = 128  # of the 65536 places in a bin; what float32 errors may be off by
 METHODS = ("sort", "histogram")
+NATIVE = Machine("lovasz", *("native",) * 3)  # of this machine's best instruction set
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 by_method = sized("method", METHODS, interpreted=METHODS[1:])
 

@@ -16,7 +16,8 @@ from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.lovasz.options import Options
 from tests.helpers import relative_l2
 from tests.ops import lovasz_definition as definition
-from tests.ops.lovasz_native import backward, count, options_of, run_all
+from tests.ops.fused_samples import LEVELS, classes_of, logits, take_level
+from tests.ops.lovasz_cases import METHODS, NATIVE, backward, count, options_of, solve
 from tests.ops.lovasz_samples import IMPLS, LAYOUT, foreground_of, sample
 from tests.suite.tiers import few
 
@@ -27,34 +28,34 @@ CLASSES = few((4, 3, 2, 5, 6), test=3)
 LENGTHS = (1, 3, 4, 8, 15, 16, 17, 511, 512, 513, 1031, 4095, 4097, 8211)
 
 
-@pytest.fixture(autouse=True, params=few(["avx512", "avx2", "baseline"], test=3))
+@pytest.fixture(autouse=True, params=few(LEVELS, test=3))
 def every_level(request: pytest.FixtureRequest, cpu_capability: ModuleType) -> None:
     """Each instruction set of this machine."""
-    try:
-        cpu_capability.set_cpu_capability(request.param)
-    except RuntimeError as error:
-        pytest.skip(str(error))
+    take_level(cpu_capability, request.param)
 
 
-def logits(*shape: int, scale: float = 3.0) -> Tensor:
-    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
-def classes_of(x: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
-    shape = (x.shape[0], *x.shape[2:])
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, x.shape[1], shape, generator=generator).to(dtype)
+def run_all(x: Tensor, target: Tensor, o: Options) -> dict[str, Tensor]:
+    """Return all that both methods yield."""
+    return {
+        f"{method} {name}": value
+        for method in METHODS
+        for name, value in solve(NATIVE, method, x, target, o).tensors.items()
+    }
 
 
 def check_agreement(x: Tensor, labels: Tensor) -> None:
     """Assert that labels and their values give the same, where a NaN is in either, too."""
     t, _ = foreground_of(labels, x.shape[1], None)
     ours, theirs = run_all(x, labels, OPTIONS), run_all(x, t.float(), OPTIONS)
-    for name in ("counts", "table", "g", "sorted loss"):
+    for name in ("histogram counts", "histogram table", "sort g", "sort loss"):
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0, equal_nan=True)
-    assert torch.equal(ours["rows"][0], theirs["rows"][0])
+    assert torch.equal(ours["histogram rows"][0], theirs["histogram rows"][0])
     rounding = 4 * torch.finfo(x.dtype).eps
-    for name, rtol in (("rows", 1e-6), ("grad", rounding), ("sorted grad", rounding)):
+    for name, rtol in (
+        ("histogram rows", 1e-6),
+        ("histogram grad", rounding),
+        ("sort grad", rounding),
+    ):
         a, b = ours[name], theirs[name]
         torch.testing.assert_close(a, b, rtol=rtol, atol=1e-9, equal_nan=True)
 
@@ -116,11 +117,11 @@ def test_counts_and_gradients_are_those_of_float64(classes: int, kind: str) -> N
     place = (torch.arange(classes)[:, None] * 2 + t.long()) * 8192 + bin
     flat = place[counted[:, None].expand_as(place)]
     numbers = torch.bincount(flat, minlength=classes * 2 * 8192)
-    assert torch.equal(count(x, labels, o)[0][0].flatten(), numbers)
+    assert torch.equal(count(NATIVE, x, labels, o)[0][0].flatten(), numbers)
     table = torch.rand(1, classes, 2, 8192, generator=torch.Generator().manual_seed(3))
     loss = (table.double().flatten()[place] * m * counted[:, None]).sum()
     (truth,) = torch.autograd.grad(loss, exact)
-    assert relative_l2(backward(table, None, x, labels, o), truth) < 5e-7
+    assert relative_l2(backward(NATIVE, table, None, x, labels, o), truth) < 5e-7
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -132,9 +133,9 @@ def test_the_sort_is_that_of_float64(classes: int) -> None:
     m = definition.errors(exact, t, "softmax")
     g = torch.stack([definition.exact(m[0, c].detach(), t[0, c]) for c in range(classes)])
     found = run_all(x, labels, OPTIONS)
-    torch.testing.assert_close(found["sorted loss"][0], (g * m[0]).sum(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found["sort loss"][0], (g * m[0]).sum(1), rtol=1e-6, atol=0)
     # Nearly equal errors may change places in float32: a pair of 1103 voxels is 2e-4.
-    assert relative_l2(found["g"][0], g) < 1e-3
+    assert relative_l2(found["sort g"][0], g) < 1e-3
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -149,6 +150,6 @@ def test_backward_finds_the_bins_of_forward(classes: int) -> None:
 
 
 def assert_every_bin_is_known(x: Tensor, labels: Tensor, o: Options) -> None:
-    numbers = count(x, labels, o)[0][0]
+    numbers = count(NATIVE, x, labels, o)[0][0]
     table = torch.where(numbers > 0, 1.0, torch.nan)
-    assert not backward(table, None, x, labels, o).isnan().any()
+    assert not backward(NATIVE, table, None, x, labels, o).isnan().any()

@@ -7,12 +7,10 @@ import torch
 
 from segloss_fast.ops.lovasz import reference
 from tests.helpers import peak_allocation, relative_l2
-from tests.machines import Machine
-from tests.ops.lovasz_cases import METHODS, by_activation, count, options_of, solve, sort
+from tests.ops.lovasz_cases import METHODS, NATIVE, by_activation, count, options_of, solve, sort
 from tests.ops.lovasz_samples import IMPLS
 
 pytestmark = pytest.mark.skipif("native" not in IMPLS, reason="no native kernels")
-MACHINE = Machine("lovasz", *("native",) * 3)
 
 
 @by_activation
@@ -30,8 +28,8 @@ def test_threads_do_not_matter(activation: str, classes: int) -> None:
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            both = (solve(MACHINE, method, x, target, options_of(activation)) for method in METHODS)
-            alone = sort(MACHINE, x, target, options_of(activation), wants_gradient=False).loss
+            both = (solve(NATIVE, method, x, target, options_of(activation)) for method in METHODS)
+            alone = sort(NATIVE, x, target, options_of(activation), wants_gradient=False).loss
             results.append([alone, *(value for one in both for value in one.tensors.values())])
     finally:
         torch.set_num_threads(before)
@@ -39,7 +37,7 @@ def test_threads_do_not_matter(activation: str, classes: int) -> None:
         assert all(map(torch.equal, other, results[0]))
     o = options_of(activation)
     loss, _, _, g = reference.sort(x.double(), target, o)
-    found = sort(MACHINE, x, target, o)
+    found = sort(NATIVE, x, target, o)
     torch.testing.assert_close(found.loss, loss, rtol=3e-7, atol=0)
     if activation == "hinge":  # whose float32 errors have the same ties as those in float64
         assert relative_l2(found.g, g) < 1e-4
@@ -56,7 +54,7 @@ def test_one_tie_of_nearly_all(threads: int, foreground: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = sort(MACHINE, x, target, options_of("sigmoid"))
+        found = sort(NATIVE, x, target, options_of("sigmoid"))
     finally:
         torch.set_num_threads(before)
     expected = reference.sort(x, target, options_of("sigmoid"))
@@ -70,7 +68,7 @@ def test_the_histogram_keeps_nothing_of_the_volume() -> None:
 
     def held(size: int) -> int:
         x, target = torch.randn(1, 3, size, 64, 64), torch.zeros(1, size, 64, 64)
-        return peak_allocation(lambda: count(MACHINE, x, target, o))
+        return peak_allocation(lambda: count(NATIVE, x, target, o))
 
     small, large = held(32), held(128)
     assert large <= small + 4096

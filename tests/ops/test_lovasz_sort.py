@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers import relative_l2
 from tests.ops import lovasz_definition as definition
-from tests.ops.lovasz_native import options_of, sort
+from tests.ops.lovasz_cases import NATIVE, options_of, sort
 from tests.ops.lovasz_samples import IMPLS
 from tests.suite.tiers import few
 
@@ -47,13 +47,13 @@ def truth(x: Tensor, target: Tensor) -> tuple[float, Tensor]:
 def test_loss_and_order(size: int, spread: float, dtype: torch.dtype) -> None:
     x, target = problem((1, size), spread, dtype)
     loss, g = truth(x, target)
-    found = sort(x, target, options_of("hinge"))
-    assert abs(float(found[0]) / loss - 1) < 1e-12
+    found = sort(NATIVE, x, target, options_of("hinge"))
+    assert abs(float(found.loss) / loss - 1) < 1e-12
     near = 1e-6 if size < FEW or dtype == torch.float64 else 0.02
-    assert relative_l2(found[3][:, 0], g) < near
-    assert abs(float(found[3].double().sum() / g.sum()) - 1) < 1e-6
-    alone = sort(x, target, options_of("hinge"), wants_gradient=False)
-    assert torch.equal(alone[0], found[0])
+    assert relative_l2(found.g[:, 0], g) < near
+    assert abs(float(found.g.double().sum() / g.sum()) - 1) < 1e-6
+    alone = sort(NATIVE, x, target, options_of("hinge"), wants_gradient=False)
+    assert torch.equal(alone.loss, found.loss)
 
 
 @pytest.mark.parametrize("per_image", [False, True])
@@ -61,15 +61,15 @@ def test_ignored_voxels_and_pooled_items(per_image: bool) -> None:
     x, target = problem((3, 5003), 3.0, torch.float32)
     ignored = torch.rand(target.shape, generator=torch.Generator().manual_seed(5)) < 0.2
     target[ignored] = 255
-    found = sort(x, target, options_of("hinge", per_image, 255))
-    assert not found[3][:, 0][ignored].any()
+    found = sort(NATIVE, x, target, options_of("hinge", per_image=per_image, ignore_index=255))
+    assert not found.g[:, 0][ignored].any()
     items = [[0], [1], [2]] if per_image else [[0, 1, 2]]
     for i, item in enumerate(items):
         counted = ~ignored[item]
         some, labels = x[item][:, 0][counted], target[item][counted]
         loss, g = truth(some[None, None], labels[None])
-        assert abs(float(found[0][i, 0]) / loss - 1) < 1e-12
-        assert relative_l2(found[3][item][:, 0][counted], g[0]) < 1e-6
+        assert abs(float(found.loss[i, 0]) / loss - 1) < 1e-12
+        assert relative_l2(found.g[item][:, 0][counted], g[0]) < 1e-6
 
 
 @pytest.mark.parametrize("spread", SPREADS)
@@ -80,9 +80,9 @@ def test_any_number_of_threads(spread: float) -> None:
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            found.append(sort(x, target, options_of("hinge", False, 255)))
+            found.append(sort(NATIVE, x, target, options_of("hinge", ignore_index=255)))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
-        assert torch.equal(found[0][0], other[0])
-        assert torch.equal(found[0][3], other[3])
+        assert torch.equal(found[0].loss, other.loss)
+        assert torch.equal(found[0].g, other.g)

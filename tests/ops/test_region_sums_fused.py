@@ -18,6 +18,7 @@ from segloss_fast import region_sums
 from segloss_fast._check import FLOATING, INTEGER
 from tests.helpers import relative_l2
 from tests.ops import definition
+from tests.ops.fused_samples import LEVELS, classes_of, logits, take_level
 from tests.suite.tiers import few
 
 TERMS = ("tp", "pred", "target", "nll", "weight")
@@ -35,23 +36,10 @@ LENGTH = 1103  # some blocks, and voxels left
 NO_CLASS, IGNORED = 77, 200
 
 
-@pytest.fixture(autouse=True, params=few(["avx512", "avx2", "baseline"], test=1))
+@pytest.fixture(autouse=True, params=few(LEVELS, test=1))
 def every_level(request: pytest.FixtureRequest, cpu_capability: ModuleType) -> None:
     """Each instruction set of this machine."""
-    try:
-        cpu_capability.set_cpu_capability(request.param)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-
-
-def logits(*shape: int, scale: float = 3.0) -> Tensor:
-    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
-def classes_of(x: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
-    shape = (x.shape[0], *x.shape[2:])
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, x.shape[1], shape, generator=generator).to(dtype)
+    take_level(cpu_capability, request.param)
 
 
 def run(

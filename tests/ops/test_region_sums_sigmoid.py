@@ -14,6 +14,7 @@ from torch import Tensor
 from segloss_fast import region_sums
 from tests.helpers import relative_l2
 from tests.ops import definition
+from tests.ops.fused_samples import LEVELS, take_level
 from tests.suite.tiers import few
 
 TERMS = ("tp", "pred", "target", "nll", "nll_neg", "weight")
@@ -23,13 +24,10 @@ TARGETS = ("one class", "one value", "one byte", "values", "bytes", "any number"
 IGNORED = 200
 
 
-@pytest.fixture(autouse=True, params=few(["avx512", "avx2", "baseline"], test=1))
+@pytest.fixture(autouse=True, params=few(LEVELS, test=1))
 def every_level(request: pytest.FixtureRequest, cpu_capability: ModuleType) -> None:
     """Each instruction set of this machine."""
-    try:
-        cpu_capability.set_cpu_capability(request.param)
-    except RuntimeError as error:
-        pytest.skip(str(error))
+    take_level(cpu_capability, request.param)
 
 
 def problem(kind: str, length: int = 1103, scale: float = 3.0) -> tuple[Tensor, Tensor]:

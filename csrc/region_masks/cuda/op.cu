@@ -12,26 +12,9 @@
 namespace segloss::region_masks::cuda {
 namespace {
 
-size_t size_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFloat64:
-    case Dtype::kInt64:
-      return 8;
-    case Dtype::kFloat32:
-    case Dtype::kInt32:
-      return 4;
-    case Dtype::kFloat16:
-    case Dtype::kBFloat16:
-    case Dtype::kInt16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
 // Whether any four voxels that start at a multiple of four can be loaded at once.
 bool in_quads(const View& view) {
-  const size_t bytes = std::min<size_t>(kQuad * size_of(view.dtype), 16);
+  const size_t bytes = std::min<size_t>(kQuad * size_t(size_of(view.dtype)), 16);
   return view.dims == 1 && view.stride[0] == 1 && view.channel_stride % kQuad == 0 &&
          view.batch_stride % kQuad == 0 && reinterpret_cast<uintptr_t>(view.data) % bytes == 0;
 }
