@@ -50,7 +50,7 @@ def check_pooled(sync: object, shards: bool, pooled: bool, how: str = "batch=Tru
         raise ValueError(
             f"sync needs {how} for this loss: without it the loss is a mean over items, which needs"
             " no sync, because DistributedDataParallel averages over the ranks; if the ranks hold "
-            "parts of the same items, give shards=True"
+            "parts of the same items, give shards=True to a loss that takes it"
         )
 
 

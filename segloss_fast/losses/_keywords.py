@@ -116,7 +116,8 @@ class Voxel:
         if self.reduction == "none" and self.pools and not self.batch:
             raise ValueError(
                 "reduction 'none' with sync needs batch=True, because items are pooled over the "
-                "ranks; if the ranks hold parts of the same items, give shards=True"
+                "ranks; if the ranks hold parts of the same items, give shards=True to a loss that "
+                "takes it"
             )
 
     @property

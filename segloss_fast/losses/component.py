@@ -11,11 +11,7 @@ from typing_extensions import Unpack
 from segloss_fast._check import check_number
 from segloss_fast.losses import _instances as instances
 from segloss_fast.losses._declare import loss_function
-from segloss_fast.losses._keywords import (
-    Component,
-    Present,
-    PresentKeywords,
-)
+from segloss_fast.losses._keywords import Component, Present, PresentKeywords
 from segloss_fast.losses._module import Loss
 from segloss_fast.losses._reduce import divide, ratio, reduce_region
 from segloss_fast.ops.component_sums import ComponentSums

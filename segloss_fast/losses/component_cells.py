@@ -270,7 +270,8 @@ class BidirectionalComponentLoss(_CellLoss):
         empty: ``"detached"`` or ``"dice"``: Dice of predicted cells without a voxel of the class.
         spacing: As in :class:`ComponentDiceCELoss`.
         **keywords: The common keywords of region losses and those of losses over components, see
-            :mod:`segloss_fast.losses`.
+            :mod:`segloss_fast.losses`; ``absent="skip"`` leaves items without a target out on both
+            sides.
 
     Raises:
         TypeError: If a keyword is unknown or of the wrong type.
