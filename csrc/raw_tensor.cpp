@@ -20,12 +20,21 @@ struct Names {
   PyObject* const dtype = intern("dtype");
   PyObject* const is_cpu = intern("is_cpu");
   PyObject* const is_neg = intern("is_neg");
+  PyObject* const is_nested = intern("is_nested");
+  PyObject* const is_zero = intern("_is_zerotensor");
+  PyObject* const layout = intern("layout");
+  PyObject* const requires_grad = intern("requires_grad");
   PyObject* const shape = intern("shape");
   PyObject* const stride = intern("stride");
+  // Of torch, which keeps them for ever.
+  PyObject *tensor, *parameter, *strided;
   std::array<std::pair<PyObject*, Dtype>, 10> dtypes;
 
   Names() {
     const py::module_ torch = py::module_::import("torch");
+    tensor = kept(torch.attr("Tensor"));
+    parameter = kept(torch.attr("nn").attr("Parameter"));
+    strided = kept(torch.attr("strided"));
     size_t place = 0;
     for (const auto& [name, code] : {std::pair<const char*, Dtype>{"float32", Dtype::kFloat32},
                                      {"float64", Dtype::kFloat64},
@@ -37,13 +46,13 @@ struct Names {
                                      {"int32", Dtype::kInt32},
                                      {"int16", Dtype::kInt16},
                                      {"int8", Dtype::kInt8}}) {
-      dtypes[place].first =
-          py::object(torch.attr(name)).release().ptr();  // torch keeps them for ever
+      dtypes[place].first = kept(torch.attr(name));
       dtypes[place++].second = code;
     }
   }
 
  private:
+  static PyObject* kept(const py::object& found) { return found.inc_ref().ptr(); }
   static PyObject* intern(const char* name) { return PyUnicode_InternFromString(name); }
 };
 
@@ -79,6 +88,36 @@ void read_numbers(const py::object& tuple, int64_t rank, int64_t* to) {
     if (to[d] == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
     if (to[d] < 0) refuse("its shape");
   }
+}
+
+// Whether the tensor is one of those of which memory holds the values; its memory has been seen to
+// be there only when it is read.
+bool is_plain(py::handle tensor) {
+  const Names& known = names();
+  const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
+  if (type != known.tensor && type != known.parameter) return false;
+  return get(tensor, known.layout).ptr() == known.strided &&
+         get(tensor, known.is_nested).ptr() == Py_False &&
+         call(tensor, known.is_zero).ptr() == Py_False;
+}
+
+// Reads tensors if all are plain, and those that f(index, tensor) is true for.
+template <class F>
+std::optional<ReadTensors> read_if(const py::tuple& tensors, const F& f) {
+  ReadTensors read{tensors, {}};
+  read.raw.reserve(tensors.size());
+  try {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const py::handle tensor = PyTuple_GET_ITEM(tensors.ptr(), i);
+      if (!is_plain(tensor) || !f(i, tensor)) return std::nullopt;
+      read.raw.push_back(read_tensor(tensor));
+    }
+  } catch (const py::error_already_set&) {  // it wraps another one, as those of vmap do
+    return std::nullopt;
+  } catch (const std::invalid_argument&) {
+    return std::nullopt;
+  }
+  return read;
 }
 
 }  // namespace
@@ -134,6 +173,21 @@ RawTensor read_tensor(py::handle tensor) {
     refuse("it has no memory");
   }
   return raw;
+}
+
+std::optional<ReadTensors> read_plain(const py::tuple& tensors) {
+  return read_if(tensors, [](size_t, py::handle) { return true; });
+}
+
+std::optional<ReadTensors> Kinds::read(const py::tuple& tensors, bool records) const {
+  if (tensors.size() != kinds_.size()) return std::nullopt;
+  const Names& known = names();
+  return read_if(tensors, [&](size_t i, py::handle tensor) {
+    const py::tuple kind = kinds_[i];
+    if (get(tensor, known.dtype).ptr() != PyTuple_GET_ITEM(kind.ptr(), 1)) return false;
+    if (!get(tensor, known.shape).equal(kind[0])) return false;
+    return i == 0 || !records || get(tensor, known.requires_grad).ptr() == Py_False;
+  });
 }
 
 }  // namespace segloss

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "voxels/view.h"
 
@@ -37,6 +39,8 @@ struct RawTensor {
   void unsqueeze_channels();
 };
 
+using RawTensors = std::vector<RawTensor>;
+
 inline Dtype dtype_of(const RawTensor& tensor) { return tensor.dtype; }
 
 // Looks up what read_tensor needs. To be called at import: later, one thread would wait for the
@@ -46,5 +50,29 @@ void prepare_raw_tensors();
 // Throws std::invalid_argument unless it is a tensor on the CPU with memory of its own whose values
 // lie there as they are.
 RawTensor read_tensor(pybind11::handle tensor);
+
+// Tensors that have been read, and will not be gone before their numbers have been.
+struct ReadTensors {
+  pybind11::tuple tensors;
+  RawTensors raw;
+};
+
+// Reads tensors; nothing if one of them is no plain tensor of torch: of another class or layout,
+// on another device, or one whose memory is another's or holds other numbers.
+std::optional<ReadTensors> read_plain(const pybind11::tuple& tensors);
+
+// What the tensors of a call were like, to see whether those of the next one are, too.
+class Kinds {
+ public:
+  // A shape and a dtype for each.
+  explicit Kinds(const pybind11::tuple& kinds) : kinds_(kinds) {}
+
+  // Reads the tensors of a call as read_plain; nothing, too, if they are of other kinds or, where
+  // derivatives are recorded, if one behind the first learns.
+  std::optional<ReadTensors> read(const pybind11::tuple& tensors, bool records) const;
+
+ private:
+  pybind11::tuple kinds_;
+};
 
 }  // namespace segloss

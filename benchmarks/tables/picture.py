@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.measure.results import Case, Result
 from benchmarks.tables import headlines
@@ -80,7 +80,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
         lengths = [found[place].times for place in of]
         axis.barh(of, lengths, color=color, height=0.75, label=f"instead of {peer}")
     marks = [(bar.compiled, place) for place, bar in enumerate(found) if bar.compiled]
-    style = {"color": "white", "markeredgecolor": "black", "markersize": 4.5}
+    style: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "markersize": 4.5}
     what = "that under torch.compile"
     axis.plot(*zip(*marks, strict=True), "o", label=what, **style)
     for place, bar in enumerate(found):

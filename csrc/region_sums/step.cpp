@@ -29,13 +29,6 @@ void require(bool fits, const char* what) {
   if (!fits) throw std::invalid_argument(std::string("region_sums: ") + what);
 }
 
-std::vector<RawTensor> read_all(const py::tuple& tensors) {
-  std::vector<RawTensor> raw;
-  raw.reserve(tensors.size());
-  for (const py::handle tensor : tensors) raw.push_back(read_tensor(tensor));
-  return raw;
-}
-
 // Gives a target the axes that describe() expects: class indices [B, *S], values [B, C, *S]. Of one
 // class floating-point numbers are values, all others labels, in either shape.
 void arrange(const RawTensor& input, RawTensor* target) {
@@ -50,10 +43,9 @@ void arrange(const RawTensor& input, RawTensor* target) {
 
 // The tensors of a call, which Python holds while it lasts.
 struct Tensors {
-  std::vector<RawTensor> inputs, targets, weights;
+  RawTensors inputs, targets, weights;
 
-  Tensors(const py::tuple& all, size_t levels) {
-    const std::vector<RawTensor> raw = read_all(all);
+  Tensors(const RawTensors& raw, size_t levels) {
     require(levels > 0 && (raw.size() == 2 * levels || raw.size() == 3 * levels),
             "inputs, targets and weights must be as many");
     inputs.assign(raw.begin(), raw.begin() + levels);
@@ -77,9 +69,9 @@ class Step {
 
   // The value; its gradient in the sums, or None; how many labels are invalid, and the first. With
   // invalid labels there is no value.
-  py::tuple forward(const py::tuple& tensors, const py::tuple& arguments,
+  py::tuple forward(const ReadTensors& tensors, const py::tuple& arguments,
                     std::vector<double> levels, bool wants_gradient) const {
-    const Tensors all(tensors, levels.size());
+    const Tensors all(tensors.raw, levels.size());
     const std::vector<Problem> problems = describe_here(all);
     const size_t size = rows(problems);
     formula::Call call{nullptr, {}, std::move(levels), 0, nullptr};
@@ -104,19 +96,22 @@ class Step {
   }
 
   // Writes the gradients of the inputs, given that of the sums for a value whose own gradient is
-  // `factor`, a number in a tensor.
-  void backward(const py::bytes& gradient, py::handle factor, const py::tuple& tensors,
+  // `factor`, a number in a tensor. Returns false if a tensor is no plain one: nothing is written.
+  bool backward(const py::bytes& gradient, py::handle factor, const py::tuple& tensors,
                 const py::tuple& grads) const {
-    const Tensors all(tensors, grads.size());
+    const auto read = read_plain(tensors), scales = read_plain(py::make_tuple(factor));
+    if (!read || !scales) return false;
+    const Tensors all(read->raw, grads.size());
     const std::vector<Problem> problems = describe_here(all);
     const size_t size = rows(problems);
     require(static_cast<size_t>(PyBytes_GET_SIZE(gradient.ptr())) == size * sizeof(double),
             "wrong gradient of the sums");
     std::vector<double> scaled(size);
     std::memcpy(scaled.data(), PyBytes_AS_STRING(gradient.ptr()), size * sizeof(double));
-    const double scale = number(read_tensor(factor));
+    const double scale = number(scales->raw.front());
     for (double& value : scaled) value *= scale;
-    const std::vector<RawTensor> to = read_all(grads);
+    RawTensors to;
+    for (const py::handle grad : grads) to.push_back(read_tensor(grad));
     std::vector<View> views;
     for (size_t i = 0; i < to.size(); ++i) {
       const RawTensor& input = all.inputs[i];
@@ -129,6 +124,7 @@ class Step {
     for (const RawTensor& grad : to)
       advise_huge_pages(grad.data, grad.numel() * grad.element_size());
     differentiate(problems, scaled.data(), views);
+    return true;
   }
 
  private:
@@ -177,17 +173,22 @@ class Step {
 
 void bind(py::module_& m) {
   using py::arg;
+  py::class_<ReadTensors>(m, "ReadTensors", "Tensors, and where their numbers lie.");
+  m.def("read_plain", &read_plain, arg("tensors"), "Read plain tensors; None if one is another.");
+  py::class_<Kinds>(m, "Kinds", "What the tensors of a call were like: (shape, dtype) of each.")
+      .def(py::init<const py::tuple&>(), arg("kinds"))
+      .def("read", &Kinds::read, arg("tensors"), arg("records"),
+           "Read plain tensors of these kinds; None if one is another, or learns.");
   py::class_<Step>(m, "Step", "A loss over sums in one call (segloss_fast/ops/region_sums).")
       .def(py::init<const formula::Program&, std::vector<int64_t>, int64_t, int64_t, double,
                     std::optional<int64_t>>(),
            py::keep_alive<1, 2>(), arg("program"), arg("terms"), arg("activation"),
            arg("ce_activation"), arg("gamma"), arg("ignore_index"))
-      .def("forward", &Step::forward, arg("tensors"), arg("arguments"), arg("levels"),
-           arg("gradient"),
+      .def("forward", &Step::forward, arg("read"), arg("arguments"), arg("levels"), arg("gradient"),
            "Return the value, its gradient in the sums or None, how many labels are invalid, and "
            "the first of them.")
       .def("backward", &Step::backward, arg("gradient"), arg("factor"), arg("tensors"),
-           arg("grads"), "Write the gradients of the inputs.");
+           arg("grads"), "Write the gradients of the inputs; False if a tensor is no plain one.");
 }
 
 }  // namespace segloss::region_sums

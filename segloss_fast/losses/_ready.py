@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast._impl import setting
-from segloss_fast.ops.region_sums import DirectCall, Formula, apply_call, serves
+from segloss_fast.ops.region_sums import DirectCall, Formula, apply_direct, kinds_of, watched
 
 Like = tuple[torch.Size, torch.dtype]
 Tensors = tuple[Any, ...]
@@ -24,7 +24,7 @@ class Ready(NamedTuple):
 
     Attributes:
         call: What is left to do, but for the arguments of the program.
-        tensors: What input, target and voxel weight were like.
+        kinds: What input, target and voxel weight were like.
         arguments: What the arguments of the program were like.
         settings: What impl="auto" means, and torch's default dtype, at that call.
         names: The loss's keywords that are the arguments.
@@ -32,7 +32,7 @@ class Ready(NamedTuple):
     """
 
     call: DirectCall
-    tensors: tuple[Like, ...]
+    kinds: Any
     arguments: tuple[Like, ...]
     settings: tuple[Any, ...]
     names: tuple[str, ...]
@@ -48,25 +48,19 @@ class Ready(NamedTuple):
         Raises:
             ValueError: If labels are out of range.
         """
-        if not (serves(tensors) and self._is_like(tensors) and self.settings == _settings()):
+        if watched() or self.settings != _settings():
+            return None
+        read = self.kinds.read(tensors, torch.is_grad_enabled())
+        if read is None:
             return None
         if not self.arguments:
-            return apply_call(self.call, tensors)
+            return apply_direct(self.call, tensors, read)
         for argument, (shape, dtype) in zip(arguments, self.arguments, strict=True):
             if type(argument) is not Tensor or argument.requires_grad:
                 return None
             if argument.shape != shape or argument.dtype is not dtype:
                 return None
-        return apply_call(self.call._replace(arguments=tuple(arguments)), tensors)
-
-    def _is_like(self, tensors: Sequence[Any]) -> bool:
-        if len(tensors) != len(self.tensors):
-            return False
-        learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors[1:])
-        return not learns and all(
-            tensor.dtype is dtype and tensor.shape == shape
-            for tensor, (shape, dtype) in zip(tensors, self.tensors, strict=True)
-        )
+        return apply_direct(self.call._replace(arguments=tuple(arguments)), tensors, read)
 
 
 def ready_for(
@@ -86,11 +80,12 @@ def ready_for(
         keywords: What holds the others.
     """
     named = formula.impl if formula.impl != "auto" else setting()
-    if named not in ("auto", "native") or not serves(tensors):
+    kinds = kinds_of(tensors) if named in ("auto", "native") else None
+    if kinds is None:
         return None
     return Ready(
         DirectCall(formula, "native", (), (1.0,)),
-        tuple((tensor.shape, tensor.dtype) for tensor in tensors),
+        kinds,
         tuple((argument.shape, argument.dtype) for argument in arguments),
         _settings(),
         names,

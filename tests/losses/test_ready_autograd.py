@@ -61,6 +61,21 @@ def test_transforms_of_functions() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_wrapper_that_a_transform_left_behind() -> None:
+    x, labels = problem()
+    loss = ready(sf.DiceCELoss())
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x.sum()
+
+    torch.func.grad(keep)(x.detach())
+    assert_close(loss(kept[0], labels).detach(), loss(x, labels).detach(), 0)
+    with pytest.raises(RuntimeError):
+        kept[0].data_ptr()  # it has no numbers of its own
+
+
 def test_graphs_that_are_recorded() -> None:
     """What torch writes down holds for other numbers."""
     x, labels = problem()

@@ -206,11 +206,12 @@ def run_steps() -> None:
     x, labels = torch.randn(2, 3, 5), torch.zeros(2, 5, dtype=torch.int64)
     one, grad = torch.ones(()), torch.empty_like(x)
     weight = torch.ones(2, 1, 5)
-    value, rows, count, _ = step.forward((x, labels, weight), (), (1.0,), True)
+    kinds = _C.Kinds(tuple((t.shape, t.dtype) for t in (x, labels, weight)))
+    value, rows, count, _ = step.forward(kinds.read((x, labels, weight), True), (), (1.0,), True)
     assert count == 0
     assert value == value
     step.backward(rows, one, (x, labels, weight), (grad,))
-    assert step.forward((x, labels + 3), (), (1.0,), True)[2:] == (10, 3)
+    assert step.forward(_C.read_plain((x, labels + 3)), (), (1.0,), True)[2:] == (10, 3)
     others: tuple[Any, ...] = (
         *(x, labels, one, x[:1], x[..., :4], labels[:, None], x.double(), x.half(), x[:, :1]),
         *(torch.zeros(2, 3, 5, 1, 1, 1), torch.zeros(0, 3, 5), x.to("meta"), x.to(torch.complex64)),
@@ -223,8 +224,9 @@ def run_steps() -> None:
         factor, memory = draw.choice(others), tuple(draw.choice(others) for _ in range(1))
         mixed = draw.choice((tensors, (x, draw.choice(others)), (draw.choice(others), labels)))
         calls: tuple[Callable[..., Any], ...] = (
-            lambda m=mixed, n=levels: step.forward(m, (), n, True),
-            lambda m=mixed, n=levels: step.forward(m, (one,), n, False),
+            lambda m=mixed, n=levels: step.forward(_C.read_plain(m), (), n, True),
+            lambda m=mixed, n=levels: step.forward(_C.read_plain(m), (one,), n, False),
+            lambda m=mixed, n=levels: step.forward(kinds.read((*m, weight), True), (), n, True),
             lambda m=mixed, f=factor, g=memory: step.backward(rows, f, m, g),
             lambda f=factor: step.backward(rows[:-1], f, (x, labels), (grad,)),
             lambda g=memory: step.backward(rows, one, (x, labels), g),

@@ -13,7 +13,7 @@ from segloss_fast.compat._volumes import plain
 from segloss_fast.compat.monai._base import check_reduction, reduce
 from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.ops.confusion_sums import confusion_sums
-from segloss_fast.ops.region_sums import serves
+from segloss_fast.ops.region_sums import read_plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
     def _factors(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Return what sums are multiplied with ``[C (C + 1), 2]``, and what is added ``[2]``."""
         m = self.m
-        keeps = m.numel() <= MOST_KEPT and serves((m, sums)) and not m.requires_grad
+        keeps = m.numel() <= MOST_KEPT and read_plain((m, sums)) is not None and not m.requires_grad
         # By its numbers: the matrix may share the memory of an array.
         key = (m.tolist(), self.smooth_nr, self.smooth_dr, sums.dtype) if keeps else None
         if keeps and self._known is not None and self._known[0] == key:

@@ -39,8 +39,8 @@ from segloss_fast.ops.region_sums.contract import (
     region_sums,
     region_sums_multi,
 )
-from segloss_fast.ops.region_sums.direct import DirectCall, serves
-from segloss_fast.ops.region_sums.formula import Formula, apply_call, region_formula
+from segloss_fast.ops.region_sums.direct import DirectCall, kinds_of, read_plain, watched
+from segloss_fast.ops.region_sums.formula import Formula, apply_direct, region_formula
 from segloss_fast.ops.region_sums.intercept import answered_by, answering
 from segloss_fast.ops.region_sums.options import (
     GAMMA_TERMS,
@@ -62,11 +62,13 @@ __all__ = [
     "RegionSums",
     "answered_by",
     "answering",
-    "apply_call",
+    "apply_direct",
     "choose",
+    "kinds_of",
     "options_of",
+    "read_plain",
     "region_formula",
     "region_sums",
     "region_sums_multi",
-    "serves",
+    "watched",
 ]

@@ -10,13 +10,11 @@ for operations. They get those of the dispatcher, and so do tensors that are no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segloss_fast._check import is_dense
 from segloss_fast._impl import transforms_active
 from segloss_fast._native import _C
 from segloss_fast.ops._formula import Program, evaluate
@@ -28,7 +26,7 @@ from segloss_fast.ops.region_sums.options import Options
 if TYPE_CHECKING:
     from segloss_fast.ops.region_sums.formula import Formula
 
-PLAIN = (Tensor, nn.Parameter)
+CPU = torch.device("cpu")
 Tensors = tuple[Tensor, ...]
 
 
@@ -52,10 +50,14 @@ class Call(NamedTuple):
         n = len(self.levels)
         return list(tensors[:n]), list(tensors[n : 2 * n]), list(tensors[2 * n :])
 
-    def run(self, tensors: Tensors, *, gradient: bool) -> tuple[Tensor, Any]:
+    def run(self, tensors: Tensors, read: Any, *, gradient: bool) -> tuple[Tensor, Any]:  # noqa: ANN401
         """Return the number, and what derive takes as its gradient in the sums."""
         rows = op.forward(self.impl, *self.split(tensors), self.formula.options)
         return evaluate(self.formula.program, rows, self.arguments, self.levels, gradient=gradient)
+
+    def derive_directly(self, grad: Any, factor: Tensor, tensors: Tensors) -> list[Tensor] | None:  # noqa: ANN401
+        """Return what derive does, None where that must be asked."""
+        return None
 
     def derive(self, grad: Any, factor: Tensor, tensors: Tensors) -> list[Tensor]:  # noqa: ANN401
         """Return the gradient of each input, given that of the number."""
@@ -73,26 +75,26 @@ class DirectCall(Call):
 
     __slots__ = ()
 
-    def run(self, tensors: Tensors, *, gradient: bool) -> tuple[Tensor, bytes]:
+    def run(self, tensors: Tensors, read: Any, *, gradient: bool) -> tuple[Tensor, bytes]:  # noqa: ANN401
         formula = self.formula
         arguments = self.arguments and tuple(map(_numbers, self.arguments))
-        value, grad, count, first = formula.step.forward(tensors, arguments, self.levels, gradient)
+        value, grad, count, first = formula.step.forward(read, arguments, self.levels, gradient)
         if count:
             input, target = tensors[0], tensors[len(self.levels)]
             dense = target.is_floating_point() and input.shape[1] == 1
             refuse_labels(count, first, input.shape[1], dense=dense)
         dtype = torch.float32 if formula.program.single else torch.float64
-        return torch.scalar_tensor(value, dtype=dtype, device="cpu"), grad
+        return torch.scalar_tensor(value, dtype=dtype, device=CPU), grad
 
-    def derive(self, grad: bytes, factor: Tensor, tensors: Tensors) -> list[Tensor]:
-        if torch.is_grad_enabled() or not serves((factor, *tensors)):
-            return self._by_operators(grad, factor, tensors)
+    def derive_directly(self, grad: bytes, factor: Tensor, tensors: Tensors) -> list[Tensor] | None:
+        if torch.is_grad_enabled() or watched():
+            return None
         inputs = tensors[: len(self.levels)]
         found = [torch.empty_like(x) for x in inputs]
-        self.formula.step.backward(grad, factor, tensors, tuple(found))
-        return found
+        served = self.formula.step.backward(grad, factor, tensors, tuple(found))
+        return found if served else None
 
-    def _by_operators(self, grad: bytes, factor: Tensor, tensors: Tensors) -> list[Tensor]:
+    def derive(self, grad: bytes, factor: Tensor, tensors: Tensors) -> list[Tensor]:
         inputs, targets, weights = self.split(tensors)
         count, items, classes = self.formula.program.rows
         rows = torch.frombuffer(bytearray(grad), dtype=torch.float64)
@@ -109,18 +111,26 @@ def native_step(program: Program, options: Options) -> Any:  # noqa: ANN401
     return _C.Step(program.native, *op.codes(options))
 
 
-def serves(tensors: Iterable[Tensor]) -> bool:
-    """Whether nobody looks on, and all are tensors whose numbers lie on the CPU."""
+def watched() -> bool:
+    """Whether somebody looks on who must see operators."""
     if torch.compiler.is_compiling() or transforms_active():
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
-        return False
-    for tensor in tensors:
-        if type(tensor) not in PLAIN or not tensor.is_cpu or not is_dense(tensor):
-            return False
-        if tensor.is_neg() or tensor._is_zerotensor():  # whose memory holds others, or is not there
-            return False
-    return True
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()
+
+
+def read_plain(tensors: Tensors) -> Any:  # noqa: ANN401
+    """Return where the numbers of tensors lie; None if somebody looks on, or one is no plain one.
+
+    Plain is a tensor on the CPU whose memory holds its numbers.
+    """
+    return None if _C is None or watched() else _C.read_plain(tensors)
+
+
+def kinds_of(tensors: Tensors) -> Any:  # noqa: ANN401
+    """Return what tensors are like, to read others that are so; None as read_plain."""
+    if _C is None or read_plain(tensors) is None:
+        return None
+    return _C.Kinds(tuple((tensor.shape, tensor.dtype) for tensor in tensors))
 
 
 def _numbers(argument: Tensor) -> Tensor:

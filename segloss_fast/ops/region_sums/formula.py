@@ -76,24 +76,26 @@ def region_formula(
     weights = [contract.readable(weight, impl) for weight in weights]
     tensors = (*inputs, *targets, *weights)
     of_call = formula, impl, tuple(arguments), tuple(levels)
-    if impl == "native" and direct.serves(tensors):
-        return apply_call(direct.DirectCall(*of_call), tensors, len(inputs))
-    return apply_call(direct.Call(*of_call), tensors, len(inputs))
+    read = direct.read_plain(tensors) if impl == "native" else None
+    call = direct.Call(*of_call) if read is None else direct.DirectCall(*of_call)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return _Node.apply(call, read, *tensors)  # type: ignore[no-any-return,no-untyped-call]
+    return call.run(tensors, read, gradient=False)[0]
 
 
-def apply_call(call: direct.Call, tensors: tuple[Tensor, ...], inputs: int = 1) -> Tensor:
-    """Return the number of a call, of so many inputs, as a node of autograd where one is needed."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors[:inputs]):
-        return _Node.apply(call, *tensors)  # type: ignore[no-any-return,no-untyped-call]
-    return call.run(tensors, gradient=False)[0]
+def apply_direct(call: direct.DirectCall, tensors: tuple[Tensor, ...], read: Any) -> Tensor:  # noqa: ANN401
+    """Return the number of a call of one input that has been read, as region_formula."""
+    if torch.is_grad_enabled() and tensors[0].requires_grad:
+        return _apply(call, read, *tensors)  # type: ignore[no-any-return,no-untyped-call]
+    return call.run(tensors, read, gradient=False)[0]
 
 
 class _Node(torch.autograd.Function):
     """From the inputs to the number: what a step has of autograd is this node alone."""
 
     @staticmethod
-    def forward(ctx: Any, call: direct.Call, *tensors: Tensor) -> Tensor:  # noqa: ANN401
-        loss, ctx.grad = call.run(tensors, gradient=True)
+    def forward(ctx: Any, call: direct.Call, read: Any, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+        loss, ctx.grad = call.run(tensors, read, gradient=True)
         ctx.save_for_backward(*tensors)
         ctx.call = call
         return loss
@@ -101,10 +103,25 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         tensors, factor = ctx.saved_tensors, grads[0]
-        if is_batched(factor) or torch._C._functorch.is_legacy_batchedtensor(factor):
-            # Many at once, which kernels know nothing of: their results are multiples of one.
-            one = torch.ones((), dtype=factor.dtype, device=factor.device)
-            found = [factor * grad for grad in ctx.call.derive(ctx.grad, one, tensors)]
-        else:
-            found = ctx.call.derive(ctx.grad, factor, tensors)
-        return None, *found, *[None] * (len(tensors) - len(found))
+        found = ctx.call.derive_directly(ctx.grad, factor, tensors)
+        if found is None:
+            found = _derived(ctx.call, ctx.grad, factor, tensors)
+        return None, None, *found, *[None] * (len(tensors) - len(found))
+
+
+# As _Node.apply, but for torch's look at wrappers that its transforms leave behind: whose tensors
+# have been read need none, and it takes as long as half of the node.
+_apply = super(torch.autograd.Function, _Node).apply
+
+
+def _derived(
+    call: direct.Call,
+    grad: Any,  # noqa: ANN401
+    factor: Tensor,
+    tensors: tuple[Tensor, ...],
+) -> list[Tensor]:
+    if not (is_batched(factor) or torch._C._functorch.is_legacy_batchedtensor(factor)):
+        return call.derive(grad, factor, tensors)
+    # Many at once, which kernels know nothing of: their results are multiples of one.
+    one = torch.ones((), dtype=factor.dtype, device=factor.device)
+    return [factor * of_one for of_one in call.derive(grad, one, tensors)]
