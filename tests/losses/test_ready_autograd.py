@@ -60,7 +60,6 @@ def test_transforms_of_functions() -> None:
         grad.sum().backward()
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_wrapper_that_a_transform_left_behind() -> None:
     x, labels = problem()
     loss = ready(sf.DiceCELoss())
@@ -76,6 +75,7 @@ def test_a_wrapper_that_a_transform_left_behind() -> None:
         kept[0].data_ptr()  # it has no numbers of its own
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_graphs_that_are_recorded() -> None:
     """What torch writes down holds for other numbers."""
     x, labels = problem()
