@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -93,7 +94,6 @@ def test_copies_checkpoints_and_repeats_have_the_same_bits(impl: str, record: Lo
 @contextmanager
 def poisoned() -> Iterator[None]:
     """Let torch refuse what is not deterministic, and fill the memory it hands out with NaN."""
-    assert torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(7).isnan().all()
@@ -152,7 +152,7 @@ def instruction_sets(impl: str) -> Iterator[list[Callable[[], None]]]:
     names = ("baseline", "avx2", "avx512")
     known = names[: names.index(best) + 1]
     try:
-        yield [lambda name=name: _C.set_cpu_capability(name) for name in known]
+        yield [partial(_C.set_cpu_capability, name) for name in known]
     finally:
         _C.set_cpu_capability(best)
 
