@@ -57,14 +57,23 @@ struct LaunchShape {
   cudaStream_t stream;
 };
 
+// Lets a kernel have all the dynamic shared memory that there is for it: the same whatever a launch
+// needs, because another thread of the host may be launching it, too.
+template <class... Parameters>
+void allow_shared(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes found{};
+  check_cuda(cudaFuncGetAttributes(&found, kernel), "cudaFuncGetAttributes");
+  const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) -
+                   static_cast<int>(found.sharedSizeBytes);
+  if (found.maxDynamicSharedSizeBytes >= most) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+             "cudaFuncSetAttribute");
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const LaunchShape& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
   constexpr size_t kWithoutAsking = 48 * 1024;
-  if (shape.shared_bytes > kWithoutAsking) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)),
-               "cudaFuncSetAttribute");
-  }
+  if (shape.shared_bytes > kWithoutAsking) allow_shared(kernel);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(shape.blocks);
   config.blockDim = dim3(shape.threads);

@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(kWarps* kLanes) runs_kernel(const __grid_const
     if (begin + kPart < p.width) {
       if (lane == 0) after = {decoded(own[begin]), decoded(own[begin + 1])};
       after = {__shfl_sync(kWarp, after.inside, 0), __shfl_sync(kWarp, after.outside, 0)};
+      __syncwarp();  // other lanes write over what the first has read
     }
     const Strips strips = strips_at(begin);
     int run[kStrip];

@@ -65,6 +65,8 @@ struct Finishing {
 };
 void launch_finish(const Finishing& finishing, cudaStream_t stream);
 
+constexpr int kScanPieces = 8;  // of the bins of an image and class
+
 // The scan over the bins of each image and class.
 struct ScanLaunch {
   Bins bins;
@@ -72,6 +74,7 @@ struct ScanLaunch {
   const int64_t* counts;  // [2][row][2][bin]
   const double* flagged;  // [row]
   double* loss;           // [row]
+  double* parts;          // [row][piece], written
   void* table;            // [row][2][bin]
 };
 

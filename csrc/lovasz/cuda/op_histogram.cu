@@ -94,6 +94,9 @@ std::tuple<Tensor, Tensor> scan(Tensor counts, Tensor rows, int64_t activation, 
   launch.rows = images * classes;
   launch.counts = static_cast<const int64_t*>(counts.const_data_ptr());
   launch.flagged = static_cast<const double*>(rows.const_data_ptr());
+  const Tensor parts =
+      torch::stable::new_empty(rows, {launch.rows, kScanPieces}, ScalarType::Double);
+  launch.parts = doubles_of(parts);
   launch.loss = doubles_of(loss);
   launch.table = table.mutable_data_ptr();
   if (launch.rows > 0) launch_scan(launch, double_table, device.stream());

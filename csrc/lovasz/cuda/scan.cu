@@ -1,5 +1,6 @@
-// From counts to losses and increments: a block is an image and class, and each of its threads has
-// neighbouring bins, in descending order.
+// From counts to losses and increments. The bins of an image and class, in descending order, are
+// several blocks' pieces: each adds up what comes before its own, and leaves a part of the loss.
+// A thread has neighbouring bins.
 #include "cuda.cuh"
 #include "lovasz/cuda/increments.cuh"
 #include "lovasz/cuda/launch.h"
@@ -7,12 +8,12 @@
 namespace segloss::lovasz::cuda {
 namespace {
 
-constexpr int kScanThreads = 512;
+constexpr int kScanThreads = 512, kAddThreads = 128;
 constexpr int kScanWarps = kScanThreads / 32;
 constexpr unsigned kAll = 0xffffffffu;
 
 struct ScanShared {
-  int64_t foreground[kScanWarps], background[kScanWarps];
+  int64_t foreground[kScanWarps], background[kScanWarps], total[kScanWarps];
   double loss[kScanWarps];
   int highest[kScanWarps];
 };
@@ -74,38 +75,72 @@ SL_DEVICE double sum_of_errors(const Bins& bins, int k, int64_t n, int64_t offse
   return double(n) + extent.sum(n, offsets);
 }
 
-// The voxels before the thread's first bin, all foreground, and the highest bin with a background
-// voxel that is an error.
+// The voxels before a bin, all foreground, and the highest bin with a background voxel that is an
+// error.
 struct Before {
   int64_t foreground, background, total;
   int highest;
 };
 
-SL_DEVICE Before scan_block(const BinCounts& of, int first, int last, int lowest, ScanShared& s) {
+SL_DEVICE int64_t sum_of_warp(int64_t value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAll, value, step);
+  return value;
+}
+
+// What comes before the block's first bin, the `begin`-th in descending order, by all its threads.
+SL_DEVICE Before before_piece(const BinCounts& of, int begin, int lowest, ScanShared& s) {
+  Before found{0, 0, 0, -1};
+  for (int i = int(threadIdx.x); i < of.bins; i += kScanThreads) {
+    const int k = of.bins - 1 - i;
+    const int64_t foreground = of.foreground(k), background = of.background(k);
+    found.total += foreground;
+    found.foreground += i < begin ? foreground : 0;
+    found.background += i < begin ? background : 0;
+    if (found.highest < 0 && k >= lowest && background > 0) found.highest = k;
+  }
+  const int warp = int(threadIdx.x) / 32;
+  found = {sum_of_warp(found.foreground), sum_of_warp(found.background), sum_of_warp(found.total),
+           __reduce_max_sync(kAll, found.highest)};
+  if (threadIdx.x % 32 == 0) {
+    s.foreground[warp] = found.foreground;
+    s.background[warp] = found.background;
+    s.total[warp] = found.total;
+    s.highest[warp] = found.highest;
+  }
+  __syncthreads();
+  Before before{0, 0, 0, -1};
+  for (int i = 0; i < kScanWarps; ++i) {
+    before.foreground += s.foreground[i];
+    before.background += s.background[i];
+    before.total += s.total[i];
+    before.highest = s.highest[i] > before.highest ? s.highest[i] : before.highest;
+  }
+  __syncthreads();  // the next sums go to the same memory
+  return before;
+}
+
+// The same before the thread's first bin, given that before the block's.
+SL_DEVICE Before scan_block(const BinCounts& of, int first, int last, Before before,
+                            ScanShared& s) {
   const int warp = int(threadIdx.x) / 32;
   int64_t foreground = 0, background = 0;
-  int highest = -1;
   for (int i = first; i < last; ++i) {
-    const int k = of.bins - 1 - i;
-    foreground += of.foreground(k);
-    background += of.background(k);
-    if (highest < 0 && k >= lowest && of.background(k) > 0) highest = k;
+    foreground += of.foreground(of.bins - 1 - i);
+    background += of.background(of.bins - 1 - i);
   }
   const int64_t foregrounds = inclusive_of_warp(foreground);
   const int64_t backgrounds = inclusive_of_warp(background);
-  highest = __reduce_max_sync(kAll, highest);
   if (threadIdx.x % 32 == 31) {
     s.foreground[warp] = foregrounds;
     s.background[warp] = backgrounds;
-    s.highest[warp] = highest;
   }
   __syncthreads();
-  Before before{foregrounds - foreground, backgrounds - background, 0, -1};
-  for (int i = 0; i < kScanWarps; ++i) {
-    before.foreground += i < warp ? s.foreground[i] : 0;
-    before.background += i < warp ? s.background[i] : 0;
-    before.total += s.foreground[i];
-    before.highest = s.highest[i] > before.highest ? s.highest[i] : before.highest;
+  before.foreground += foregrounds - foreground;
+  before.background += backgrounds - background;
+  for (int i = 0; i < warp; ++i) {
+    before.foreground += s.foreground[i];
+    before.background += s.background[i];
   }
   return before;
 }
@@ -114,16 +149,19 @@ template <class T>
 __global__ void __launch_bounds__(kScanThreads)
     scan_kernel(const __grid_constant__ ScanLaunch launch) {
   auto& s = *reinterpret_cast<ScanShared*>(dynamic_shared());
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x / kScanPieces;
   const Bins& bins = launch.bins;
   const BinCounts of(launch, row);
   T* const table = static_cast<T*>(launch.table) + row * 2 * bins.count;
-  const int each = (bins.count + kScanThreads - 1) / kScanThreads;
-  const int start = int(threadIdx.x) * each;
-  const int first = start < bins.count ? start : bins.count;
-  const int last = first + each < bins.count ? first + each : bins.count;
   const int lowest = bins.two_sided ? 0 : 1;  // of the bins that hold errors
-  Before before = scan_block(of, first, last, lowest, s);
+  const int in_piece = (bins.count + kScanPieces - 1) / kScanPieces;
+  const int begin = int(blockIdx.x % kScanPieces) * in_piece;
+  const int end = begin + in_piece < bins.count ? begin + in_piece : bins.count;
+  const int each = (in_piece + kScanThreads - 1) / kScanThreads;
+  const int start = begin + int(threadIdx.x) * each;
+  const int first = start < end ? start : end;
+  const int last = first + each < end ? first + each : end;
+  Before before = scan_block(of, first, last, before_piece(of, begin, lowest, s), s);
   const bool valid = launch.flagged[row] == 0;
   double loss = 0;
   for (int i = first; i < last; ++i) {
@@ -153,15 +191,28 @@ __global__ void __launch_bounds__(kScanThreads)
   __syncthreads();
   if (threadIdx.x != 0) return;
   for (int i = 1; i < kScanWarps; ++i) loss += s.loss[i];
-  launch.loss[row] = valid ? loss : Constants<double>::kNan;
+  launch.parts[blockIdx.x] = loss;
+}
+
+// A thread is an image and class.
+__global__ void __launch_bounds__(kAddThreads)
+    add_kernel(const __grid_constant__ ScanLaunch launch) {
+  const int64_t row = int64_t(blockIdx.x) * kAddThreads + threadIdx.x;
+  if (row >= launch.rows) return;
+  double loss = 0;
+  for (int piece = 0; piece < kScanPieces; ++piece) loss += launch.parts[row * kScanPieces + piece];
+  launch.loss[row] = launch.flagged[row] == 0 ? loss : Constants<double>::kNan;
 }
 
 }  // namespace
 
 void launch_scan(const ScanLaunch& launch, bool double_table, cudaStream_t stream) {
-  const LaunchShape shape{static_cast<unsigned>(launch.rows), kScanThreads, sizeof(ScanShared),
-                          stream};
-  segloss::launch(shape, double_table ? scan_kernel<double> : scan_kernel<float>, launch);
+  const auto blocks = static_cast<unsigned>(launch.rows * kScanPieces);
+  const LaunchShape pieces{blocks, kScanThreads, sizeof(ScanShared), stream};
+  segloss::launch(pieces, double_table ? scan_kernel<double> : scan_kernel<float>, launch);
+  const LaunchShape sums{static_cast<unsigned>((launch.rows + kAddThreads - 1) / kAddThreads),
+                         kAddThreads, 0, stream};
+  segloss::launch(sums, add_kernel, launch);
 }
 
 }  // namespace segloss::lovasz::cuda
