@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvcc import ARCHITECTURES, HOST, compile_source, opcodes
+from tests.nvcc import ARCHITECTURES, HOST, compile_source, machine_code, opcodes
 from tests.ops.lovasz_cuda import SOURCES
 
 pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
 # Kernels of ours in each file: dtypes, by the classes in registers and what else they are for.
 KERNELS = {
-    "count": (4 + 3 + 3 + 4) + (4 + 4),
+    "count": (4 + 3 + 4) + (4 + 4),
     "backward": (4 + 3 + 3) + 4,
     "statistics": 4,
-    "scan": 2,
+    "scan": 2 + 1,
     "finish": 2,
     "ties": 2 + 2 + 1,
 }
@@ -53,12 +53,12 @@ def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
     """Logits of float32 and their gradients; counters take their own atomics in shared memory."""
     if architecture != HOST:
         pytest.skip("their kernels are compiled for one")
-    for name in ("count", "backward"):
+    for name, classes in (("count", "0|4"), ("backward", "4|14")):
         found = opcodes(compile_source(source_of(name), architecture)[0])
         rows = {
             k: codes
             for k, codes in found.items()
-            if re.search(r"(ToCountersE|kernelI)fLi(4|14)E", k)
+            if re.search(rf"(ToCountersE|kernelI)fLi({classes})E", k)
         }
         assert len(rows) == 2
         for kernel, codes in rows.items():
@@ -67,3 +67,14 @@ def test_rows_move_16_bytes_at_a_time(architecture: str) -> None:
                 assert any(code.startswith("STG.E") and "128" in code for code in codes), kernel
         for kernel, codes in found.items():
             assert not any(code.startswith(("LDL", "STL")) for code in codes), kernel
+
+
+def test_two_exponentials_for_a_voxel_and_class(architecture: str) -> None:
+    """Of more than four classes: one for the statistics of the softmax, one where it is counted."""
+    if architecture != HOST:
+        pytest.skip("their kernels are compiled for one")
+    # For one class of a thread's four voxels; for four classes of one voxel, or what is left.
+    for name, of, count in (("count", "ToCountersEfLi0E", 4), ("statistics", "kernelIfE", 4 + 1)):
+        compiled, kernels = compile_source(source_of(name), architecture)
+        (kernel,) = [k.name for k in kernels if of in k.name]
+        assert len(re.findall(r"\bMUFU\.EX2\b", machine_code(compiled)[kernel])) == count

@@ -25,11 +25,8 @@ void launch_count(const CountLaunch& launch, cudaStream_t stream) {
       return segloss::launch(shape, count_kernel<ToCounters, Storage, kNothing>, launch);
     }
     if constexpr (sizeof(Storage) < sizeof(double)) {
-      if (keeps_logits(launch.problem)) {
-        if (launch.problem.channels <= kFewClasses) {
-          return segloss::launch(shape, count_kernel<ToCounters, Storage, kFewClasses>, launch);
-        }
-        return segloss::launch(shape, count_kernel<ToCounters, Storage, kRegisterClasses>, launch);
+      if (counts_logits(launch.problem)) {
+        return segloss::launch(shape, count_kernel<ToCounters, Storage, kFewClasses>, launch);
       }
     }
     segloss::launch(shape, count_kernel<ToCounters, Storage, kStatistics>, launch);

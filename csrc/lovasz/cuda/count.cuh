@@ -9,12 +9,10 @@
 namespace segloss::lovasz::cuda {
 
 // What a kernel needs to know of a voxel before it takes up a class: nothing; the statistics of its
-// softmax, which lie in memory; or all of its logits, of so many classes at most, in registers.
-// What the last ones serve (keeps_logits in launch.h) has labels: of code that is there for each
-// class they have no more than they need.
+// softmax, which lie in memory; or its logits, of so many classes at most, in registers: of labels.
 enum Needs { kNothing = -1, kStatistics = 0 };
 
-// Which part of the work is a block's. Those that read the same voxels for different groups of
+// Which part of the work is a block's. Those that read the same labels for different groups of
 // classes are neighbours: all but one find them in the second-level cache.
 struct CountBlock {
   int image;
@@ -83,7 +81,7 @@ struct ToCounters {
 
   template <int kNeeds, class T>
   SL_DEVICE static Place place(const CountLaunch& launch, const Error<T>& error) {
-    if constexpr (kNeeds > 0) {
+    if constexpr (kNeeds != kNothing) {
       return place_of_probability(launch.bins, error);
     } else {
       return place_of(launch.bins, error);
@@ -146,7 +144,7 @@ struct ToKeys {
   }
 };
 
-// Adds the warp's part of a class's cross-entropy, in a fixed order.
+// Adds the warp's part of a class's cross-entropy.
 template <class T>
 SL_DEVICE void add_cross_entropy(double* of_class, T sum) {
   if (!__any_sync(kAllLanes, sum != 0)) return;
@@ -160,7 +158,9 @@ SL_DEVICE void count_class(const CountLaunch& launch, const CountBlock& block, c
                            const Tile& tile, int c, const int32_t (&label)[kVoxels],
                            const T (&x)[kVoxels], const Softmax<T> (&softmax)[kVoxels]) {
   const Problem& problem = launch.problem;
-  const Activation activation = kNeeds > 0 ? Activation::kSoftmax : problem.activation;
+  // Of float64 the compiler must not know it: it would keep more than there are registers for.
+  constexpr bool kKnown = kNeeds != kNothing && sizeof(T) < sizeof(double);
+  const Activation activation = kKnown ? Activation::kSoftmax : problem.activation;
   ClassErrors<T> of;
   unsigned flagged = 0;
   of.foreground =
@@ -183,8 +183,30 @@ SL_DEVICE void count_class(const CountLaunch& launch, const CountBlock& block, c
   add_cross_entropy(s.cross_entropy + (c - block.first) * kWarps, entropy);
 }
 
+// The classes of a block, one after the other.
+template <class Sink, class Storage, int kNeeds, class T>
+SL_DEVICE void count_classes(const CountLaunch& launch, const CountBlock& block,
+                             const CountShared& s, const Tile& tile,
+                             const int32_t (&label)[kVoxels],
+                             const Softmax<T> (&softmax)[kVoxels]) {
+  const View& input = launch.problem.input;
+  // The next class's logits are on their way while those of one are counted, where registers allow.
+  constexpr bool kAhead = kNeeds == kStatistics && sizeof(T) < sizeof(double);
+  T next[kVoxels]{};
+  if (kAhead) Row<Storage>(input, tile).load(block.first, next);
+#pragma unroll 1
+  for (int c = block.first; c < block.last; ++c) {
+    T x[kVoxels];
+#pragma unroll
+    for (int i = 0; i < kVoxels; ++i) x[i] = next[i];
+    if (!kAhead) Row<Storage>(input, tile).load(c, x);
+    if (kAhead && c + 1 < block.last) Row<Storage>(input, tile).load(c + 1, next);
+    count_class<Sink, kNeeds>(launch, block, s, tile, c, label, x, softmax);
+  }
+}
+
 // The block's counters and sums go to global memory. Each block starts elsewhere, so that those
-// that end together do not add to the same places.
+// which end together do not meet.
 template <class T>
 SL_DEVICE void finish_block(const CountLaunch& launch, const CountBlock& block,
                             const CountShared& s) {
@@ -230,7 +252,6 @@ __global__ void __launch_bounds__(kThreads,
                                   kNeeds == kNothing && sizeof(Storage) < 8 ? Sink::kBlocks : 1)
     count_kernel(const __grid_constant__ CountLaunch launch) {
   using T = Computed<Storage>;
-  constexpr int kClasses = kNeeds > 0 ? kNeeds : 1;
   const Problem& problem = launch.problem;
   const CountBlock block(launch);
   const CountShared s(launch, block.last - block.first, dynamic_shared());
@@ -238,11 +259,11 @@ __global__ void __launch_bounds__(kThreads,
   for (int index = block.begin; index < block.end; ++index) {
     Tile tile(problem, block.image, index);
     tile.align<Storage>(problem.input);
-    T x[kClasses][kVoxels];
+    T x[kNeeds > 0 ? kNeeds : 1][kVoxels];
     if constexpr (kNeeds > 0) {
       const Row<Storage> row(problem.input, tile);
 #pragma unroll
-      for (int c = 0; c < kClasses; ++c) {
+      for (int c = 0; c < kNeeds; ++c) {
         if (c < problem.channels) row.load(c, x[c]);
       }
     }
@@ -254,8 +275,8 @@ __global__ void __launch_bounds__(kThreads,
 #pragma unroll
     for (int i = 0; i < kVoxels; ++i) {
       if constexpr (kNeeds > 0) {
-        softmax[i] = Softmax<T>(
-            statistics_of<kClasses, T>(problem.channels, [&](int c) { return x[c][i]; }));
+        softmax[i] =
+            Softmax<T>(statistics_of<kNeeds, T>(problem.channels, [&](int c) { return x[c][i]; }));
       } else if constexpr (kNeeds == kStatistics) {
         const int64_t first = statistics_index(launch, block, index);
         softmax[i] = Softmax<T>(static_cast<const Statistics<T>*>(
@@ -264,16 +285,12 @@ __global__ void __launch_bounds__(kThreads,
     }
     if constexpr (kNeeds > 0) {
 #pragma unroll
-      for (int c = 0; c < kClasses; ++c) {
+      for (int c = 0; c < kNeeds; ++c) {
         if (c < block.first || c >= block.last) continue;
         count_class<Sink, kNeeds>(launch, block, s, tile, c, label, x[c], softmax);
       }
     } else {
-#pragma unroll 1
-      for (int c = block.first; c < block.last; ++c) {
-        Row<Storage>(problem.input, tile).load(c, x[0]);
-        count_class<Sink, kNeeds>(launch, block, s, tile, c, label, x[0], softmax);
-      }
+      count_classes<Sink, Storage, kNeeds>(launch, block, s, tile, label, softmax);
     }
   }
   __syncthreads();

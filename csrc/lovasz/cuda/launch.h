@@ -33,6 +33,12 @@ inline bool keeps_logits(const Problem& problem) {
          problem.channels <= kRegisterClasses && problem.input.dtype != Dtype::kFloat64;
 }
 
+// Whether those that count do: of more classes a block has some only, and would find the softmax of
+// all again.
+inline bool counts_logits(const Problem& problem) {
+  return keeps_logits(problem) && problem.channels <= kFewClasses;
+}
+
 constexpr int kMostColumns = 256;   // threads of a block that each have one voxel, see tile.cuh
 constexpr int kFewestColumns = 32;  // a warp
 

@@ -10,12 +10,12 @@
 namespace segloss::lovasz::cuda {
 namespace {
 
-// How many tiles of each image are counted at once: what packed counters can count, and what half a
-// megabyte and half a percent of the input hold statistics of.
+// How many tiles of each image are counted at once: what packed counters can count, and what three
+// quarters of a megabyte and of a percent of the input hold statistics of.
 int64_t slab_tiles_of(const Problem& problem, const Tensor& input, bool statistics) {
   int64_t tiles = std::min(problem.image_tiles(), kMostTiles);
   if (!statistics) return tiles;
-  const int64_t memory = 512 * 1024 + input.numel() * input.element_size() / 200;
+  const int64_t memory = 768 * 1024 + input.numel() * input.element_size() * 3 / 400;
   return std::clamp<int64_t>(memory / statistics_bytes(problem), 1, tiles);
 }
 
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   const Tensor packed = empty(shape, ScalarType::Long);
   clear(packed, device.stream());
   launch.packed = static_cast<unsigned long long*>(packed.mutable_data_ptr());
-  const bool statistics = needs_statistics(problem, keeps_logits(problem));
+  const bool statistics = needs_statistics(problem, counts_logits(problem));
   const int64_t slab = slab_tiles_of(problem, input, statistics);
   const int64_t slabs = divide_up(problem.image_tiles(), slab);
   cut(launch, true, slab);
@@ -63,15 +63,19 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   const Tensor memory =
       empty({statistics ? slab * statistics_bytes(problem) : 0}, ScalarType::Byte);
   if (statistics) launch.statistics = memory.const_data_ptr();
+  int64_t unpacked = 0;  // tiles
   for (int64_t i = 0; i < slabs; ++i) {
     launch.slab_begin = i * slab;
     launch.slab_end = std::min(launch.slab_begin + slab, problem.image_tiles());
     launch.first_chunk = i * problem.images * launch.chunks;
     if (statistics) find_statistics(launch, memory, device.stream());
     launch_count(launch, device.stream());
-    launch_unpack(
-        {launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), packed.numel(), i > 0},
-        device.stream());
+    const bool fits = launch.slab_end - unpacked + slab <= kMostTiles;
+    if (fits && launch.slab_end < problem.image_tiles()) continue;
+    launch_unpack({launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), packed.numel(),
+                   unpacked > 0},
+                  device.stream());
+    unpacked = launch.slab_end;
   }
   finish(launch, slabs, rows, invalid, device.stream());
   return {counts, rows, invalid};
