@@ -16,11 +16,15 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo test quick test-all test-durations test-faults sanitize fuzz huge check bench docs build wheel wheel-check format \
-  clean
+.PHONY: demo lesions test quick test-all test-durations test-faults sanitize fuzz huge check bench docs \
+  build wheel wheel-check format clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python examples/brain_mri.py
+
+# No part of the demo: lesions found and missed, by size.
+lesions: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python examples/small_lesions.py
 
 # A newcomer's proof that the build here is right; WORKERS=0 runs it in one process.
 test: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)

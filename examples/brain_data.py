@@ -122,7 +122,7 @@ def sample_batch(
     for item in range(size):
         below, above = slice(0, head.slab.start), slice(head.slab.stop, None)
         block = (slice(None), slice(None), below if item % 2 else above)
-        box = _random_box(head.labels[block], patch, generator)
+        box = random_box(head.labels[block], patch, generator)
         flips = torch.randint(0, 2, (3,), generator=generator).nonzero().flatten().tolist()
         image = corrupt(head.image[block][box], head.resolution, generator)
         images.append(image.flip(flips))
@@ -130,7 +130,7 @@ def sample_batch(
     return torch.stack(images)[:, None], torch.stack(labels)[:, None]
 
 
-def _random_box(
+def random_box(
     labels: Tensor, patch: tuple[int, int, int], generator: torch.Generator
 ) -> tuple[slice, slice, slice]:
     """Return a box of the size of a patch, around a random voxel of the brain where that fits."""

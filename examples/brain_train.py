@@ -18,6 +18,8 @@ from examples.unet3d import UNet3d
 CONTEXT = 16  # slices on each side of a slab that a network sees when it labels the slab
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# Draws images and labels of a step.
+Batches = Callable[[torch.Generator], tuple[Tensor, Tensor]]
 # Called after every step with its number, the seconds of training so far (without those spent in
 # it), and the network with the moving average of its weights.
 Observer = Callable[[int, float, UNet3d], None]
@@ -40,6 +42,7 @@ class Recipe:
         device: Where to train.
         nudge: Relative change of the initial weights: one of rounding size shows how far two
             trainings drift apart that differ by nothing else.
+        width: Channels of the network at full resolution.
     """
 
     steps: int
@@ -49,6 +52,7 @@ class Recipe:
     seed: int
     device: torch.device
     nudge: float = 0.0
+    width: int = 16
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,34 @@ def train(
         title: Name in the progress bar.
         observe: Looks on.
     """
+
+    def batches(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return sample_batch(head, recipe.patch, recipe.batch, generator)
+
+    return fit(batches, len(CLASSES), loss, recipe, title, observe)
+
+
+def fit(
+    batches: Batches,
+    classes: int,
+    loss: Loss,
+    recipe: Recipe,
+    title: str,
+    observe: Observer | None = None,
+) -> Training:
+    """Train a network from scratch on batches of any kind.
+
+    Args:
+        batches: Draws images ``[B, 1, *patch]`` and labels ``[B, 1, *patch]``.
+        classes: How many the labels have.
+        loss: As for :func:`train`, and so on.
+        recipe: How to train.
+        title: Name in the progress bar.
+        observe: Looks on.
+    """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
-    network = UNet3d(in_channels=1, classes=len(CLASSES)).to(recipe.device)
+    network = UNet3d(1, classes, recipe.width).to(recipe.device)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1 + recipe.nudge)
@@ -95,7 +124,7 @@ def train(
     start = time.perf_counter()
     with tqdm(range(recipe.steps), desc=title, unit="step", disable=None) as progress:
         for step in progress:
-            images, labels = sample_batch(head, recipe.patch, recipe.batch, generator)
+            images, labels = batches(generator)
             logits = network(images.to(recipe.device))
             value, grad, seconds = timed(loss, logits.detach(), labels.to(recipe.device))
             loss_seconds += seconds

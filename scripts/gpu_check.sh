@@ -97,6 +97,7 @@ stage_time() { part time 180 "$python" -m tests.gpu.check.times "$out" "${small[
 
 stage_tests() {
   local files failed=0 workers=() names="region_sums lovasz region_masks confusion_sums hardest_voxels soft_skeleton structural_error distance_transform"
+  names+=" connected_components nearest_component"
   # Contracts are tried on all machines, a device among them.
   files=(tests/gpu $(for name in $names; do ls tests/ops/test_$name{,_steps,_bins,_collapsed,_targets,_limits,_torch}.py; done 2> /dev/null) -m gpu)
   [ "$device" = cuda ] || files=(tests/test_gpu_harness.py)

@@ -6,6 +6,12 @@ from tests.faults.fault import Fault
 
 CONFORMANCE = "tests/test_conformance.py"
 
+NEAREST = ("tests/ops/test_nearest_component.py", "tests/ops/test_nearest_component_limits.py")
+COMPONENTS = (
+    "tests/ops/test_connected_components.py",
+    "tests/ops/test_connected_components_limits.py",
+)
+
 LOSSES = (
     Fault(
         "tversky-weights-swapped",
@@ -198,7 +204,7 @@ TRITON = (
         "segloss_fast/ops/distance_transform/triton_nearest.py",
         "tl.minimum(left, right)",
         "tl.maximum(left, right)",
-        ("tests/ops/test_nearest_component_interpreted.py",),
+        NEAREST,
         "all",
         interpreted=True,
     ),
@@ -226,7 +232,7 @@ CUDA = (
         "csrc/distance_transform/cuda/ways.cuh",
         "return cost <= square(best);",
         "return cost < square(best);",
-        ("tests/ops/test_nearest_component_cuda_shim.py",),
+        (*NEAREST, "-k", "shim"),
         "all",
     ),
     Fault(
@@ -242,7 +248,7 @@ CUDA = (
         "csrc/connected_components/cuda/unite.cu",
         "pieces->next |= first;",
         "pieces->next |= first & 1;",
-        ("tests/ops/test_connected_components_cuda_shim.py",),
+        (*COMPONENTS, "-k", "shim"),
         "all",
     ),
 )

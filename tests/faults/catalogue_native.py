@@ -194,7 +194,7 @@ NATIVE_FAULTS = (
         "csrc/connected_components/number.cpp",
         "place[top] = std::min(place[top], place[root]);",
         "place[top] = std::max(place[top], place[top]);",
-        ("tests/ops/test_connected_components_labels.py",),
+        ("tests/ops/test_connected_components_limits.py",),
     ),
     Fault(
         "native-labels-of-one-class-below-zero",

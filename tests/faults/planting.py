@@ -20,7 +20,7 @@ SECONDS = 300  # that the tests of a fault may take in a tier
 NO_TESTS = 5  # pytest's exit status
 BUILD = ("setup.py", "--quiet", "build_ext", "--inplace")
 # -O1: a build takes less than half the time, and no fault is one of optimisation.
-HOW = {"SEGLOSS_BUILD": "require", "SEGLOSS_CUDA": "0", "CXXFLAGS": "-O1"}
+HOW: dict[str, Any] = {"SEGLOSS_BUILD": "require", "SEGLOSS_CUDA": "0", "CXXFLAGS": "-O1"}
 # Prints which native module a test would get.
 FIND = ("-c", "from segloss_fast import _native; print(_native._C and _native._C.__file__)")
 

@@ -1,23 +1,14 @@
-"""connected_components' kernels on a CUDA device, against scipy."""
+"""How connected_components' kernels run on a CUDA device; what they compute: tests/ops."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 import torch
 
 from benchmarks.measure.cuda import capture
 from segloss_fast import Components, connected_components
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
-from tests.ops.connected_components_cases import (
-    Case,
-    check,
-    connectivities,
-    random_case,
-    small_masks,
-    worst_cases,
-)
+from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
+from tests.ops.connected_components_cases import Case
 
 
 def run(case: Case) -> Components:
@@ -30,44 +21,6 @@ def run(case: Case) -> Components:
         ignore_index=case.ignore_index,
         impl="native",
     )
-
-
-def compare(case: Case) -> None:
-    labels = there(case.labels)
-    found = run(Case(labels, case.connectivity, case.by_value, case.ignore_index))
-    assert found.labels.device.type == DEVICE
-    value = None if found.value is None else found.value.cpu()
-    check((found.labels.cpu(), found.count.cpu(), value), case)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_problems(seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(150):
-        compare(random_case(draw))
-
-
-@pytest.mark.parametrize("size", [(9,), (3, 3), (2, 2, 3)], ids=str)
-def test_all_small_masks(size: tuple[int, ...]) -> None:
-    for connectivity in connectivities(len(size)):
-        compare(Case(small_masks(*size), connectivity))
-
-
-def test_worst_cases() -> None:
-    for mask in worst_cases():
-        for connectivity in connectivities(mask.dim() - 2):
-            compare(Case(mask, connectivity))
-
-
-@pytest.mark.parametrize("density", [0.01, 0.15, 0.3, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("size", [(96, 97, 130), (1000, 1023), (300_001,)], ids=str)
-def test_noise_that_many_threads_unite(size: tuple[int, ...], density: float) -> None:
-    torch.manual_seed(0)
-    mask = torch.rand(1, 2, *size) < density
-    for connectivity in connectivities(len(size)):
-        compare(Case(mask, connectivity))
-        values = mask[:, :1] * torch.randint(1, 4, (1, 1, *size))
-        compare(Case(values, connectivity, by_value=True))
 
 
 def test_the_same_every_time() -> None:

@@ -1,9 +1,6 @@
-"""nearest_component's kernels on a CUDA device, each against all pairs of voxels or the CPU."""
+"""How nearest_component's kernels run on a CUDA device; most of what they compute: tests/ops."""
 
 from __future__ import annotations
-
-import random
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -18,10 +15,6 @@ from tests.ops.nearest_cases import (
     UNIT,
     Case,
     blobs,
-    check,
-    key_limit,
-    random_case,
-    sparse,
 )
 
 by_kernel = pytest.mark.parametrize("impl", ["native", "triton"])
@@ -38,25 +31,6 @@ def run(case: Case, impl: str) -> tuple[Tensor, Tensor]:
 
 
 @by_kernel
-@pytest.mark.parametrize("seed", range(3))
-def test_random_labels(impl: str, seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(60):
-        case = random_case(draw, voxels=3000)
-        check(case, *run(case, impl))
-
-
-@by_kernel
-@pytest.mark.parametrize(
-    "shape", [(513,), (5000,), (3, 1100), (866, 3), (867, 3), (1709, 2), (1710, 2), (2, 900, 3)]
-)
-@pytest.mark.parametrize("largest", [5, 2**31 - 1])
-def test_long_lines(impl: str, shape: Sequence[int], largest: int) -> None:
-    case = sparse(shape, largest)
-    check(case, *run(case, impl))
-
-
-@by_kernel
 @pytest.mark.parametrize("kind", SPACINGS)
 def test_volumes_are_as_on_the_cpu(impl: str, kind: str) -> None:
     labels = torch.cat([blobs((70, 96, 121), density) for density in (0.001, 0.03, 0.4)])
@@ -68,17 +42,6 @@ def test_volumes_are_as_on_the_cpu(impl: str, kind: str) -> None:
         assert (nearest != expected).float().mean() < 1e-3
     else:
         assert torch.equal(nearest, expected)
-
-
-@by_kernel
-def test_labels_just_below_and_above_what_keys_hold(impl: str) -> None:
-    small = blobs((20, 40, 50), 0.05)
-    expected, distance = run(Case(small), impl)
-    limit, most = key_limit((20, 40, 50), (1, 1, 1)), int(small.max())
-    for largest in (limit, limit + 1, 2**31 - 1):
-        nearest, far = run(Case(torch.where(small > 0, small + (largest - most), 0)), impl)
-        assert torch.equal(nearest - (largest - most), expected)
-        assert torch.equal(far, distance)
 
 
 @by_kernel

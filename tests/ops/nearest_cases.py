@@ -12,6 +12,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from segloss_fast import nearest_component
+from segloss_fast.ops.distance_transform.spacing import squares
+from tests.machines import Machine
 from tests.ops.distance_transform_cases import lay_out, random_shape
 
 # Spacings, and integers that their squares are multiples of one number by; of none, None.
@@ -50,6 +53,38 @@ class Case:
         labels = self.labels
         what = f"{list(labels.shape)} {labels.dtype} strides {labels.stride()}"
         return f"{what} up to {int(labels.max()) if labels.numel() else 0}, {self.kind}"
+
+
+def call(machine: Machine, case: Case, *, distance: bool = True) -> tuple[Tensor, Tensor]:
+    """Return labels and distances (none, unless wanted) of a problem by a machine, on the CPU."""
+    if machine.family in ("shim", "interpreted"):  # strides as they are, which is all they know
+        unit, weights = squares(case.spacing)
+        nearest, distances, _ = machine.step("nearest")(case.labels, weights, unit, distance)
+        return nearest, distances
+    labels = machine.place(case.labels)
+    distances = labels.new_empty(0)
+    if distance:
+        nearest, distances = nearest_component(
+            labels, case.spacing, distance=True, impl=machine.impl
+        )
+    else:
+        nearest = nearest_component(labels, case.spacing, impl=machine.impl)
+    assert nearest.device.type == machine.device
+    return nearest.cpu(), distances.cpu()
+
+
+def run(machine: Machine, case: Case) -> tuple[Tensor, Tensor]:
+    """Return the labels and the distances; the labels alone must be the same."""
+    nearest, distances = call(machine, case)
+    alone, none = call(machine, case, distance=False)
+    assert torch.equal(nearest, alone), case
+    assert none.numel() == 0
+    return nearest, distances
+
+
+def compare(machine: Machine, case: Case) -> None:
+    """Run a problem and compare with the least over all pairs."""
+    check(case, *run(machine, case))
 
 
 def squares_to(case: Case, labels: Tensor, sources: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from segloss_fast import connected_components
-from tests.ops.connected_components_cases import IMPLS, connectivities
+from tests.machines import Machine, on
+from tests.ops.connected_components_cases import connectivities
 
 pytestmark = pytest.mark.peers
 
-by_impl = pytest.mark.parametrize("impl", IMPLS)
+publicly = on("reference", "native")  # the shim has operators only
 SIZES = [(5, 6, 70), (9, 17, 33), (24, 65)]
 NEIGHBOURS = {2: {"faces": 4, "full": 8}, 3: {"faces": 6, "edges": 18, "full": 26}}
 
@@ -37,9 +38,9 @@ def renumbered(labels: Any) -> torch.Tensor:  # noqa: ANN401
     return torch.from_numpy(order[labels])
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_cc3d(impl: str, size: tuple[int, ...]) -> None:
+def test_cc3d(machine: Machine, size: tuple[int, ...]) -> None:
     cc3d = pytest.importorskip("cc3d")
     for classes, connectivity in itertools.product((2, 5), connectivities(len(size))):
         labels = label_map(size, classes).to(torch.uint8)
@@ -49,7 +50,7 @@ def test_cc3d(impl: str, size: tuple[int, ...]) -> None:
                 labels if by_value else labels[:, None],
                 connectivity=connectivity,
                 by_value=by_value,
-                impl=impl,
+                impl=machine.impl,
             )
             given = labels[0].numpy() if by_value else labels[0].numpy() != 0
             expected, count = cc3d.connected_components(
@@ -61,13 +62,15 @@ def test_cc3d(impl: str, size: tuple[int, ...]) -> None:
             assert torch.equal(found.labels[0, 0].long(), renumbered(expected))
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_scikit_image(impl: str, size: tuple[int, ...]) -> None:
+def test_scikit_image(machine: Machine, size: tuple[int, ...]) -> None:
     measure = pytest.importorskip("skimage.measure")
     for classes, connectivity in itertools.product((2, 5), connectivities(len(size))):
         labels = label_map(size, classes)
-        found = connected_components(labels, connectivity=connectivity, by_value=True, impl=impl)
+        found = connected_components(
+            labels, connectivity=connectivity, by_value=True, impl=machine.impl
+        )
         differing = {"faces": 1, "edges": 2, "full": len(size)}[connectivity]
         expected = measure.label(labels[0].numpy(), background=0, connectivity=differing)
         assert torch.equal(found.labels[0, 0].long(), torch.from_numpy(expected).long())

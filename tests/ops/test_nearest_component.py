@@ -1,19 +1,17 @@
-"""nearest_component against all pairs of voxels, against scipy, and against itself."""
+"""What nearest_component promises: the least over all pairs of voxels, scipy's but for ties."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch import Tensor
 
 from segloss_fast import distance_transform, nearest_component
-from tests.ops.masks import IMPLS
+from tests.machines import Machine, on, sized
 from tests.ops.nearest_cases import (
     IRRATIONAL,
     SPACINGS,
@@ -21,70 +19,52 @@ from tests.ops.nearest_cases import (
     UNIT,
     Case,
     blobs,
-    check,
-    key_limit,
+    compare,
     random_case,
-    random_labels,
+    run,
 )
 from tests.suite.tiers import few
 
-by_impl = pytest.mark.parametrize("impl", IMPLS)
+publicly = on("reference", "native")  # kernels of GPUs: test_nearest_component_limits.py
 by_kind = pytest.mark.parametrize("kind", SPACINGS)
 
 
-def both(case: Case, impl: str) -> tuple[Tensor, Tensor]:
-    """Return the labels and the distances; the labels alone must be the same."""
-    nearest, distance = nearest_component(case.labels, case.spacing, distance=True, impl=impl)
-    assert torch.equal(nearest, nearest_component(case.labels, case.spacing, impl=impl)), case
-    return nearest, distance
-
-
-@by_impl
-@pytest.mark.parametrize("seed", few(range(8), quick=1, test=3))
-def test_equals_the_least_over_all_pairs(impl: str, seed: int) -> None:
+@sized("seed", few(range(8), quick=1, test=3), interpreted=range(4), shim=range(2), cuda=range(3))
+def test_equals_the_least_over_all_pairs(machine: Machine, seed: int) -> None:
     draw = random.Random(seed)
-    for _ in range(40):
-        case = random_case(draw, voxels=1500)
-        check(case, *both(case, impl))
+    machine.set_order(seed)
+    voxels = machine.pick(1500, interpreted=500, shim=800, cuda=3000)
+    for _ in range(machine.pick(40, interpreted=6, shim=25, cuda=60)):
+        compare(machine, random_case(draw, voxels))
 
 
-@by_impl
-@by_kind
-@pytest.mark.parametrize("shape", [(1,), (9,), (1, 1), (5, 9), (9, 1), (3, 4, 5), (4, 1, 6)])
-def test_small_shapes(impl: str, kind: str, shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for density in (0.0, 0.1, 0.6, 1.0):
-        case = Case(random_labels((2, 2, *shape), density, 5, generator), kind)
-        check(case, *both(case, impl))
-
-
-@by_impl
-def test_the_smallest_label_wins_ties(impl: str) -> None:
+@publicly
+def test_the_smallest_label_wins_ties(machine: Machine) -> None:
     line = torch.tensor([[[0, 3, 0, 2, 0, 0, 0, 9, 0]]])
-    assert nearest_component(line, impl=impl).tolist() == [[[3, 3, 2, 2, 2, 2, 9, 9, 9]]]
+    assert nearest_component(line, impl=machine.impl).tolist() == [[[3, 3, 2, 2, 2, 2, 9, 9, 9]]]
     cross = torch.zeros(1, 1, 5, 5, dtype=torch.int32)
     for place, label in (((0, 2), 7), ((2, 0), 5), ((4, 2), 4), ((2, 4), 6)):
         cross[0, 0, place[0], place[1]] = label
-    nearest, distance = nearest_component(cross, distance=True, impl=impl)
+    nearest, distance = nearest_component(cross, distance=True, impl=machine.impl)
     assert int(nearest[0, 0, 2, 2]) == 4
     assert float(distance[0, 0, 2, 2]) == 2
     assert nearest[0, 0].diag().tolist() == [5, 5, 4, 4, 4]
     # 3^2 + 4^2 = 5^2: far apart in one axis, and at an angle.
     corner = torch.zeros(1, 1, 4, 10, dtype=torch.int32)
     corner[0, 0, 3, 4], corner[0, 0, 0, 5] = 2, 1
-    assert int(nearest_component(corner, impl=impl)[0, 0, 0, 0]) == 1
-    assert int(nearest_component(3 * (corner > 0) - corner, impl=impl)[0, 0, 0, 0]) == 1
+    assert int(nearest_component(corner, impl=machine.impl)[0, 0, 0, 0]) == 1
+    assert int(nearest_component(3 * (corner > 0) - corner, impl=machine.impl)[0, 0, 0, 0]) == 1
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("density", [0.003, 0.03, 0.4])
 @pytest.mark.parametrize("kind", [UNIT, THICK, IRRATIONAL])
 def test_differs_from_scipy_only_where_distances_are_equal(
-    impl: str, kind: str, density: float
+    machine: Machine, kind: str, density: float
 ) -> None:
     labels = blobs((24, 30, 36), density)
     case = Case(labels, kind)
-    nearest, distance = both(case, impl)
+    nearest, distance = run(machine, case)
     array, sampling = labels[0, 0].numpy(), case.spacing
     true, places = ndimage.distance_transform_edt(
         array == 0, sampling=sampling, return_indices=True
@@ -103,112 +83,81 @@ def test_differs_from_scipy_only_where_distances_are_equal(
             assert (label < theirs[here]).all()
 
 
-@by_impl
-def test_equals_the_loop_over_components(impl: str) -> None:
+@publicly
+def test_equals_the_loop_over_components(machine: Machine) -> None:
     labels = blobs((20, 24, 28), 0.03, seed=1)
     array = labels[0, 0].numpy()
     count = int(array.max())
     assert count > 8
     fields = [ndimage.distance_transform_edt(array != k) for k in range(1, count + 1)]
     expected = np.argmin(np.stack(fields), axis=0) + 1  # the first of equal ones
-    assert np.array_equal(nearest_component(labels, impl=impl)[0, 0].numpy(), expected)
+    assert np.array_equal(nearest_component(labels, impl=machine.impl)[0, 0].numpy(), expected)
 
 
-@by_impl
+@publicly
 @by_kind
-def test_the_order_of_the_axes_changes_nothing(impl: str, kind: str) -> None:
+def test_the_order_of_the_axes_changes_nothing(machine: Machine, kind: str) -> None:
     labels = blobs((7, 9, 12), 0.1)
     case = Case(labels, kind)
-    expected, distance = both(case, impl)
+    expected, distance = run(machine, case)
     for order in itertools.permutations(range(3)):
         axes = [0, 1, *(2 + axis for axis in order)]
         moved = labels.permute(axes).contiguous()
         spacing = [case.spacing[axis] for axis in order]
-        found, far = nearest_component(moved, spacing, distance=True, impl=impl)
+        found, far = nearest_component(moved, spacing, distance=True, impl=machine.impl)
         torch.testing.assert_close(far, distance.permute(axes), rtol=3e-7, atol=0)
         if kind != IRRATIONAL:
             assert torch.equal(found, expected.permute(axes))
     if kind != IRRATIONAL:
-        flipped = nearest_component(labels.flip(2, 3, 4), case.spacing, impl=impl)
+        flipped = nearest_component(labels.flip(2, 3, 4), case.spacing, impl=machine.impl)
         assert torch.equal(flipped, expected.flip(2, 3, 4))
 
 
-@by_impl
-@pytest.mark.parametrize("kind", [UNIT, THICK])
-@pytest.mark.parametrize("shape", [(12, 13), (5, 12, 13)], ids=str)
-def test_labels_just_below_and_above_what_keys_hold(
-    impl: str, kind: str, shape: Sequence[int]
-) -> None:
-    weights = SPACINGS[kind][1]
-    assert weights is not None
-    limit = min(key_limit(shape, weights[: len(shape)]), 2**24 - 1)
-    generator = torch.Generator().manual_seed(0)
-    small = random_labels((1, 2, *shape), 0.05, 9, generator)
-    expected, distance = both(Case(small, kind), impl)
-    for most in (limit, limit + 1, 2**31 - 1):
-        labels = torch.where(small > 0, small + most - 9, 0)
-        case = Case(labels, kind)
-        nearest, far = both(case, impl)
-        check(case, nearest, far)
-        assert torch.equal(torch.where(nearest > 0, nearest - (most - 9), 0), expected)
-        assert torch.equal(far, distance)
-
-
-@by_impl
-def test_a_map_without_labels_beside_others(impl: str) -> None:
-    for shape in ((9,), (9, 20), (4, 9, 20)):
-        labels = torch.zeros((3, 2, *shape), dtype=torch.int32)
-        labels[(1, 1, *(n // 2 for n in shape))] = 4
-        labels[2, 0] = 6
-        for case in (Case(labels), Case(labels, IRRATIONAL), Case(labels + 2**30 * (labels > 0))):
-            check(case, *both(case, impl))
-
-
-@by_impl
+@publicly
 @pytest.mark.parametrize("scale", [1e-29, 1e-6, 1e6, 1e28])
-def test_spacing_is_a_unit(impl: str, scale: float) -> None:
+def test_spacing_is_a_unit(machine: Machine, scale: float) -> None:
     labels = blobs((5, 9, 11), 0.1)
     for kind in (UNIT, THICK, IRRATIONAL):
         case = Case(labels, kind)
-        expected, distance = both(case, impl)
+        expected, distance = run(machine, case)
         spacing = [scale * w for w in case.spacing]
-        nearest, far = nearest_component(labels, spacing, distance=True, impl=impl)
+        nearest, far = nearest_component(labels, spacing, distance=True, impl=machine.impl)
         assert torch.equal(nearest, expected)
         torch.testing.assert_close(far.double(), scale * distance.double(), rtol=1e-6, atol=0)
 
 
-@by_impl
-def test_spacings_far_apart(impl: str) -> None:
+@publicly
+def test_spacings_far_apart(machine: Machine) -> None:
     labels = torch.zeros(1, 1, 3, 3, 7, dtype=torch.int64)
     labels[0, 0, 1, 1, 1], labels[0, 0, 1, 1, 4], labels[0, 0, 0, 0, 0] = 3, 2, 1
-    nearest = nearest_component(labels, (1e12, 1e12, 1e-12), impl=impl)
+    nearest = nearest_component(labels, (1e12, 1e12, 1e-12), impl=machine.impl)
     assert nearest[0, 0, 1, 1].tolist() == [3, 3, 3, 2, 2, 2, 2]
     assert nearest[0, 0, 0, 0].tolist() == [1] * 7
     # Those of float32 are what was meant, too.
     stored = np.array([3, 0.8, 0.55], dtype=np.float32)
     wide = blobs((9, 11, 12), 0.1)
-    expected = nearest_component(wide, (3, 0.8, 0.55), impl=impl)
-    assert torch.equal(nearest_component(wide, stored, impl=impl), expected)
+    expected = nearest_component(wide, (3, 0.8, 0.55), impl=machine.impl)
+    assert torch.equal(nearest_component(wide, stored, impl=machine.impl), expected)
 
 
-@by_impl
-def test_distances_are_those_of_distance_transform(impl: str) -> None:
+@publicly
+def test_distances_are_those_of_distance_transform(machine: Machine) -> None:
     labels = blobs((6, 11, 17), 0.05)
     for kind in (UNIT, IRRATIONAL):
         case = Case(labels, kind)
-        _, distance = both(case, impl)
-        outside = distance_transform(labels, case.spacing, side="outside", impl=impl)
+        _, distance = run(machine, case)
+        outside = distance_transform(labels, case.spacing, side="outside", impl=machine.impl)
         torch.testing.assert_close(distance, outside, rtol=4e-7, atol=0)
 
 
-@by_impl
-def test_expanding_labels_and_cells(impl: str) -> None:
+@publicly
+def test_expanding_labels_and_cells(machine: Machine) -> None:
     labels = blobs((40, 50), 0.05)
-    nearest, distance = nearest_component(labels, distance=True, impl=impl)
+    nearest, distance = nearest_component(labels, distance=True, impl=machine.impl)
     assert (nearest > 0).all()
     assert torch.equal(nearest[labels > 0], labels[labels > 0])
     assert torch.equal(distance == 0, labels > 0)
-    assert torch.equal(nearest_component(nearest, impl=impl), nearest)
+    assert torch.equal(nearest_component(nearest, impl=machine.impl), nearest)
     expanded = torch.where(distance <= 2, nearest, 0)
     grown = ndimage.binary_dilation(
         labels[0, 0].numpy() > 0, ndimage.generate_binary_structure(2, 1), 1

@@ -33,7 +33,9 @@ TIER = {
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
 KIND = pytest.StashKey[str]()
 # What follows the primitive's name in files of a contract that is too long for one.
-CONTRACT_PARTS = ("_steps", "_bins", "_collapsed", "_targets", "_limits", "_torch")
+CONTRACT_PARTS = ("_steps", "_bins", "_collapsed", "_targets", "_limits", "_torch", "_peers")
+# Public functions that are no primitive of their own but have a contract: whose kernels they run.
+SECOND = {"nearest_component": "distance_transform"}
 # Long ones, which begin first, so that no worker is left with one at the end.
 LONG = ("sanitizers", "compiled", "install", "shim")
 
@@ -86,7 +88,8 @@ def contract_of(file: str) -> str | None:
     """Return the primitive whose contract a test file states, on machines of several processes."""
     name = file.removeprefix("test_")
     parts = ("", *CONTRACT_PARTS)
-    return next((each for each in PRIMITIVES for part in parts if name == each + part), None)
+    whose = {each: each for each in PRIMITIVES} | SECOND
+    return next((whose[each] for each in whose for part in parts if name == each + part), None)
 
 
 @cache

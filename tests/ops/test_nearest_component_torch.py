@@ -12,7 +12,7 @@ from torch import Tensor
 from segloss_fast import nearest_component
 from segloss_fast.ops.distance_transform.nearest import DTYPES
 from tests.helpers import peak_allocation
-from tests.ops.masks import IMPLS
+from tests.machines import Machine, on
 from tests.ops.nearest_cases import (
     IRRATIONAL,
     LAYOUTS,
@@ -26,58 +26,57 @@ from tests.ops.nearest_cases import (
 )
 from tests.suite.tiers import begins_in, few
 
-by_impl = pytest.mark.parametrize("impl", IMPLS)
-needs_native = pytest.mark.skipif("native" not in IMPLS, reason="the kernels are not built")
+publicly = on("reference", "native")  # kernels of GPUs: test_nearest_component_limits.py
 LABELS = blobs((4, 5, 6), 0.2)
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_dtype(impl: str, dtype: torch.dtype) -> None:
+def test_every_dtype(machine: Machine, dtype: torch.dtype) -> None:
     labels = LABELS.clamp_max(1) if dtype == torch.bool else LABELS
-    expected = nearest_component(labels, 0.7, impl=impl)
-    assert torch.equal(nearest_component(labels.to(dtype), 0.7, impl=impl), expected)
+    expected = nearest_component(labels, 0.7, impl=machine.impl)
+    assert torch.equal(nearest_component(labels.to(dtype), 0.7, impl=machine.impl), expected)
     if dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
         most = torch.iinfo(dtype).max
         labels = (LABELS == 1) + (LABELS == 2) * most
-        nearest = nearest_component(labels.to(dtype), impl=impl)
-        expected = nearest_component(labels.clamp_max(2), impl=impl)
+        nearest = nearest_component(labels.to(dtype), impl=machine.impl)
+        expected = nearest_component(labels.clamp_max(2), impl=machine.impl)
         assert torch.equal(nearest.clamp_max(2), expected)
         assert int(nearest.max()) == most
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [(37,), (9, 21), (3, 7, 18), (3, 1, 40)], ids=str)
-def test_any_strides(impl: str, layout: str, size: tuple[int, ...]) -> None:
+def test_any_strides(machine: Machine, layout: str, size: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.int16, torch.int64):
         values = random_labels((2, 3, *size), 0.1, 30, generator).to(dtype)
         labels = lay_out_labels(values, layout)
-        expected = nearest_component(labels.contiguous(), 0.7, distance=True, impl=impl)
+        expected = nearest_component(labels.contiguous(), 0.7, distance=True, impl=machine.impl)
         before = labels.clone()
-        found = nearest_component(labels, 0.7, distance=True, impl=impl)
+        found = nearest_component(labels, 0.7, distance=True, impl=machine.impl)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=3e-7, atol=0, check_stride=False)
         assert torch.equal(labels, before)
 
 
-@by_impl
+@publicly
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_axes_in_any_order_of_memory(impl: str, order: tuple[int, int, int]) -> None:
+def test_axes_in_any_order_of_memory(machine: Machine, order: tuple[int, int, int]) -> None:
     labels = blobs((7, 5, 18), 0.1)
     inverse = [order.index(axis) for axis in range(3)]
     stored = labels.permute(0, 1, *(2 + axis for axis in order)).contiguous()
     view = stored.permute(0, 1, *(2 + axis for axis in inverse))
     case = Case(view, "decimal")
-    nearest, distance = nearest_component(view, case.spacing, distance=True, impl=impl)
+    nearest, distance = nearest_component(view, case.spacing, distance=True, impl=machine.impl)
     check(case, nearest, distance)
-    assert impl == "reference" or nearest.stride() == distance.stride() == view.stride()
+    assert machine.impl == "reference" or nearest.stride() == distance.stride() == view.stride()
 
 
-@needs_native
+@on("native")
 @pytest.mark.parametrize("spacing", [(1.0,), SPACINGS[IRRATIONAL][0]], ids=["unit", "irrational"])
-def test_long_lines(spacing: tuple[float, ...]) -> None:
+def test_long_lines(machine: Machine, spacing: tuple[float, ...]) -> None:
     """Past what 16 bits count, along every axis; where keys have few bits left, or none."""
     generator = torch.Generator().manual_seed(0)
     line = random_labels((40_000,), 1e-4, 3, generator)
@@ -88,7 +87,9 @@ def test_long_lines(spacing: tuple[float, ...]) -> None:
     for shape in [(40_000,), (40_000, 1), (1, 40_000, 1), (40_000, 3)]:
         steps = [w for w, _ in zip(itertools.cycle(spacing), shape, strict=False)]
         wide = line.view(-1, 1).expand(-1, 3) if shape[-1] == 3 else line.view(shape)
-        nearest, distance = nearest_component(wide[None, None], steps, distance=True, impl="native")
+        nearest, distance = nearest_component(
+            wide[None, None], steps, distance=True, impl=machine.impl
+        )
         assert torch.equal(nearest.view(40_000, -1)[:, 0], expected)
         axis = shape.index(40_000)
         true = away.amin(1).double() * steps[axis]
@@ -97,21 +98,20 @@ def test_long_lines(spacing: tuple[float, ...]) -> None:
         )
 
 
-@needs_native
-@by_impl
-def test_implementations_agree(impl: str) -> None:
+@on("native")
+def test_implementations_agree(machine: Machine) -> None:
     labels = blobs((9, 20, 33), 0.03)
     for kind, (spacing, integers) in SPACINGS.items():
-        expected = nearest_component(labels, spacing, distance=True, impl="native")
-        found = nearest_component(labels, spacing, distance=True, impl=impl)
+        expected = nearest_component(labels, spacing, distance=True, impl=machine.impl)
+        found = nearest_component(labels, spacing, distance=True, impl="reference")
         torch.testing.assert_close(found[1], expected[1], rtol=4e-7, atol=0)
         if integers is not None:
             assert torch.equal(found[0], expected[0]), kind
 
 
-@needs_native
+@on("native")
 @pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(cpu_capability: ModuleType, level: str) -> None:
+def test_every_instruction_set(machine: Machine, cpu_capability: ModuleType, level: str) -> None:
     best = cpu_capability.cpu_capability()
     generator = torch.Generator().manual_seed(0)
     for size in [(83,), (31, 40), (9, 33, 19), (12, 16, 70)]:
@@ -129,26 +129,30 @@ def test_every_instruction_set(cpu_capability: ModuleType, level: str) -> None:
             assert torch.equal(found[0], expected[0]), (size, density, kind)
 
 
-@needs_native
+@on("native")
 @pytest.mark.parametrize("size", [(5000,), (130, 141), (61, 40, 37), (60, 61, 5)], ids=str)
-def test_bits_do_not_depend_on_threads_or_on_the_run(size: tuple[int, ...]) -> None:
+def test_bits_do_not_depend_on_threads_or_on_the_run(
+    machine: Machine, size: tuple[int, ...]
+) -> None:
     before = torch.get_num_threads()
     generator = torch.Generator().manual_seed(0)
     for density, kind in itertools.product((0.0005, 0.3), (UNIT, IRRATIONAL)):
         case = Case(random_labels((2, 3, *size), density, 500, generator), kind)
-        expected = nearest_component(case.labels, case.spacing, distance=True, impl="native")
+        expected = nearest_component(case.labels, case.spacing, distance=True, impl=machine.impl)
         try:
             for threads in (1, 2, 7):
                 torch.set_num_threads(threads)
-                found = nearest_component(case.labels, case.spacing, distance=True, impl="native")
+                found = nearest_component(
+                    case.labels, case.spacing, distance=True, impl=machine.impl
+                )
                 assert torch.equal(found[0], expected[0]), threads
                 assert torch.equal(found[1], expected[1]), threads
         finally:
             torch.set_num_threads(before)
 
 
-@needs_native
-def test_every_output_is_written() -> None:
+@on("native")
+def test_every_output_is_written(machine: Machine) -> None:
     """In deterministic mode torch fills fresh memory, the kernels' scratch included."""
     generator = torch.Generator().manual_seed(0)
     torch.use_deterministic_algorithms(True)
@@ -157,16 +161,18 @@ def test_every_output_is_written() -> None:
         for size in [(1,), (70,), (17, 33), (9, 17, 33), (40, 5, 3)]:
             for density, kind in itertools.product((0.0, 0.01, 1.0), (UNIT, IRRATIONAL)):
                 case = Case(random_labels((1, 2, *size), density, 500, generator), kind)
-                found = nearest_component(case.labels, case.spacing, distance=True, impl="native")
+                found = nearest_component(
+                    case.labels, case.spacing, distance=True, impl=machine.impl
+                )
                 assert int(found[0].max()) <= 500
                 assert not found[1].isnan().any()
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-@needs_native
+@on("native")
 @pytest.mark.parametrize("size", [(64, 64, 64), (256, 256), (12, 160, 160)], ids=str)
-def test_memory(size: tuple[int, ...]) -> None:
+def test_memory(machine: Machine, size: tuple[int, ...]) -> None:
     """Beside the output, keys need scratch memory of a few tiles; squares as much as labels."""
     generator = torch.Generator().manual_seed(0)
     labels = random_labels((2, 3, *size), 0.1, 100, generator).int()
@@ -176,53 +182,46 @@ def test_memory(size: tuple[int, ...]) -> None:
             case = Case(lay_out_labels(labels, layout), kind)
 
             def call(case: Case = case) -> object:
-                return nearest_component(case.labels, case.spacing)
+                return nearest_component(case.labels, case.spacing, impl=machine.impl)
 
             assert peak_allocation(call) <= most * output, case
 
 
-@by_impl
-def test_no_voxels_and_no_maps(impl: str) -> None:
-    for shape in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (2, 3, 4, 0, 5), (2, 3, 0, 4)]:
-        labels = torch.ones(shape, dtype=torch.int64)
-        nearest, distance = nearest_component(labels, distance=True, impl=impl)
-        assert nearest.shape == distance.shape == shape
-        assert (nearest.dtype, distance.dtype) == (torch.int32, torch.float32)
-
-
-@by_impl
-def test_offsets_past_2_to_the_31(impl: str) -> None:
+@publicly
+def test_offsets_past_2_to_the_31(machine: Machine) -> None:
     """Strides beyond 2^31 elements, over memory of which only the used pages exist."""
     far = 2**31 + 5
     labels = blobs((2, 3, 5), 0.2).byte()
     storage = torch.empty(far + 30, dtype=torch.uint8)
     view = storage.as_strided((1, 1, 2, 3, 5), (1, 1, far, 5, 1))
     view.copy_(labels)
-    expected = nearest_component(labels, impl=impl)
-    assert torch.equal(nearest_component(view, impl=impl), expected)
+    expected = nearest_component(labels, impl=machine.impl)
+    assert torch.equal(nearest_component(view, impl=machine.impl), expected)
 
 
 @begins_in("test")
-@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "reference"])
+@on("native")
 @pytest.mark.parametrize("layout", ["sliced", "channels_last", "transposed"])
-def test_opcheck(impl: str, layout: str) -> None:
+def test_opcheck(machine: Machine, layout: str) -> None:
     labels = lay_out_labels(blobs((3, 4, 5), 0.2).expand(2, 3, -1, -1, -1), layout)
     operator = torch.ops.segloss_fast.nearest_component
     for distance in (False, True):
-        torch.library.opcheck(operator, (labels, [1.0, 0.5, 2.0], distance, impl))
-    torch.library.opcheck(operator, (labels[0, :, :1].byte(), [0.5, 2**0.5], True, impl))
+        torch.library.opcheck(operator, (labels, [1.0, 0.5, 2.0], distance, machine.impl))
+    torch.library.opcheck(operator, (labels[0, :, :1].byte(), [0.5, 2**0.5], True, machine.impl))
 
 
 @pytest.mark.torch_compile
-@by_impl
+@publicly
 @pytest.mark.parametrize("backend", few(["aot_eager", "inductor"], test=1))
-def test_compiles_into_one_graph(impl: str, backend: str) -> None:
-    if (backend, impl) == ("inductor", "reference"):
+def test_compiles_into_one_graph(machine: Machine, backend: str) -> None:
+    if (backend, machine.impl) == ("inductor", "reference"):
         pytest.skip("a graph of torch's operators, which are not ours to test")
     labels = blobs((5, 6, 7), 0.1)
 
     def cells(labels: Tensor, values: Tensor) -> Tensor:
-        nearest, distance = nearest_component(labels, (2.0, 1.0, 0.5), distance=True, impl=impl)
+        nearest, distance = nearest_component(
+            labels, (2.0, 1.0, 0.5), distance=True, impl=machine.impl
+        )
         return values.new_zeros(9).index_add(0, nearest.flatten(), (values * distance).flatten())
 
     values = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0))
@@ -232,14 +231,16 @@ def test_compiles_into_one_graph(impl: str, backend: str) -> None:
 
 
 @pytest.mark.torch_compile
-@needs_native
-def test_sizes_and_spacing_may_change_under_compile() -> None:
+@on("native")
+def test_sizes_and_spacing_may_change_under_compile(machine: Machine) -> None:
     compiled = torch.compile(
-        lambda labels, w: nearest_component(labels, w, impl="native"), fullgraph=True, dynamic=True
+        lambda labels, w: nearest_component(labels, w, impl=machine.impl),
+        fullgraph=True,
+        dynamic=True,
     )
     for number, size in enumerate([(5, 6), (7, 8), (9, 3)]):
         labels = blobs(size, 0.2)
         spacing = 1.0 + number, 2.0
-        expected = nearest_component(labels, spacing, impl="native")
+        expected = nearest_component(labels, spacing, impl=machine.impl)
         assert torch.equal(compiled(labels, spacing), expected)
     torch._dynamo.reset()

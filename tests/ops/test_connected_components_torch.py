@@ -11,11 +11,10 @@ from torch import Tensor
 from segloss_fast import connected_components, use_impl
 from segloss_fast.ops.connected_components.op import kernels
 from tests.helpers import peak_allocation
-from tests.ops.connected_components_cases import IMPLS
+from tests.machines import Machine, on
 from tests.suite.tiers import begins_in
 
-by_impl = pytest.mark.parametrize("impl", IMPLS)
-needs_native = pytest.mark.skipif("native" not in IMPLS, reason="the kernels are not built")
+publicly = on("reference", "native")  # the shim has operators only
 MASK = torch.ones(1, 2, 4, 4)
 LABELS = torch.ones(2, 4, 4, dtype=torch.int64)
 
@@ -74,24 +73,24 @@ def test_by_value_takes_labels_with_and_without_a_channel() -> None:
     assert connected_components(line[:, None], by_value=True).labels.shape == (1, 1, 3)
 
 
-@by_impl
-def test_opcheck(impl: str) -> None:
+@publicly
+def test_opcheck(machine: Machine) -> None:
     operator = torch.ops.segloss_fast.connected_components
     mask = torch.rand(2, 3, 4, 5) < 0.4
-    torch.library.opcheck(operator, (mask, 2, False, None, [0, 1], impl))
-    torch.library.opcheck(operator, (mask.float(), 1, False, 1, [0, 1], impl))
+    torch.library.opcheck(operator, (mask, 2, False, None, [0, 1], machine.impl))
+    torch.library.opcheck(operator, (mask.float(), 1, False, 1, [0, 1], machine.impl))
     labels = torch.randint(0, 3, (2, 1, 4, 5, 6))
-    torch.library.opcheck(operator, (labels, 2, True, 1, [0, 1, 2], impl))
+    torch.library.opcheck(operator, (labels, 2, True, 1, [0, 1, 2], machine.impl))
 
 
 @pytest.mark.torch_compile
-@by_impl
+@publicly
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
-def test_compiles_into_one_graph(impl: str, layout: str) -> None:
+def test_compiles_into_one_graph(machine: Machine, layout: str) -> None:
     torch._dynamo.reset()
 
     def run(mask: Tensor) -> tuple[Tensor, Tensor]:
-        found = connected_components(mask > 0.7, connectivity="faces", impl=impl)
+        found = connected_components(mask > 0.7, connectivity="faces", impl=machine.impl)
         return found.labels * 2, found.count + 1
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
@@ -103,13 +102,13 @@ def test_compiles_into_one_graph(impl: str, layout: str) -> None:
 
 
 @pytest.mark.torch_compile
-@by_impl
+@publicly
 @begins_in("all")
-def test_compiles_by_value_where_sizes_may_depend_on_data(impl: str) -> None:
+def test_compiles_by_value_where_sizes_may_depend_on_data(machine: Machine) -> None:
     torch._dynamo.reset()
 
     def run(labels: Tensor) -> tuple[Tensor, Tensor]:
-        found = connected_components(labels, by_value=True, impl=impl)
+        found = connected_components(labels, by_value=True, impl=machine.impl)
         assert found.value is not None
         return found.labels, found.value * 3
 
@@ -120,33 +119,33 @@ def test_compiles_by_value_where_sizes_may_depend_on_data(impl: str) -> None:
         assert torch.equal(one, other)
 
 
-@by_impl
-def test_vmap_and_grad_of_functorch(impl: str) -> None:
+@publicly
+def test_vmap_and_grad_of_functorch(machine: Machine) -> None:
     masks = torch.rand(3, 2, 1, 8, 9) < 0.4
 
     def count(mask: Tensor) -> Tensor:
-        return connected_components(mask, impl=impl).labels
+        return connected_components(mask, impl=machine.impl).labels
 
     expected = torch.stack([count(mask) for mask in masks])
     assert torch.equal(torch.func.vmap(count)(masks), expected)
     assert torch.equal(torch.func.vmap(count, in_dims=1)(masks.movedim(0, 1)), expected)
 
     def loss(x: Tensor) -> Tensor:
-        return (x * connected_components(x > 0.5, impl=impl).labels).sum()
+        return (x * connected_components(x > 0.5, impl=machine.impl).labels).sum()
 
     x = torch.rand(1, 1, 8, 9)
-    expected = connected_components(x > 0.5, impl=impl).labels
+    expected = connected_components(x > 0.5, impl=machine.impl).labels
     assert torch.equal(torch.func.grad(loss)(x), expected.float())
 
 
-@needs_native
+@on("native")
 @pytest.mark.parametrize("density", [0.001, 0.5])
-def test_memory_is_little_beside_the_labels(density: float) -> None:
+def test_memory_is_little_beside_the_labels(machine: Machine, density: float) -> None:
     """Bits of the voxels, and 8 bytes a run: at the most, half as many runs as voxels."""
     torch.manual_seed(0)
     mask = torch.rand(1, 1, 64, 64, 128) < density
     runs = int((mask & ~torch.nn.functional.pad(mask, (1, 0))[..., :-1]).sum())
-    peak = peak_allocation(lambda: connected_components(mask, impl="native"))
+    peak = peak_allocation(lambda: connected_components(mask, impl=machine.impl))
     assert peak <= 4 * mask.numel() + mask.numel() / 8 + 8 * runs + 4 * 64 * 64 + 20_000
 
 
