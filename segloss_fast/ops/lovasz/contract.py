@@ -15,7 +15,7 @@ from segloss_fast.ops._voxels.checks import check_target
 from segloss_fast.ops._voxels.labels import counted_voxels, marked
 from segloss_fast.ops._voxels.maps import row_dtype
 from segloss_fast.ops.lovasz import bins as layouts
-from segloss_fast.ops.lovasz import op, reference
+from segloss_fast.ops.lovasz import images, op, reference
 from segloss_fast.ops.lovasz.options import ACTIVATIONS, METHODS, Options
 from segloss_fast.ops.lovasz.record import LovaszSums
 
@@ -220,6 +220,9 @@ def _histogram(
     impl: str,
     ranks: Ranks | None,
 ) -> LovaszSums:
+    if ranks is None and images.are_many(input, options):
+        loss, ce, number = images.histogram(input, target, options, impl)
+        return _of_histogram(loss, ce, number.to(loss.dtype), options)
     counts, rows = _count(input, target, options, impl)
     # Implementations differ in the collectives that they make.
     what = (
@@ -237,7 +240,11 @@ def _histogram(
         loss, ce = op.histogram(input, target, counts, rows, options, impl)
         if ranks is not None:
             loss, ce = ranks.gradient(torch.stack([loss, ce]), what).unbind()
-    number = counts[0].sum(-1).to(rows.dtype)
+    return _of_histogram(loss, ce, counts[0].sum(-1).to(rows.dtype), options)
+
+
+def _of_histogram(loss: Tensor, ce: Tensor, number: Tensor, options: Options) -> LovaszSums:
+    """Return the record; ``number`` is that of background and foreground, ``[I, C, 2]``."""
     return LovaszSums(
         loss,
         number[:, :, 1] > 0,

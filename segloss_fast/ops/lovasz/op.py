@@ -38,7 +38,8 @@ def _numbered(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
     return (ACTIVATIONS.index(activation), *rest), impl
 
 
-def _compute(input: Tensor) -> torch.dtype:
+def compute_dtype(input: Tensor) -> torch.dtype:
+    """Return the dtype that kernels compute in."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
@@ -87,7 +88,7 @@ def _histogram(
 ) -> tuple[Tensor, Tensor, Tensor]:
     activation, *rest, impl = arguments
     options = Options(activation, "histogram", *rest)
-    loss, table = scan(impl, counts, rows, options, _compute(input))
+    loss, table = scan(impl, counts, rows, options, compute_dtype(input))
     return loss, rows[1].clone(), table
 
 
@@ -98,7 +99,7 @@ def _histogram_fake(
     rows: Tensor,
     *arguments: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor, Tensor]:
-    table = input.new_empty(counts.shape[1:], dtype=_compute(input))
+    table = input.new_empty(counts.shape[1:], dtype=compute_dtype(input))
     return torch.empty_like(rows[1]), torch.empty_like(rows[1]), table
 
 
@@ -125,10 +126,7 @@ def _histogram_backward(
 
 
 def _histogram_backward_fake(
-    coefficients: Tensor,
-    grad_ce: Tensor | None,
-    input: Tensor,
-    *rest: Any,  # noqa: ANN401
+    coefficients: Tensor, grad_ce: Tensor | None, input: Tensor, *rest: object
 ) -> Tensor:
     return torch.empty_like(input)
 
@@ -160,7 +158,11 @@ def _sort_fake(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, 
     images = _images(input, per_image)
     loss = input.new_empty(images, dtype=torch.float64)
     rows = input.new_empty((3, *images), dtype=torch.float64)
-    return loss, rows, input.new_empty(input.shape if wants_gradient else 0, dtype=_compute(input))
+    return (
+        loss,
+        rows,
+        input.new_empty(input.shape if wants_gradient else 0, dtype=compute_dtype(input)),
+    )
 
 
 def _sort_backward(
@@ -178,11 +180,7 @@ def _sort_backward(
 
 
 def _sort_backward_fake(
-    g: Tensor,
-    grad_loss: Tensor,
-    grad_ce: Tensor | None,
-    input: Tensor,
-    *rest: Any,  # noqa: ANN401
+    g: Tensor, grad_loss: Tensor, grad_ce: Tensor | None, input: Tensor, *rest: object
 ) -> Tensor:
     return torch.empty_like(input)
 
@@ -242,14 +240,14 @@ _SORT_DIRECTLY = (_sort, _sort_save, _sort_derivative, 2)
 def count(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Tensor, Tensor]:
     """Return the counts and the rows, by the kernels that ``impl`` names; without derivative."""
     arguments = _bin_arguments(options, impl)
-    if _is_direct(input):
+    if is_direct(input):
         return _count(input.detach(), target, *arguments)
     # Detached: torch warns of an operator without derivative where gradients are recorded.
     counts, rows = _count_operator(input.detach(), target.detach(), *arguments)
     return counts, rows
 
 
-def _is_direct(input: Tensor) -> bool:
+def is_direct(input: Tensor) -> bool:
     """Whether nobody needs the operator itself, as compilers and subclasses of tensors do."""
     return type(input) is Tensor and not torch.compiler.is_compiling()
 
@@ -259,7 +257,7 @@ def histogram(
 ) -> tuple[Tensor, Tensor]:
     """Return loss and cross-entropy ``[I, C]`` of the counts, whose voxels input and target are."""
     arguments = (input, target, counts, rows, *_bin_arguments(options, impl))
-    if _is_direct(input):
+    if is_direct(input):
         found: tuple[Tensor, Tensor] = Direct.apply(_HISTOGRAM, *arguments)  # type: ignore[no-untyped-call]
         return found
     loss, ce, _ = _histogram_operator(*arguments)
@@ -278,7 +276,7 @@ def sort(input: Tensor, target: Tensor, options: Options, impl: str) -> tuple[Te
         torch.is_grad_enabled() and input.requires_grad,
         impl,
     )
-    if _is_direct(input):
+    if is_direct(input):
         found: tuple[Tensor, Tensor] = Direct.apply(_SORT_DIRECTLY, *arguments)  # type: ignore[no-untyped-call]
         return found
     loss, rows, _ = _sort_operator(*arguments)
