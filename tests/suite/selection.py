@@ -22,6 +22,7 @@ HOW = {
     "part": "the other --part",
     "test": "make test",
     "all": "make test-all",
+    "hand": "make sanitize, make huge",
     "impl": "--impl all",
     "process": "native kernels, or a process with TRITON_INTERPRET=1, or without",
     "gpu": "a machine with a CUDA device",

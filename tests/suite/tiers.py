@@ -1,7 +1,8 @@
 """The tiers of the suite, and how a test says which of its cases run in which.
 
 ``quick`` is for the loop of somebody at work, ``test`` proves that a build is right, ``all`` is
-what a change must pass. A tier runs the cases of those before it, too.
+what a change must pass; ``hand`` takes longer than that may. A tier runs the cases of those before
+it, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-TIERS = ("quick", "test", "all")
+TIERS = ("quick", "test", "all", "hand")
 VARIABLE = "SEGLOSS_TEST_TIER"  # set by the option --tier, before the tests are imported
 
 
@@ -46,7 +47,7 @@ def few(values: Iterable[Any], *, quick: int = 1, test: int) -> list[Any]:
 def examples(*, quick: int, test: int, every: int) -> settings:
     """Return hypothesis's settings with so many examples in each tier; they are always the same."""
     return settings(
-        max_examples={"quick": quick, "test": test, "all": every}[chosen()],
+        max_examples={"quick": quick, "test": test}.get(chosen(), every),
         derandomize=True,
         database=None,
         deadline=None,
