@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo test quick test-all test-durations test-faults check bench docs build wheel wheel-check format \
+.PHONY: demo test quick test-all test-durations test-faults sanitize fuzz huge check bench docs build wheel wheel-check format \
   clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
@@ -42,6 +42,19 @@ test-durations: $(VENV)/.test
 # Plants faults in copies of the source tree, and names the tests that catch them.
 test-faults: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+# The native code under the sanitizers: its fuzzers, its own tests, CUDA C++ on the CPU, and without
+# torch under that of threads. Longer than make test-all has time for.
+sanitize: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(PYTEST) --tier=hand -m sanitizers $(ARGS)
+
+# Random calls of all that is public, and of the raw operators, each with a time limit.
+fuzz: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+
+# Tensors of 2^31 elements and more, one at a time, within 12 GiB.
+huge: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python -m pytest --tier=hand -m huge $(ARGS)
 
 # Form first: it fails within seconds.
 check: $(VENV)/.test $(VENV)/.check
