@@ -43,7 +43,7 @@ test-durations: $(VENV)/.test
 test-faults: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python -m tests.faults $(ARGS)
 
-# The native code under the sanitizers: its fuzzers, its own tests, CUDA C++ on the CPU, and without
+# The native code under the sanitizers: its fuzzers, CUDA C++ on the CPU, and without
 # torch under that of threads. Longer than make test-all has time for.
 sanitize: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(PYTEST) --tier=hand -m sanitizers $(ARGS)
