@@ -1,19 +1,11 @@
-"""Calls of connected_components' CUDA operator on the CPU, for the sanitizers.
-
-As a program it makes random calls, and some that must be refused; it needs the library's path.
-"""
+"""Calls of connected_components' CUDA operator on the CPU, for tests and sanitizers."""
 
 from __future__ import annotations
-
-import random
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tests.cuda_shim.operators import load
-from tests.ops.connected_components_cases import Case, check, random_case
+from tests.ops.connected_components_cases import Case, check
 from tests.sanitizers.fuzz_connected_components import GOOD, malformed
 
 
@@ -40,18 +32,3 @@ def run_malformed() -> None:
         except RuntimeError:
             continue
         raise AssertionError(f"not refused: {change}")
-
-
-def main() -> None:
-    path, cases = Path(sys.argv[1]), int(sys.argv[2])
-    library = load(path)
-    draw = random.Random(0)
-    for number in range(cases):
-        library.segloss_shim_set_seed(number)
-        compare(random_case(draw, voxels=2000))
-    run_malformed()
-    print("no finding")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,16 @@
-"""Calls of distance_transform's CUDA operators on the CPU, for the sanitizers.
-
-As a program it makes random calls, and some that must be refused; it needs the library's path.
-"""
+"""Calls of distance_transform's CUDA operators on the CPU, for tests and sanitizers."""
 
 from __future__ import annotations
 
 import contextlib
-import random
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from segloss_fast.ops.distance_transform.spacing import squares
-from tests.cuda_shim.operators import CSRC, load
+from tests.cuda_shim.operators import CSRC
 from tests.ops import nearest_cases
-from tests.ops.distance_transform_cases import SIDES, Case, check, random_case, seeds
+from tests.ops.distance_transform_cases import SIDES, Case
 
 CUDA = CSRC / "distance_transform" / "cuda"
 
@@ -85,31 +79,3 @@ def run_malformed() -> None:
         with contextlib.suppress(RuntimeError):
             operator(*arguments)
             raise AssertionError(f"not refused: {arguments[1:]}")
-
-
-def main() -> None:
-    path, cases = Path(sys.argv[1]), int(sys.argv[2])
-    library = load(path)
-    draw = random.Random(0)
-    torch.use_deterministic_algorithms(True)  # new tensors are full of NaN
-    for number in range(cases):
-        library.segloss_shim_set_seed(number)
-        case = random_case(draw, voxels=4000)
-        check(run(case), case)
-    for shape in ((1030,), (2, 600), (600, 2), (1750, 1), (1750, 2, 2)):
-        for side in ("inside", "signed"):
-            case = Case(seeds(shape, 3), [1.0] * len(shape), side)
-            check(run(case), case)
-    for _ in range(cases):
-        nearest = nearest_cases.random_case(draw, voxels=600)
-        nearest_cases.check(nearest, *run_nearest(nearest))
-    for shape in ((1030,), (890, 2), (1750, 1)):
-        nearest = nearest_cases.sparse(shape, 2**30)
-        nearest_cases.check(nearest, *run_nearest(nearest))
-    run_malformed()
-    run_malformed_nearest()
-    print("no finding")
-
-
-if __name__ == "__main__":
-    main()

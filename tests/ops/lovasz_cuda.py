@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
-from tests.cuda_shim.operators import CSRC, build_operators, library_of, sources_of
+from tests.cuda_shim.operators import CSRC
 from tests.machines import Machine
 from tests.ops import lovasz_cases
 from tests.ops.lovasz_cases import options_of as options_of
@@ -15,8 +14,3 @@ MACHINE = Machine("lovasz", *("shim",) * 2, "cuda_shim")
 # By the library that is loaded, which may be another build than the machine's own.
 histogram = functools.partial(lovasz_cases.histogram, MACHINE)
 sort = functools.partial(lovasz_cases.sort, MACHINE)
-
-
-def build_library(output: Path, *, sanitize: bool = False) -> Path:
-    """Compile the CUDA sources into a library of operators for CPU tensors."""
-    return build_operators(sources_of("lovasz"), output, library_of("lovasz"), sanitize=sanitize)

@@ -1,20 +1,15 @@
-"""Calls of region_masks' CUDA operator on the CPU, for the sanitizers.
-
-As a program it makes random calls, and some that must be refused; it needs the library's path.
-"""
+"""Calls of region_masks' CUDA operator on the CPU, for tests and sanitizers."""
 
 from __future__ import annotations
 
-import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.cuda_shim.operators import CSRC, build_operators, load
-from tests.ops.region_masks_cases import Case, check, random_case
+from tests.cuda_shim.operators import CSRC, build_operators
+from tests.ops.region_masks_cases import Case
 
 CUDA = CSRC / "region_masks" / "cuda"
 TRAFFIC = Path(__file__).with_name("region_masks_traffic.cu")
@@ -66,19 +61,3 @@ def run_malformed() -> None:
         except RuntimeError:
             continue
         raise AssertionError(f"not refused: {change}")
-
-
-def main() -> None:
-    path, cases = Path(sys.argv[1]), int(sys.argv[2])
-    library = load(path)
-    draw = random.Random(0)
-    for number in range(cases):
-        library.segloss_shim_set_seed(number)
-        case = random_case(draw)
-        check(run(case), case)
-    run_malformed()
-    print("no finding")
-
-
-if __name__ == "__main__":
-    main()

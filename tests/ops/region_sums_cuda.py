@@ -20,16 +20,11 @@ LIBRARY = library_of("region_sums")
 def build_library(
     output: Path,
     *,
-    sanitize: bool = False,
     sources: Sequence[Path] = SOURCES,
     library: str = LIBRARY,
 ) -> Path:
-    """Compile the CUDA sources into a library of operators for CPU tensors.
-
-    With sanitizers only some of the sets of terms that have kernels of their own: they take long.
-    """
-    options = ["-DSEGLOSS_FEW_VARIANTS"] if sanitize else []
-    return build_operators(sources, output, library, sanitize=sanitize, options=options)
+    """Compile CUDA sources into a library of operators for CPU tensors."""
+    return build_operators(sources, output, library)
 
 
 def options_of(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import random
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests import machines
-from tests.conftest import ROOT, run_python
-from tests.cuda_shim.operators import build_primitive
 from tests.ops import connected_components_shim as shim
 from tests.ops.connected_components_cases import (
     WIDTHS,
@@ -24,7 +21,6 @@ from tests.ops.connected_components_cases import (
     worst_cases,
 )
 from tests.ops.distance_transform_cases import DTYPES, LAYOUTS, lay_out
-from tests.sanitizers.test_sanitizers import runtime as runtime
 
 pytestmark = pytest.mark.shim
 
@@ -124,12 +120,3 @@ def test_empty(shape: tuple[int, ...]) -> None:
 
 def test_what_must_be_refused() -> None:
     shim.run_malformed()
-
-
-@pytest.mark.sanitizers
-def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
-    library = build_primitive("connected_components", tmp_path, sanitize=True)
-    arguments = ("-m", "tests.ops.connected_components_shim", str(library), "40")
-    done = run_python(*arguments, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stdout
-    assert "no finding" in done.stdout, done.stdout

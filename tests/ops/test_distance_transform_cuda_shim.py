@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, run_python
-from tests.cuda_shim.operators import build_primitive
 from tests.machines import shim
 from tests.ops import distance_transform_shim
 from tests.ops.distance_transform_cases import random_case
-from tests.sanitizers.test_sanitizers import runtime as runtime
 
 pytestmark = pytest.mark.shim
 
@@ -31,11 +27,3 @@ def test_order_of_threads_changes_nothing() -> None:
 def test_what_must_be_refused() -> None:
     shim("distance_transform")
     distance_transform_shim.run_malformed()
-
-
-def test_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
-    library = build_primitive("distance_transform", tmp_path, sanitize=True)
-    command = ["-m", "tests.ops.distance_transform_shim", str(library), "40"]
-    done = run_python(*command, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stdout
-    assert "no finding" in done.stdout, done.stdout

@@ -11,12 +11,9 @@ import torch
 
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_masks.reference import MODES
-from tests.conftest import ROOT, run_python
-from tests.cuda_shim.operators import build_primitive
 from tests.machines import shim
 from tests.ops import region_masks_shim
 from tests.ops.region_masks_cases import Case, check, random_case, random_labels, random_values
-from tests.sanitizers.test_sanitizers import runtime as runtime
 
 pytestmark = pytest.mark.shim
 
@@ -53,12 +50,3 @@ def test_each_value_is_read_once(tmp_path: Path) -> None:
             loaded.value = 0
             check(torch.ops.segloss_shim_traffic._region_masks(*case.arguments), case)
             assert loaded.value == bytes_read, case
-
-
-@pytest.mark.sanitizers
-def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
-    library = build_primitive("region_masks", tmp_path, sanitize=True)
-    arguments = ("-m", "tests.ops.region_masks_shim", str(library), "60")
-    done = run_python(*arguments, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stdout
-    assert "no finding" in done.stdout, done.stdout

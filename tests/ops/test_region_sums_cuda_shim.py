@@ -12,14 +12,12 @@ import pytest
 import torch
 
 from segloss_fast._check import FLOATING
-from tests.conftest import run_python
 from tests.helpers import peak_allocation
 from tests.machines import Machine
 from tests.ops import region_sums_cuda
 from tests.ops.region_sums_cases import OVERLAP, case_of, check, launch, solve
 from tests.ops.region_sums_cuda import backward, forward, options_of
 from tests.ops.samples import sample
-from tests.sanitizers.test_sanitizers import runtime as runtime
 
 pytestmark = pytest.mark.shim
 MACHINE = Machine("region_sums", *("shim",) * 2, "cuda_shim")
@@ -115,13 +113,3 @@ def test_each_element_is_moved_once(tmp_path: Path) -> None:
         assert [counter.value for counter in counters] == [2 * size, size]
         for counter in counters:
             counter.value = 0
-
-
-@pytest.mark.sanitizers
-def test_under_sanitizers(tmp_path: Path, runtime: dict[str, str]) -> None:
-    library = region_sums_cuda.build_library(tmp_path / "sanitized.so", sanitize=True)
-    script = Path(__file__).parents[1] / "sanitizers/fuzz_region_sums_cuda.py"
-    root = Path(__file__).parents[2]
-    done = run_python(str(script), str(library), folder=root, **runtime, PYTHONPATH=str(root))
-    assert done.returncode == 0, done.stdout
-    assert "no finding" in done.stdout, done.stdout

@@ -2,7 +2,7 @@
 
 Under sanitizers these take longer than most fuzzers do.
 
-python tests/sanitizers/fuzz_all.py NAME...
+python tests/sanitizers/fuzz_all.py NAME... NAME=LIBRARY...
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import tests.sanitizers.fuzz_sizes
 import tests.sanitizers.fuzz_structural_error  # noqa: F401
 
 
-def run(name: str) -> int:
+def run(name: str, *arguments: str) -> int:
     """Run a fuzzer in a copy of this process; return its exit status."""
     sys.stdout.flush()
     process = os.fork()  # torch has started no threads
     if process == 0:
         status = 1
         try:
-            runpy.run_path(str(Path(__file__).with_name(f"fuzz_{name}.py")), run_name="__main__")
+            script = str(Path(__file__).with_name(f"fuzz_{name}.py"))
+            sys.argv = [script, *arguments]
+            runpy.run_path(script, run_name="__main__")
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -36,5 +38,6 @@ def run(name: str) -> int:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(f"fuzz_{name} ended with {run(name)}", flush=True)
+    for given in sys.argv[1:]:
+        name, *library = given.split("=", 1)
+        print(f"fuzz_{name} ended with {run(name, *library)}", flush=True)

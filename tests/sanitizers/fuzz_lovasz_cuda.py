@@ -15,7 +15,6 @@ import torch
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
 from tests.ops.lovasz_cuda import histogram, options_of, sort
 from tests.sanitizers.fuzz_region_sums import (
-    FLOATING,
     IGNORED,
     INTEGER,
     LABELS,
@@ -25,6 +24,7 @@ from tests.sanitizers.fuzz_region_sums import (
     random_target,
 )
 
+FLOATING = (torch.float16, torch.float32, torch.float64)  # for which the library is built
 SIZES = ((1,), (61,), (2049,), (7, 11), (8, 16), (3, 5, 1), (4, 5, 7), (0, 3))
 CLASSES = (1, 2, 3, 5, 14, 33, 130)
 ROUNDS = 15
@@ -41,7 +41,7 @@ def run(library: ctypes.CDLL) -> None:
     ignored = draw.choice(IGNORED)
     shape = (draw.choice((1, 2)), classes, *draw.choice(SIZES))
     x = random_input(shape, draw.choice(FLOATING), "softmax", draw.random() < 0.3)
-    dtype = draw.choice((*INTEGER, *FLOATING))
+    dtype = draw.choice((*INTEGER, *FLOATING, torch.bfloat16))
     dense = ignored is None and draw.random() < 0.3
     target = random_target(shape, dtype, dense, ignored)
     if not dense and draw.random() < 0.3 and target.numel():

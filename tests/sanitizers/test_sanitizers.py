@@ -12,6 +12,8 @@ import pytest
 
 from segloss_fast.ops import PRIMITIVES
 from tests.conftest import COMPILER, ROOT, SANITIZED, Sandbox, run_python
+from tests.cuda_shim.operators import NAME, build_primitive
+from tests.suite.built import NATIVE, once
 
 pytestmark = pytest.mark.sanitizers
 
@@ -77,12 +79,37 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
+def ended(said: str) -> list[tuple[str, str]]:
+    """Return the fuzzers of fuzz_all.py that ended, and their exit statuses."""
+    return re.findall(r"^fuzz_(\w+) ended with (-?\d+)$", said, re.MULTILINE)
+
+
 def test_native_code(sanitized_sandbox: Sandbox, runtime: dict[str, str]) -> None:
     native = [name for name in PRIMITIVES if (ROOT / "csrc" / name).is_dir()]
     fuzzers = [*native, "nearest_component", "sizes", "formula"]
     done = sanitized_sandbox.python(str(HERE / "fuzz_all.py"), *fuzzers, **runtime)
     assert done.returncode == 0, done.stdout
-    ended = re.findall(r"^fuzz_(\w+) ended with (-?\d+)$", done.stdout, re.MULTILINE)
-    assert ended == [(name, "0") for name in fuzzers], done.stdout
+    assert ended(done.stdout) == [(name, "0") for name in fuzzers], done.stdout
     # Each under every instruction set of this machine.
     assert done.stdout.count("baseline: no finding") == len(fuzzers), done.stdout
+
+
+def test_cuda_kernels(runtime: dict[str, str]) -> None:
+    """On the CPU, in one process, because it takes longer to begin than to run."""
+    primitives = [name for name in PRIMITIVES if (ROOT / "csrc" / name / "cuda").is_dir()]
+    fuzzers = {f"{name}_cuda": sanitized(name) for name in primitives}
+    given = [f"{name}={library}" for name, library in fuzzers.items()]
+    script = str(HERE / "fuzz_all.py")
+    done = run_python(script, *given, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stdout
+    assert ended(done.stdout) == [(name, "0") for name in fuzzers], done.stdout
+    assert done.stdout.count("no finding") == len(fuzzers), done.stdout
+
+
+def sanitized(primitive: str) -> Path:
+    """Return the CUDA operators of a primitive, built for the CPU with sanitizers."""
+
+    def build(folder: Path) -> None:
+        build_primitive(primitive, folder, sanitize=True)
+
+    return once(f"sanitized-{primitive}", NATIVE, build) / NAME
