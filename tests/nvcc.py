@@ -22,7 +22,7 @@ FLAGS += ["--expt-relaxed-constexpr", "-DUSE_CUDA", "-Xptxas=-v"]
 FLAGS += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra"]
 FLAGS += setup.define_flags(SEGLOSS_CUDA_ARCHITECTURES='"none"')
 ARCHITECTURES = ("80", "90")
-HOST = "90"  # the one whose compilation goes through the host's compiler, too
+HOST = "90"  # the one for which operators are compiled, see compile_source
 
 
 def find_tool(name: str) -> str | None:
@@ -53,27 +53,38 @@ class Kernel:
 
 
 @cache
-def compile_source(source: Path, architecture: str) -> tuple[Path, list[Kernel]]:
+def compile_source(
+    source: Path, architecture: str, *, few: bool = False
+) -> tuple[Path, list[Kernel]]:
     """Compile for one architecture; return the machine code and its kernels. Warnings are errors.
 
-    What runs on the host is compiled for one of them, because it is the same for all.
+    Operators, which have no kernels or few, go through the host's compiler, too. That takes three
+    times as long as the kernels of a file do; what launches those is compiled on the shim.
+
+    Args:
+        source: Under csrc.
+        architecture: One of ARCHITECTURES.
+        few: Leave out variants that differ from others in how they read and write alone.
     """
     if NVCC is None:
         pytest.skip("no nvcc")
     nvcc, primitive = NVCC, source.relative_to(CSRC).parts[0]
+    is_operator = "STABLE_TORCH_LIBRARY" in source.read_text()
 
     def build(folder: Path) -> None:
         command = [
             *(nvcc, *FLAGS, f"-arch=sm_{architecture}", f"-I{CSRC}"),
+            *(["-DSEGLOSS_FEW_VARIANTS"] if few else []),
             *(f"-isystem={path}" for path in cpp_extension.include_paths()),
-            *("-c" if architecture == HOST else "-cubin", str(source)),
+            *("-c" if is_operator and architecture == HOST else "-cubin", str(source)),
             *("-o", str(folder / "kernels.o")),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "said.txt").write_text(done.stderr)
 
-    folder = once(f"nvcc-{primitive}-{source.stem}-sm_{architecture}", NATIVE, build)
+    name = f"nvcc-{primitive}-{source.stem}-sm_{architecture}" + ("-few" if few else "")
+    folder = once(name, NATIVE, build)
     parts = (folder / "said.txt").read_text().split("Compiling entry function ")[1:]
     return folder / "kernels.o", [_kernel(part) for part in parts]
 
