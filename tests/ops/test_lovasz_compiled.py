@@ -1,6 +1,6 @@
 """lovasz's Triton kernels compiled for GPUs: registers, spills, loads, atomics, exchanges.
 
-The program that compiles them also asserts that sizes and ignore_index make no new kernels.
+What compiles them also asserts that sizes and ignore_index make no new kernels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Triton kernels compiled for GPUs: registers, spills, vector loads, bytes, exchanges.
 
-The program that compiles them also asserts that sizes, the order of terms, gamma and the value of
+What compiles them also asserts that sizes, the order of terms, gamma and the value of
 ignore_index make no new kernels.
 """
 

@@ -41,6 +41,18 @@ def following() -> Iterator[None]:
             _watcher.stop()
 
 
+@contextmanager
+def looking_away() -> Iterator[None]:
+    """Let coverage follow nothing that is called inside, also of what it follows."""
+    if _watcher is not None and _depth > 0:
+        _watcher.stop()
+    try:
+        yield
+    finally:
+        if _watcher is not None and _depth > 0:
+            _watcher.start()
+
+
 def look_away() -> None:
     """Let coverage follow nothing but what is asked for, and imports of the package."""
     if _watcher is None:

@@ -1,17 +1,9 @@
-"""Compiles a sample of the Triton kernels of region_sums, for GPUs that need not be there.
-
-As a program (without TRITON_INTERPRET) it writes what it saw of them as JSON.
-"""
+"""Compiles a sample of the Triton kernels of region_sums, for GPUs that need not be there."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,18 +123,9 @@ def specializations(
     return [specialization(launch) for launch in launches]
 
 
-def main() -> None:
-    """Write the report of the sample, or of the losses named, to the path given first."""
+def report() -> dict[str, dict[str, Any]]:
+    """Return the reports of the sample."""
     one = specializations(2, (16, 16, 16), ("tp", "pred", "focal"), 1.5, 255)
     assert one == specializations(1, (32, 48, 8), ("focal", "tp", "pred"), 3.0, 1)
     assert one == specializations(3, (8, 8, 1), ("pred", "focal", "tp"), 0.5, -1)
-    cases = dict.fromkeys(case for case in sample() if not sys.argv[2:] or case[0] in sys.argv[2:])
-    found: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for reports in pool.map(examine, (list(cases)[place::4] for place in range(4))):
-            found |= reports
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    return examine(list(dict.fromkeys(sample())))

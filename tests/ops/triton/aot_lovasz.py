@@ -1,18 +1,10 @@
-"""Compiles lovasz's Triton kernels for GPUs that need not be there, and looks at them.
-
-As a program (without TRITON_INTERPRET) it writes what it saw as JSON, as aot.py does.
-"""
+"""Compiles lovasz's Triton kernels for GPUs that need not be there, and looks at them."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,16 +116,7 @@ def specializations(space: tuple[int, ...], ignore_index: int) -> list[Any]:
     return [specialization(launch) for launch in found.values()]
 
 
-def main() -> None:
-    """Write the report of the sample to the path given."""
+def report() -> dict[str, Any]:
+    """Return the reports of the sample."""
     assert specializations((16, 16, 16), 255) == specializations((32, 48, 24), 1)
-    found: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        cases = list(dict.fromkeys(sample()))
-        for reports in pool.map(examine, (cases[place::4] for place in range(4))):
-            found |= reports
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    return examine(list(dict.fromkeys(sample())))
