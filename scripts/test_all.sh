@@ -3,7 +3,8 @@
 #   1. `make test`, with more of the tests: those with native kernels, and those that compile, model
 #      and install kernels;
 #   2. Triton's kernels in its interpreter, which a process chooses at its first import;
-#   3. in random order, a copy of the tree without native kernels, where PyTorch serves everything.
+#   3. in random order, a copy of the tree without native kernels, where PyTorch serves everything:
+#      of tests that name no implementation the first cases, and no graphs (--part).
 # A test that names an implementation runs once for each. `make test-all` calls this.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -42,8 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--part",
         choices=("all", "native", "pure"),
         default="all",
-        help="pure: without native kernels, the tests that name no implementation, and of the "
-        "reference those that begin in tier all; native: with them, all tests but these last ones",
+        help="pure: without native kernels, the tests of tier test that name no implementation and "
+        "do not trace, and of the reference those that begin in tier all; native: with them, all "
+        "tests but these last ones",
     )
     group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in random order")
 
@@ -95,12 +96,22 @@ def why_not(item: pytest.Item, config: pytest.Config) -> str | None:
     if kind == "reference" and "native" not in available():
         by_kind = kinds.TIER["native"]  # it is what users get here
     begins = max((by_kind, *marked), key=tiers.TIERS.index)
-    part = config.getoption("--part")
-    apart = impl == "reference" and begins == "all"
-    if (part == "native" and apart) or (part == "pure" and impl is not None and not apart):
+    if not in_part(config.getoption("--part"), kind, impl, begins):
         return "part"
     later = tiers.TIERS.index(begins) > tiers.TIERS.index(config.getoption("--tier"))
     return begins if later else None
+
+
+def in_part(part: str, kind: str, impl: str | None, begins: str) -> bool:
+    """Whether a test that begins in a tier is of a part of the tests.
+
+    What names no implementation runs twice where it is among the first cases. More seeds of the
+    same, and the graphs of what lies above an implementation, say nothing new about another one.
+    """
+    apart = impl == "reference" and begins == "all"
+    if part == "pure":
+        return apart or (impl is None and begins != "all" and kind != "torch_compile")
+    return part == "all" or not apart
 
 
 def runs_elsewhere(item: pytest.Item) -> bool:
