@@ -238,21 +238,21 @@ def backend_of(record: LossRecord, impl: str) -> str:
     return "eager" if plain else "aot_eager"
 
 
-def graphs() -> list[tuple[str, LossRecord]]:
-    """Return implementations and losses: every loss once; the reference of each kind of them."""
+def graphs(*, few: bool = False) -> list[tuple[str, LossRecord]]:
+    """Return every loss natively; of the reference each kind, or few: one per set of primitives."""
     own = [r for r in LOSSES if r.primitives != ("region_sums",)]
     some = [r for r in LOSSES if r.name in ("DiceCELoss", "ExpLogLoss", "GeneralizedDiceLoss")]
     natively = [(impl, r) for impl in IMPLS if impl != "reference" for r in LOSSES]
-    return natively + [("reference", r) for r in (*own, *some)]
+    plain = list({r.primitives: r for r in own + some}.values()) if few else own + some
+    return natively + [("reference", r) for r in plain]
 
 
-by_graph = pytest.mark.parametrize(
-    ("impl", "record"), graphs(), ids=lambda v: getattr(v, "name", v)
-)
+def by_graph(found: list[tuple[str, LossRecord]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("impl", "record"), found, ids=lambda v: getattr(v, "name", v))
 
 
 @pytest.mark.torch_compile
-@by_graph
+@by_graph(graphs())
 def test_compiles_into_one_graph(record: LossRecord, impl: str) -> None:
     case = problem("ignore", dtype=torch.float32)
     module = record.module(ignore_index=255, impl=impl)
@@ -266,7 +266,7 @@ def test_compiles_into_one_graph(record: LossRecord, impl: str) -> None:
 
 @begins_in("all")
 @pytest.mark.torch_compile
-@by_graph
+@by_graph(graphs(few=True))
 def test_compiles_for_any_size_and_number(record: LossRecord, impl: str) -> None:
     """The graph alone: of each operator opcheck tries the rest of the way with sizes left open."""
 

@@ -38,7 +38,7 @@ SPACINGS = {1: (0.3,), 2: (3.0, 0.8), 3: (3.0, 0.8, 0.55)}
 
 
 @in_public
-@examples(quick=25, test=250, every=2500)
+@examples(quick=25, test=250, every=1000)
 @given(problem=problems())
 def test_equals_scipy(machine: Machine, problem: tuple[Tensor, list[float]]) -> None:
     mask, spacing = problem
