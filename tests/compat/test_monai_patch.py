@@ -221,6 +221,7 @@ for act in (compat.patch, lambda: torch.jit.script(compat.DiceLoss())):
 """
 
 
+@pytest.mark.of("reference")
 @pytest.mark.parametrize("code", [BEFORE_MONAI, WITHOUT_MONAI], ids=["before", "without"])
 def test_in_a_new_process(code: str) -> None:
     done = run_python("-W", "ignore", "-c", code, folder=ROOT)
