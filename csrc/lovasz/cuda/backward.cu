@@ -202,7 +202,7 @@ void launch_backward(const BackwardLaunch& launch, int columns, cudaStream_t str
   const Problem& problem = launch.problem;
   const auto tiles = static_cast<unsigned>(problem.images * problem.image_tiles());
   const LaunchShape shape{tiles, kThreads, 0, stream};
-  visit_input_dtype(problem.input.dtype, [&](auto type) {
+  visit_long_kernels(problem.input.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
     if constexpr (sizeof(Storage) < sizeof(double)) {
       if (keeps_logits(problem)) {

@@ -19,7 +19,7 @@ size_t count_shared_bytes(int classes, bool counters, int bins) {
 
 void launch_count(const CountLaunch& launch, cudaStream_t stream) {
   const LaunchShape shape = shape_of(launch, stream);
-  visit_input_dtype(launch.problem.input.dtype, [&](auto type) {
+  visit_long_kernels(launch.problem.input.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
     if (launch.problem.activation != Activation::kSoftmax) {
       return segloss::launch(shape, count_kernel<ToCounters, Storage, kNothing>, launch);
@@ -35,7 +35,7 @@ void launch_count(const CountLaunch& launch, cudaStream_t stream) {
 
 void launch_keys(const CountLaunch& launch, cudaStream_t stream) {
   const LaunchShape shape = shape_of(launch, stream);
-  visit_input_dtype(launch.problem.input.dtype, [&](auto type) {
+  visit_long_kernels(launch.problem.input.dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
     if (launch.problem.activation != Activation::kSoftmax) {
       return segloss::launch(shape, count_kernel<ToKeys, Storage, kNothing>, launch);

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "lovasz/cuda/problem.h"
 #include "lovasz/cuda/sort.h"
 #include "voxels/cuda/math.cuh"
@@ -17,10 +19,8 @@ void visit_input_dtype(Dtype dtype, F f) {
       return f(Type<double>());
     case Dtype::kFloat16:
       return f(Type<__half>());
-#ifndef SEGLOSS_FEW_VARIANTS  // of tests: it is read and written as float16 is
     case Dtype::kBFloat16:
       return f(Type<__nv_bfloat16>());
-#endif
     default:
       return f(Type<float>());
   }
@@ -90,5 +90,21 @@ void launch_scan(const ScanLaunch& launch, bool double_table, cudaStream_t strea
 
 // `columns`: of the kernel for softmaxes of many classes, else 0.
 void launch_backward(const BackwardLaunch& launch, int columns, cudaStream_t stream);
+
+#ifdef SEGLOSS_FEW_VARIANTS  // of some tests
+constexpr bool kFewVariants = true;
+#else
+constexpr bool kFewVariants = false;
+#endif
+
+// Calls f(Type<Storage>()) for the dtype of the kernels that take longest to compile; of few
+// variants not for bfloat16, which is read and written as float16 is.
+template <class F>
+void visit_long_kernels(Dtype dtype, F f) {
+  visit_input_dtype(dtype, [&](auto type) {
+    using Storage = typename decltype(type)::type;
+    if constexpr (!kFewVariants || !std::is_same_v<Storage, __nv_bfloat16>) f(type);
+  });
+}
 
 }  // namespace segloss::lovasz::cuda
