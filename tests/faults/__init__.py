@@ -9,7 +9,8 @@ in a later tier than the catalogue says.
     python -m tests.faults                  all of them
     python -m tests.faults NAME ...         some of them
     python -m tests.faults --clean          all tests that they run, without a fault
+    python -m tests.faults --publish        all of them, and writes RESULTS.md
 
 ``fault.py`` says what a fault is, ``catalogue.py`` and ``catalogue_native.py`` list them, and
-``planting.py`` has the copies.
+``planting.py`` has the copies. ``RESULTS.md`` is what the last whole run found.
 """
