@@ -10,7 +10,7 @@
 namespace segloss::component_sums {
 
 // The order is that of TERMS in segloss_fast/ops/component_sums/record.py.
-enum Term : int { kTp, kPred, kTarget, kWeight, kNll, kNllNeg, kPredSq, kTermCount };
+enum Term : int { kTp, kPred, kTarget, kWeight, kNll, kNllNeg, kPredSq, kFp, kFn, kTermCount };
 
 struct Problem : Comparison {
   Activation activation;

@@ -191,7 +191,7 @@ def with_global(
 
     Args:
         loss: ``[B', C]`` for the reduction "none", else a scalar.
-        sums: With TERMS.
+        sums: With tp, target, weight, nll and pred, or fp instead of it.
         tensors: Input, target and voxel weight.
         keywords: Those of the loss.
         given: Those that the user gave, of which DiceCELoss has the common ones.
@@ -203,8 +203,14 @@ def with_global(
     if keywords.lambda_global == 0:
         return loss
 
+    def row(name: str) -> Tensor:
+        if name == "pred" and name not in sums.terms:
+            return sums.tp + sums.fp
+        found: Tensor = getattr(sums, name)
+        return found
+
     def source(*tensors: Tensor, terms: Sequence[str], **options: object) -> RegionSums:
-        return RegionSums(tuple(terms), torch.stack([getattr(sums, t).sum(2) for t in terms]))
+        return RegionSums(tuple(terms), torch.stack([row(name).sum(2) for name in terms]))
 
     common = {name: given[name] for name in COMMON if name in given}
     whole = dice_ce_loss(

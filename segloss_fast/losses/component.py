@@ -31,8 +31,9 @@ def blob_loss(
     """Functional form of :class:`BlobLoss`."""
     checked = instances.for_input(Present(**keywords), input, keywords)
     check_number("size_power", size_power)
-    sums = _of_components(input, target, voxel_weight, components, checked)
-    pred = (sums.pred - sums.tp).sum(2, keepdim=True)  # where the class is not
+    terms = ("tp", "fp", "target", "weight", "nll", "nll_neg")
+    sums = _of_components(input, target, voxel_weight, components, checked, terms)
+    pred = sums.fp.sum(2, keepdim=True)  # where the class is not
     rest = (sums.weight - sums.target).sum(2, keepdim=True)
     wrong = sums.nll_neg.sum(2, keepdim=True)
     own = _without_first(sums)
@@ -51,6 +52,7 @@ def _of_components(
     voxel_weight: Tensor | None,
     components: Tensor | None,
     keywords: Component,
+    terms: tuple[str, ...],
 ) -> ComponentSums:
     """Return the sums over components, as given or as found."""
     count = None
@@ -60,7 +62,7 @@ def _of_components(
     else:
         components = instances.check_map("components", components, input, keywords)
     most = instances.count_of(components, count, keywords)
-    return instances.sums_of(input, target, voxel_weight, components, most, keywords)
+    return instances.sums_of(input, target, voxel_weight, components, most, keywords, terms)
 
 
 def _without_first(sums: ComponentSums) -> ComponentSums:
@@ -150,14 +152,16 @@ def component_tversky_loss(
     _check_tversky(alpha, beta, gamma, offset, background_weight)
     if checked.connectivity is None and components is None:
         checked = replace(checked, connectivity="faces")
-    sums = _of_components(input, target, voxel_weight, components, checked)
+    # What is missed or wrong are sums of their own: little is left of them as differences.
+    terms = ("tp", "fp", "fn", "target", "weight", "nll")
+    sums = _of_components(input, target, voxel_weight, components, checked, terms)
     own = _without_first(sums)
     size = own.target
     factor = torch.where(size != 0, size + offset, 1) ** -gamma
     parts = (
         (factor * own.tp).sum(2),
-        (factor * (own.target - own.tp)).sum(2),
-        background_weight * (sums.pred - sums.tp).sum(2),
+        (factor * own.fn).sum(2),
+        background_weight * sums.fp.sum(2),
         own.target.sum(2),  # absent is what has no component
         sums.weight.sum(2),
     )
@@ -189,10 +193,10 @@ class ComponentTverskyLoss(Loss):
     tensor(0.4156)
 
     ``1 - (T + smooth_nr) / (T + alpha F + beta M + smooth_dr)`` for each item and foreground class,
-    with ``T = sum_k v_k tp_k`` and ``M = sum_k v_k (target_k - tp_k)`` over its components k, ``F =
-    background_weight * pred_rest``, and ``v_k = (target_k + offset) ** -gamma``; and
-    ``lambda_global`` times :class:`DiceCELoss` of the whole volume, from the same pass, whose
-    factors are ``lambda_dice`` and ``lambda_ce``. Source: Luu et al. 2026,
+    with ``T = sum_k v_k tp_k`` and ``M = sum_k v_k fn_k`` over its components k, ``F =
+    background_weight * fp``, and ``v_k = (target_k + offset) ** -gamma``; and ``lambda_global``
+    times :class:`DiceCELoss` of the whole volume, from the same pass, whose factors are
+    ``lambda_dice`` and ``lambda_ce``. Source: Luu et al. 2026,
     https://arxiv.org/abs/2604.08015, who add a tenth of it, at most, to DiceCE:
     ``lambda_global=10`` up to a factor.
 

@@ -34,12 +34,10 @@ EPSILON = torch.finfo(torch.float32).eps
 FACTOR, ROUNDING = 2, 16 * EPSILON
 # Rounding that grows, of values and gradients, and plain PyTorch's by chance more or less. Erosions
 # take one half away from means close to it and stretch what is left, ten times. The gradient of log
-# cosh d is tanh d times that of Dice, and d = 1 - Dice may be a hundredth. What ComponentTversky
-# misses is a component's size less its overlap, a hundredth of both where it is right.
+# cosh d is tanh d times that of Dice, and d = 1 - Dice may be a hundredth.
 GROWN = {
     "HausdorffERLoss": (160 * EPSILON, 4e-3),
     "LogCoshDiceLoss": (ROUNDING, 400 * EPSILON),
-    "ComponentTverskyLoss": (ROUNDING, 200 * EPSILON),
 }
 NOTHING = 1e-12  # a gradient this small is 0
 SIZE = (4, 8, 16)

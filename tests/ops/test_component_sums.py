@@ -46,6 +46,7 @@ def exact(
         p, (log_p, log_q) = values, (np.maximum(log, -100) for log in logs)
     maps = {
         **{"tp": p * t, "pred": p, "target": t, "weight": np.ones_like(p), "pred_sq": p * p},
+        **{"fp": p * (1 - t), "fn": t * (1 - p)},
         **{"nll": -t * log_p, "nll_neg": -(1 - t) * log_q},
     }
     where = np.broadcast_to(bins.numpy(), values.shape)

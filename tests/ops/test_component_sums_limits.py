@@ -144,7 +144,7 @@ BINS = torch.zeros(1, 1, 3, 4, dtype=torch.int32)
         ({"count": 2.0}, TypeError, "count must be an int, got float"),
         ({"terms": "tp"}, TypeError, "terms must be a sequence of names, got str"),
         ({"terms": []}, ValueError, "terms must name at least one of tp, pred"),
-        ({"terms": ["tp", "fp"]}, ValueError, r"terms\[1\] must be one of .* got 'fp'"),
+        ({"terms": ["tp", "tn"]}, ValueError, r"terms\[1\] must be one of .* got 'tn'"),
         ({"terms": ["tp", "tp"]}, ValueError, "terms must name each row once"),
         ({"activation": "relu"}, ValueError, "activation must be one of .* got 'relu'"),
         ({"target": LABELS + 2}, ValueError, r"class indices in \[0, 2\) .* first of which is 2"),
@@ -168,5 +168,5 @@ def test_the_record() -> None:
     assert sums.weight.tolist() == [[[12], [12]]]
     with pytest.raises(AttributeError, match="the row 'tp' was not asked for"):
         _ = sums.tp
-    with pytest.raises(AttributeError, match="no attribute 'fp'"):
-        _ = sums.fp
+    with pytest.raises(AttributeError, match="no attribute 'tn'"):
+        _ = sums.tn

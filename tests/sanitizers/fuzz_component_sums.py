@@ -123,7 +123,7 @@ def run_malformed() -> None:
     changes: list[dict[str, Any]] = [
         {},
         *({"activation": value} for value in (-1, 3, 2**40)),
-        *({"terms": value} for value in ([], [7], [-1], [1, 1], [2**40], list(range(7)))),
+        *({"terms": value} for value in ([], [9], [-1], [1, 1], [2**40], list(range(9)))),
         *({"count": value} for value in (-1, 0, 2**31, 2**62, -(2**63))),
         *({"bins": value} for value in (labels, bins[:1], bins[:, 0], bins[..., :6], bins.long())),
         {"bins": bins - 1},

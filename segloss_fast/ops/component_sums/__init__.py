@@ -8,11 +8,13 @@ and class,
 tp        w p t                    nll       -w t log p
 pred      w p                      nll_neg   -w (1 - t) log(1 - p)
 target    w t                      pred_sq   w p^2
-weight    w
+weight    w                        fp        w p (1 - t)
+fn        w t (1 - p)
 ========  =======================  ========  ==============================
 
 with the logarithms of :mod:`segloss_fast.ops.region_sums`, whose sums those over all bins add up
-to. Bin 0 is for voxels of no component; bins may be those of ``connected_components``, and cells
+to. pred is tp + fp and target tp + fn; what is wrong or missing has a row of its own, since as a
+difference it would lose its digits where nearly all is right. Bin 0 is for voxels of no component; bins may be those of ``connected_components``, and cells
 those of ``nearest_component``. One pass forward and one backward for any number of bins. The native
 kernels add up runs of voxels of one bin, chunk by chunk in order, so that the rows do not depend on
 the number of threads; a chunk keeps the sums of the bins that it meets, and a thread 8 bytes for

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-TERMS = ("tp", "pred", "target", "weight", "nll", "nll_neg", "pred_sq")
+TERMS = ("tp", "pred", "target", "weight", "nll", "nll_neg", "pred_sq", "fp", "fn")
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,9 @@ def _map(name: str, x: Tensor, t: Tensor, activation: str) -> Tensor:
         log = _LOGS[activation][name == "nll_neg"](x)
         return -(own * finite_or_masked(log, own))
     p = activate(x, activation)
-    return {"tp": p * t, "pred": p, "pred_sq": p * p}[name]
+    if name == "fn":
+        return t * (1 - p)
+    return {"tp": p * t, "fp": p * (1 - t), "pred": p, "pred_sq": p * p}[name]
 
 
 def _add(voxels: Tensor, w: Tensor, bins: Tensor, count: int) -> Tensor:
