@@ -25,8 +25,14 @@ LOSSES: dict[str, Callable[[], Any]] = {
     "ComponentTversky": segloss_fast.ComponentTverskyLoss,
 }
 SUMS = "sums over cells"
+FUSED = "sums over cells but for one"
 GIVEN = "ComponentDiceCE, cells given"
-TERMS = ("tp", "pred", "target", "weight", "nll", "nll_neg")
+# The sums that losses over cells need, for which region_sums takes its kernel for any problem; and
+# those among them for which it has fused loops.
+TERMS = {
+    SUMS: ("tp", "pred", "target", "weight", "nll", "nll_neg"),
+    FUSED: ("tp", "pred", "target", "weight", "nll"),
+}
 SMALL = 1e-5
 
 
@@ -35,7 +41,7 @@ class Case:
     """A loss, or the sums, of two classes, one of which has components.
 
     Attributes:
-        loss: One of LOSSES; SUMS; or GIVEN.
+        loss: One of LOSSES; SUMS or FUSED; or GIVEN.
         mask: As benchmarks.cases.components has them.
         size: Voxels along each of three axes.
     """
@@ -64,7 +70,7 @@ class Case:
     @property
     def contenders(self) -> tuple[str, ...]:
         """Who can do it."""
-        return ("native", "region_sums") if self.loss == SUMS else ("native", "eager")
+        return ("native", "region_sums") if self.loss in TERMS else ("native", "eager")
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,14 @@ def contender(case: Case, name: str, problem: Problem) -> Callable[[], tuple[Ten
 
 def _value(case: Case, name: str, problem: Problem) -> Callable[[], Tensor]:
     x, labels, cells = problem.x, problem.labels, problem.cells
-    if case.loss == SUMS:
+    if case.loss in TERMS:
+        options: dict[str, Any] = {"terms": TERMS[case.loss], "impl": "native"}
         if name == "native":
-            options: dict[str, Any] = {"count": problem.count, "terms": TERMS, "impl": "native"}
-            return lambda: segloss_fast.component_sums(x, labels, cells, **options).rows
-        return lambda: segloss_fast.region_sums(x, labels, terms=TERMS, impl="native").rows
+            count = problem.count
+            return lambda: (
+                segloss_fast.component_sums(x, labels, cells, count=count, **options).rows
+            )
+        return lambda: segloss_fast.region_sums(x, labels, **options).rows
     if name == "native":
         if case.loss == GIVEN:
             loss = segloss_fast.ComponentDiceCELoss()

@@ -191,26 +191,20 @@ def with_global(
 
     Args:
         loss: ``[B', C]`` for the reduction "none", else a scalar.
-        sums: With tp, target, weight, nll and pred, or fp instead of it.
+        sums: With tp, target, weight, nll, nll_neg, and pred or fp.
         tensors: Input, target and voxel weight.
         keywords: Those of the loss.
         given: Those that the user gave, of which DiceCELoss has the common ones.
     """
-    wide = tensors[0].dtype == torch.float64
     if keywords.reduction == "none" and keywords.batch:
         loss = loss.squeeze(0)
-    loss = loss.to(torch.float64 if wide else torch.float32)
+    loss = loss.to(torch.float64 if tensors[0].dtype == torch.float64 else torch.float32)
     if keywords.lambda_global == 0:
         return loss
 
-    def row(name: str) -> Tensor:
-        if name == "pred" and name not in sums.terms:
-            return sums.tp + sums.fp
-        found: Tensor = getattr(sums, name)
-        return found
-
     def source(*tensors: Tensor, terms: Sequence[str], **options: object) -> RegionSums:
-        return RegionSums(tuple(terms), torch.stack([row(name).sum(2) for name in terms]))
+        rows = [getattr(sums, t) if t in sums.terms else sums.tp + sums.fp for t in terms]
+        return RegionSums(tuple(terms), torch.stack(rows).sum(3))
 
     common = {name: given[name] for name in COMMON if name in given}
     whole = dice_ce_loss(

@@ -153,7 +153,7 @@ def component_tversky_loss(
     if checked.connectivity is None and components is None:
         checked = replace(checked, connectivity="faces")
     # What is missed or wrong are sums of their own: little is left of them as differences.
-    terms = ("tp", "fp", "fn", "target", "weight", "nll")
+    terms = ("tp", "fp", "fn", "target", "weight", "nll", "nll_neg")
     sums = _of_components(input, target, voxel_weight, components, checked, terms)
     own = _without_first(sums)
     size = own.target

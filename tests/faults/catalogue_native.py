@@ -6,6 +6,7 @@ from tests.faults.fault import Fault
 
 FUSED = ("tests/ops/test_region_sums_fused.py",)
 FORMULA = ("tests/ops/test_formula.py",)
+FUSED_COMPONENTS = ("tests/ops/test_component_sums_fused.py",)
 FUSED_LOVASZ = ("tests/ops/test_lovasz_fused.py",)
 SORTED_LOVASZ = ("tests/ops/test_lovasz_sort.py",)
 LOVASZ = ("tests/ops/test_lovasz_steps.py",)
@@ -159,6 +160,27 @@ NATIVE_FAULTS = (
         "correct(dv2, rings.values.rest2.at(z), area, dm2);",
         "correct(dv2, rings.values.rest1.at(z), area, dm2);",
         ("tests/ops/test_structural_error.py",),
+    ),
+    Fault(
+        "native-component-sums-lanes-of-the-next-run",
+        "csrc/component_sums/sides.inc",
+        "if (v < end) add(v, first_lanes(end - v));",
+        "if (v < end) add(v, first_lanes(kWidth));",
+        FUSED_COMPONENTS,
+    ),
+    Fault(
+        "native-component-sums-squares-of-the-other-class",
+        "csrc/component_sums/fused.inc",
+        "other_square = 2 * k(0, kPredSq);",
+        "other_square = k(0, kPredSq);",
+        FUSED_COMPONENTS,
+    ),
+    Fault(
+        "native-component-sums-first-classes-twice",
+        "csrc/component_sums/fused.inc",
+        "if (problem.channels > 1) good = are_finite(x[c], n);",
+        "if (problem.channels > 3) good = are_finite(x[c], n);",
+        FUSED_COMPONENTS,
     ),
     Fault(
         "native-components-known-by-a-row-that-does-not-touch",

@@ -82,8 +82,18 @@ def _map(name: str, x: Tensor, t: Tensor, activation: str) -> Tensor:
         return -(own * finite_or_masked(log, own))
     p = activate(x, activation)
     if name == "fn":
-        return t * (1 - p)
+        return t * _complement(p, x, activation)
     return {"tp": p * t, "fp": p * (1 - t), "pred": p, "pred_sq": p * p}[name]
+
+
+def _complement(p: Tensor, x: Tensor, activation: str) -> Tensor:
+    """Return 1 - p, of a class that is nearly certain with its digits, and its gradient's."""
+    if activation == "sigmoid":
+        return (-x).sigmoid()
+    if activation == "softmax":
+        likely = p > 0.5
+        return torch.where(likely, p.masked_fill(likely, 0).sum(1, keepdim=True), 1 - p)
+    return 1 - p
 
 
 def _add(voxels: Tensor, w: Tensor, bins: Tensor, count: int) -> Tensor:
