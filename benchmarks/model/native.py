@@ -74,6 +74,20 @@ SOURCES = (
         CUBE * ROWS[1],
     ),
     Source(
+        "component_sums forward, C=2 256^3, cells",
+        "component_sums/cuda/forward.cu",
+        r"forward_kernelIfE",
+        256,
+        CUBE * (4 * 2 + 1 + 4),
+    ),
+    Source(
+        "component_sums backward, C=2 256^3, cells",
+        "component_sums/cuda/backward.cu",
+        r"backward_kernelIfE",
+        256,
+        CUBE * (2 * 4 * 2 + 1 + 4),
+    ),
+    Source(
         "distances along rows, 256^3",
         "distance_transform/cuda/runs.cu",
         r"runs_kernelIhs",

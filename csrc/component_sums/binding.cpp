@@ -11,46 +11,15 @@
 #include <tuple>
 #include <vector>
 
+#include "component_sums/describe.h"
 #include "component_sums/kernels.h"
+#include "component_sums/schemas.h"
 #include "voxels/chunks.h"
-#include "voxels/describe.h"
 
 namespace segloss::component_sums {
 namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
-
-void describe_bins(const Tensor& bins, const Tensor& input, int64_t count, Problem* problem) {
-  STD_TORCH_CHECK(bins.scalar_type() == ScalarType::Int, "component_sums: bins must be int32");
-  STD_TORCH_CHECK(bins.dim() == input.dim(), "component_sums: wrong rank of bins");
-  for (int64_t d = 0; d < input.dim(); ++d) {
-    STD_TORCH_CHECK(bins.size(d) == input.size(d) || (d == 1 && bins.size(d) == 1),
-                    "component_sums: wrong shape of bins");
-  }
-  STD_TORCH_CHECK(count >= 0 && count <= std::numeric_limits<int32_t>::max(),
-                  "component_sums: wrong count of bins");
-  problem->bins = const_view_of(bins, true);
-  problem->shared_bins = bins.size(1) == 1;
-  problem->count = count;
-}
-
-Problem describe(const Tensor& input, const Tensor& target, const Tensor& bins,
-                 const std::optional<Tensor>& weight, int64_t count, int64_t activation,
-                 const std::vector<int64_t>& terms, std::optional<int64_t> ignore_index) {
-  Problem problem{};
-  describe_comparison("component_sums", input, target, weight, ignore_index, &problem);
-  problem.activation = describe_activation("component_sums", activation);
-  describe_bins(bins, input, count, &problem);
-  std::fill(problem.row, problem.row + kTermCount, -1);
-  for (const int64_t term : terms) {
-    STD_TORCH_CHECK(term >= 0 && term < kTermCount && problem.row[term] < 0,
-                    "component_sums: unknown or repeated term");
-    problem.row[term] = problem.rows++;
-  }
-  STD_TORCH_CHECK(problem.rows > 0, "component_sums: no term");
-  checked_product({problem.rows, problem.batch, problem.channels, problem.places()});
-  return problem;
-}
 
 // What a chunk found: bins as numbers of a group's place, and the sums of each.
 struct Found {
@@ -160,11 +129,7 @@ Tensor backward(Tensor grad_rows, Tensor input, Tensor target, Tensor bins,
                 std::vector<int64_t> terms, std::optional<int64_t> ignore_index) {
   const Problem problem =
       describe(input, target, bins, weight, count, activation, terms, ignore_index);
-  const Tensor incoming = torch::stable::contiguous(grad_rows);
-  STD_TORCH_CHECK(
-      incoming.scalar_type() == ScalarType::Double &&
-          incoming.numel() == problem.rows * problem.batch * problem.channels * problem.places(),
-      "component_sums: wrong gradient of the sums");
+  const Tensor incoming = describe_gradient(grad_rows, problem);
   const Gradient grad(input);
   const Chunks chunks(problem);
   const Kernels& run = kernels();
@@ -181,12 +146,7 @@ Tensor backward(Tensor grad_rows, Tensor input, Tensor target, Tensor bins,
 }  // namespace segloss::component_sums
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {
-  m.def(
-      "_component_sums(Tensor input, Tensor target, Tensor bins, Tensor? voxel_weight, int count, "
-      "int activation, int[] terms, int? ignore_index) -> (Tensor, Tensor)");
-  m.def(
-      "_component_sums_backward(Tensor grad_rows, Tensor input, Tensor target, Tensor bins, "
-      "Tensor? voxel_weight, int count, int activation, int[] terms, int? ignore_index) -> Tensor");
+  for (const char* schema : segloss::component_sums::kSchemas) m.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(segloss_fast, CPU, m) {

@@ -20,8 +20,9 @@ struct Problem : Comparison {
   int rows;             // how many terms are wanted
   int row[kTermCount];  // where each stands among them, -1 where it is not wanted
 
-  bool wants(Term term) const { return row[term] >= 0; }
-  int64_t places() const { return count + 1; }
+  // constexpr is what CUDA's kernels can call, too.
+  constexpr bool wants(Term term) const { return row[term] >= 0; }
+  constexpr int64_t places() const { return count + 1; }
   int64_t groups() const { return shared_bins ? 1 : channels; }
   // Of a bin of a group: [C, rows] where classes share their bins, else [rows].
   int64_t sums() const { return (shared_bins ? channels : 1) * rows; }

@@ -75,7 +75,9 @@ their sums (:class:`ComponentTverskyLoss`: its weighed sums). ``shards`` must be
 * ``max_components``: of an item and class, at most. Without it the host reads how many there are,
   which on a GPU waits for the device, and is an error in the capture of a CUDA graph. Where there
   are more, the loss is NaN. Under ``torch.compile`` and ``torch.func`` nobody can look: without it
-  there is room for as many as the volume can have.
+  there is room for as many as the volume can have. Of a map that is given the map alone does not
+  tell without a look; where the data loader knows its largest number, ``forward`` takes it as
+  ``count``: an int, or integers on the CPU, of which the largest counts.
 
 Voxels that are ignored are in no component, and may split one; voxel weights weigh sums only. A
 component or cell without weight is left out. Maps that a data loader computed are arguments of

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from segloss_fast import _check
-from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.losses._keywords import Component, Region
 from segloss_fast.losses._reduce import check_classes, divide, ratio, reduce_region
 from segloss_fast.losses.compound import dice_ce_loss
@@ -126,37 +125,6 @@ def check_map(name: str, given: object, input: Tensor, keywords: Component) -> T
     return given.detach()
 
 
-def count_of(bins: Tensor, count: Tensor | None, keywords: Component) -> int:
-    """Return how many bins there are beside bin 0: what the rows have room for.
-
-    Where nobody may look it is as many as there can be.
-
-    Args:
-        bins: The map.
-        count: How many components each item and class has, if known.
-        keywords: With ``max_components``, which needs no look.
-
-    Raises:
-        RuntimeError: In the capture of a CUDA graph, which forbids to look.
-    """
-    if keywords.max_components is not None:
-        return keywords.max_components
-    if torch.compiler.is_compiling() or transforms_active() or recorded():
-        sizes = bins.shape[2:]
-        full = count is not None and keywords.connectivity in (None, "full", 3 ** len(sizes) - 1)
-        most = 1
-        for size in sizes:
-            most = most * ((size + 1) // 2 if full else size)
-        return most
-    if bins.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "the host reads how many components there are, which the capture of a CUDA graph "
-            "forbids; give max_components"
-        )
-    counts = bins if count is None else count
-    return max(int(counts.max()), 0) if counts.numel() else 0
-
-
 def sums_of(
     input: Tensor,
     target: Tensor,
@@ -166,9 +134,7 @@ def sums_of(
     keywords: Component,
     terms: Sequence[str] = TERMS,
 ) -> ComponentSums:
-    """Return the sums over the bins; there are kernels on the CPU alone, and others serve else."""
-    impl, on_cpu = keywords.impl, input.device.type == "cpu"
-    known = impl in ("auto", "reference") or (impl == "native" and on_cpu)
+    """Return the sums over the bins; there are no Triton kernels for it, so that others serve."""
     return component_sums(
         *(input, target, bins),
         count=count,
@@ -176,7 +142,7 @@ def sums_of(
         terms=terms,
         voxel_weight=voxel_weight,
         ignore_index=keywords.ignore_index,
-        impl=impl if known else "auto",
+        impl="auto" if keywords.impl == "triton" else keywords.impl,
     )
 
 

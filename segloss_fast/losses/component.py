@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number
 from segloss_fast.losses import _instances as instances
+from segloss_fast.losses._counts import check_count, count_of, given_of
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import Component, Present, PresentKeywords
 from segloss_fast.losses._module import Loss
@@ -26,13 +27,14 @@ def blob_loss(
     *,
     size_power: float = 0.0,
     components: Tensor | None = None,
+    count: int | Tensor | None = None,
     **keywords: Unpack[PresentKeywords],
 ) -> Tensor:
     """Functional form of :class:`BlobLoss`."""
     checked = instances.for_input(Present(**keywords), input, keywords)
     check_number("size_power", size_power)
     terms = ("tp", "fp", "target", "weight", "nll", "nll_neg")
-    sums = _of_components(input, target, voxel_weight, components, checked, terms)
+    sums = _of_components(input, target, voxel_weight, (components, count), checked, terms)
     pred = sums.fp.sum(2, keepdim=True)  # where the class is not
     rest = (sums.weight - sums.target).sum(2, keepdim=True)
     wrong = sums.nll_neg.sum(2, keepdim=True)
@@ -50,18 +52,19 @@ def _of_components(
     input: Tensor,
     target: Tensor,
     voxel_weight: Tensor | None,
-    components: Tensor | None,
+    given: tuple[Tensor | None, int | Tensor | None],
     keywords: Component,
     terms: tuple[str, ...],
 ) -> ComponentSums:
-    """Return the sums over components, as given or as found."""
-    count = None
+    """Return the sums over components, as given with their count or as found."""
+    components = given[0]
+    count: Tensor | int | None = check_count(given[1], components)
     if components is None:
         found = instances.components_of(input, target, keywords)
         components, count = found.labels, found.count
     else:
         components = instances.check_map("components", components, input, keywords)
-    most = instances.count_of(components, count, keywords)
+    most = count_of(components, count, keywords)
     return instances.sums_of(input, target, voxel_weight, components, most, keywords, terms)
 
 
@@ -115,6 +118,7 @@ class BlobLoss(Loss):
         voxel_weight: Tensor | None = None,
         *,
         components: Tensor | None = None,
+        count: int | Tensor | None = None,
     ) -> Tensor:
         """Return the loss.
 
@@ -123,14 +127,15 @@ class BlobLoss(Loss):
             target: Class indices ``[B, *S]`` or ``[B, 1, *S]``, or 0 and 1 ``[B, C, *S]``.
             voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``.
             components: int32 ``[B, 1, *S]`` or ``[B, C, *S]``.
+            count: The largest number in ``components``, or one above it; see
+                :mod:`segloss_fast.losses`.
 
         Returns:
             A scalar, or ``[B, C]`` rows (``[C]`` where the batch is pooled) for the reduction
             "none".
         """
-        if components is None:
-            return self.call(input, target, voxel_weight)
-        return self.call(input, target, voxel_weight, components=components)
+        maps = given_of(components=components, count=count)
+        return self.call(input, target, voxel_weight, **maps)
 
 
 @loss_function
@@ -145,6 +150,7 @@ def component_tversky_loss(
     offset: float = 5.0,
     background_weight: float = 0.01,
     components: Tensor | None = None,
+    count: int | Tensor | None = None,
     **keywords: Unpack[PresentKeywords],
 ) -> Tensor:
     """Functional form of :class:`ComponentTverskyLoss`."""
@@ -154,7 +160,7 @@ def component_tversky_loss(
         checked = replace(checked, connectivity="faces")
     # What is missed or wrong are sums of their own: little is left of them as differences.
     terms = ("tp", "fp", "fn", "target", "weight", "nll", "nll_neg")
-    sums = _of_components(input, target, voxel_weight, components, checked, terms)
+    sums = _of_components(input, target, voxel_weight, (components, count), checked, terms)
     own = _without_first(sums)
     size = own.target
     factor = torch.where(size != 0, size + offset, 1) ** -gamma

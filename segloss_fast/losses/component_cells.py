@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from segloss_fast._check import check_number, check_option
 from segloss_fast.losses import _instances as instances
+from segloss_fast.losses._counts import Given, check_count, count_of, given_of
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._detached import detached_ratio
 from segloss_fast.losses._keywords import Component, ComponentKeywords, Spacing, check_spacing
@@ -33,14 +34,15 @@ def component_dice_ce_loss(
     size_power: float = 0.0,
     components: Tensor | None = None,
     cells: Tensor | None = None,
+    count: int | Tensor | None = None,
     **keywords: Unpack[ComponentKeywords],
 ) -> Tensor:
     """Functional form of :class:`ComponentDiceCELoss`."""
     checked = instances.for_input(Component(**keywords), input, keywords)
     spacing = check_spacing(spacing)
     check_number("size_power", size_power)
-    bins, count = _target_cells(input, target, spacing, components, cells, checked)
-    sums = instances.sums_of(input, target, voxel_weight, bins, count, checked)
+    bins, most = _target_cells(input, target, spacing, (components, cells, count), checked)
+    sums = instances.sums_of(input, target, voxel_weight, bins, most, checked)
     loss = _target_side(sums, input, checked, size_power)
     return instances.with_global(loss, sums, (input, target, voxel_weight), checked, keywords)
 
@@ -49,23 +51,21 @@ def _target_cells(
     input: Tensor,
     target: Tensor,
     spacing: float | tuple[float, ...] | None,
-    components: Tensor | None,
-    cells: Tensor | None,
+    given: Given,
     keywords: Component,
 ) -> tuple[Tensor, int]:
-    """Return the cells of the target's components, as given or as found, and how many."""
-    if cells is not None and components is not None:
-        raise ValueError("give components or cells, which are made of them, not both")
+    """Return the cells of the target's components, as given with their count or as found."""
+    components, cells, told = given
+    counts: Tensor | int | None = check_count(told, components, cells)
     if cells is not None:
         bins = _check_own("cells", cells, input, keywords)
-        return bins, instances.count_of(bins, None, keywords)
-    counts = None
+        return bins, count_of(bins, counts, keywords)
     if components is None:
         found = instances.components_of(input, target, keywords)
         components, counts = found.labels, found.count
     else:
         components = _check_own("components", components, input, keywords)
-    count = instances.count_of(components, counts, keywords)
+    count = count_of(components, counts, keywords)
     return nearest_component(components, spacing, impl=keywords.impl), count
 
 
@@ -100,6 +100,7 @@ class _CellLoss(Loss):
         *,
         components: Tensor | None = None,
         cells: Tensor | None = None,
+        count: int | Tensor | None = None,
     ) -> Tensor:
         """Return the loss.
 
@@ -109,13 +110,12 @@ class _CellLoss(Loss):
             voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``.
             components: int32, or None.
             cells: int32, instead of ``components``, or None.
+            count: The largest number in that map, or more: see :mod:`segloss_fast.losses`.
 
         Returns:
-            A scalar, or ``[B, C]`` rows (``[C]`` where the batch is pooled) for the reduction
-            "none".
+            A scalar; for the reduction "none" ``[B, C]``, ``[C]`` where the batch is pooled.
         """
-        given = {"components": components, "cells": cells}
-        maps = {name: tensor for name, tensor in given.items() if tensor is not None}
+        maps = given_of(components=components, cells=cells, count=count)
         return self.call(input, target, voxel_weight, **maps)
 
 
@@ -179,18 +179,19 @@ def bidirectional_component_loss(
     spacing: Spacing | None = None,
     components: Tensor | None = None,
     cells: Tensor | None = None,
+    count: int | Tensor | None = None,
     **keywords: Unpack[ComponentKeywords],
 ) -> Tensor:
     """Functional form of :class:`BidirectionalComponentLoss`."""
     checked = instances.for_input(Component(**keywords), input, keywords)
     spacing = check_spacing(spacing)
     _check_sides(alpha, threshold, empty)
-    bins, count = _target_cells(input, target, spacing, components, cells, checked)
-    sums = instances.sums_of(input, target, voxel_weight, bins, count, checked)
+    bins, most = _target_cells(input, target, spacing, (components, cells, count), checked)
+    sums = instances.sums_of(input, target, voxel_weight, bins, most, checked)
     loss = (1 - alpha) * _target_side(sums, input, checked)
     if alpha != 0:
         found = _predicted(input, target, threshold, checked)
-        most = instances.count_of(found.labels, found.count, checked)
+        most = count_of(found.labels, found.count, checked)
         other = nearest_component(found.labels, spacing, impl=checked.impl)
         terms = (*instances.TERMS, "pred_sq")
         wrong = instances.sums_of(input, target, voxel_weight, other, most, checked, terms)

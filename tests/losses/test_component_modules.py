@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+import types
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import segloss_fast as sf
+from segloss_fast.losses._counts import count_of
+from segloss_fast.losses._keywords import Component
 from tests.helpers import assert_close, gradient, relative_l2
 from tests.losses.test_components import by_class
 from tests.losses.test_skeleton_recall import authors_fixture
@@ -77,6 +81,59 @@ def test_deep_supervision_takes_maps_of_each_level(module: Any) -> None:  # noqa
     value = deep(inputs, targets)
     assert_close(deep(inputs, targets, components=maps), value, 1e-14)
     assert_close(deep(inputs, targets, components=[maps[0], None]), value, 1e-14)
+
+
+@by_class
+def test_count_is_what_a_loader_knows(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    """The map is then not looked at; BiCC looks at what is predicted."""
+    x, labels, _ = authors_fixture()
+    kind = "faces" if module is sf.ComponentTverskyLoss else "full"
+    found = sf.component_labels(labels, 2, connectivity=kind)
+    loss = module()
+    value = loss(x, labels, components=found)
+    looks = []
+    whole = Tensor.max
+    monkeypatch.setattr(Tensor, "max", lambda self: looks.append(tuple(self.shape)) or whole(self))
+    assert_close(loss(x, labels, components=found, count=3), value, 1e-14)
+    assert_close(loss(x, labels, components=found, count=9), value, 1e-14)
+    assert found.shape not in looks
+    counts = torch.tensor([3, 1])
+    assert_close(loss(x, labels, components=found, count=counts), value, 1e-14)
+    assert looks.count((2,)) >= 1
+    assert loss(x, labels, components=found, count=2).isnan()
+    few = module(max_components=2)
+    assert few(x, labels, components=found, count=9).isnan()
+    deep = sf.DeepSupervisionLoss(loss, weights=[1.0, 0.0])
+    inputs, targets = [x, x[..., ::2]], [labels, labels[..., ::2]]
+    given: dict[str, Any] = {"components": [found, None], "count": [counts, None]}
+    assert_close(deep(inputs, targets, **given), value, 1e-14)
+
+
+@by_class
+def test_count_says_what_is_wrong(module: Any) -> None:  # noqa: ANN401
+    x, labels, _ = authors_fixture()
+    found = sf.component_labels(labels, 2)
+    for given, error, message in (
+        ({"count": 3}, ValueError, "count is of components or cells that are given"),
+        ({"components": found, "count": -1}, ValueError, "count must be at least 0, got -1"),
+        ({"components": found, "count": 2.0}, TypeError, "count must be an int, a tensor or None"),
+        (
+            {"components": found, "count": torch.ones(2)},
+            ValueError,
+            "whole numbers on the CPU, got",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            module()(x, labels, **given)
+
+
+def test_a_captured_graph_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    bins: Any = types.SimpleNamespace(is_cuda=True)
+    with pytest.raises(RuntimeError, match=r"give max_components, or count for a map that is"):
+        count_of(bins, None, Component())
+    assert count_of(bins, 7, Component()) == 7
+    assert count_of(bins, None, Component(max_components=5)) == 5
 
 
 @pytest.mark.torch_compile

@@ -12,7 +12,8 @@ from segloss_fast import component_sums
 from segloss_fast._check import FLOATING, INTEGER
 from segloss_fast.ops.component_sums import TERMS
 from tests.helpers import gradient, relative_l2
-from tests.machines import Machine, on
+from tests.machines import Machine, machines_of, on
+from tests.ops.component_sums_cases import solve, solve_both
 from tests.ops.distance_transform_cases import LAYOUTS, lay_out
 from tests.ops.test_component_sums import ACTIVATIONS, problem
 
@@ -21,7 +22,7 @@ from tests.ops.test_component_sums import ACTIVATIONS, problem
 def test_bins_out_of_range_make_the_rows_of_their_class_nan(machine: Machine, bad: int) -> None:
     x, labels, bins = problem("softmax")
     bins[1, 2, 0, 0, 0] = bad
-    rows = component_sums(x, labels, bins, count=4, impl=machine.impl).rows
+    rows = solve(machine, x, labels, bins, count=4).rows
     assert rows[:, 1, 2].isnan().all()
     rows[:, 1, 2] = 0
     assert rows.isfinite().all()
@@ -32,7 +33,7 @@ def test_empty(machine: Machine, shape: tuple[int, ...]) -> None:
     x = torch.zeros(shape)
     labels = torch.zeros(shape[0], shape[2], dtype=torch.int64)
     bins = torch.zeros(shape[0], 1, shape[2], dtype=torch.int32)
-    rows = component_sums(x, labels, bins, count=3, impl=machine.impl).rows
+    rows = solve(machine, x, labels, bins, count=3).rows
     assert rows.shape == (3, shape[0], 2, 4)
     assert not rows.any()
 
@@ -45,42 +46,32 @@ def test_layouts_and_gradients(
 ) -> None:
     """All tensors as they lie, against the reference in float64, in blocks and chunks."""
     generator = torch.Generator().manual_seed(5)
-    shape = (2, 3, 5, 31, 37)
+    space = machine.pick((5, 31, 37), shim=(2, 3, 37))
+    shape = (2, 3, *space)
     x = 2 * torch.randn(shape, generator=generator)
     x = lay_out((x.sigmoid() if activation == "probabilities" else x).to(dtype), layout)
-    labels = torch.randint(0, 3, (2, 5, 31, 37), generator=generator)
+    labels = torch.randint(0, 3, (2, *space), generator=generator)
     labels[0, 1, 2] = 255
     bins = torch.randint(0, 3, shape, generator=generator, dtype=torch.int32)
     bins = bins.cumsum(4, dtype=torch.int32) // 8  # runs of several lengths
-    weight = torch.randn(2, 3, 5, 31, 37, generator=generator)
+    weight = torch.randn(shape, generator=generator)
     other = "contiguous" if layout == "expanded" else layout
     labels, bins = lay_out(labels, other), lay_out(bins, layout)
     options: dict[str, Any] = {"count": 12, "activation": activation, "terms": TERMS}
     options |= {"ignore_index": 255}
     for w, own in ((None, bins), (lay_out(weight, layout), bins[:, :1])):
-        found, grad = gradient(
-            lambda x, w=w, own=own: (
-                component_sums(  # type: ignore[misc]
-                    x, labels, own, voxel_weight=w, impl=machine.impl, **options
-                ).rows
-            ),
-            x,
-        )
+        found, grad = solve_both(machine, x, labels, own, voxel_weight=w, **options)
         wide = None if w is None else w.double()
-        truth, true_grad = gradient(
-            lambda x, w=wide, own=own: (
-                component_sums(  # type: ignore[misc]
-                    x, labels, own, voxel_weight=w, impl="reference", **options
-                ).rows
-            ),
-            x.double(),
+        reference = machines_of("component_sums")[0]
+        truth, true_grad = solve_both(
+            reference, x.double(), labels, own, voxel_weight=wide, **options
         )
         assert grad.dtype == dtype
         if machine.impl != "reference":
-            assert grad.stride() == torch.empty_like(x).stride()
+            assert grad.stride() == torch.empty_like(machine.place(x)).stride()
         bound = {torch.float64: 1e-13, torch.float32: 3e-6}.get(dtype, torch.finfo(dtype).eps)
-        assert relative_l2(found, truth) < min(bound, 3e-6)
-        assert relative_l2(grad, true_grad) < bound
+        assert relative_l2(found.cpu(), truth) < min(bound, 3e-6)
+        assert relative_l2(grad.cpu(), true_grad) < bound
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, *INTEGER, *FLOATING], ids=str)
@@ -88,10 +79,10 @@ def test_targets_of_any_dtype(machine: Machine, dtype: torch.dtype) -> None:
     x, labels, bins = problem("softmax", torch.float32)
     labels = labels.clamp_max(1)
     one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
-    options: dict[str, Any] = {"count": 4, "terms": TERMS, "impl": machine.impl}
-    wanted = component_sums(x, labels, bins, **options).rows
-    assert torch.equal(component_sums(x, labels.to(dtype), bins, **options).rows, wanted)
-    assert torch.equal(component_sums(x, one_hot.to(dtype), bins, **options).rows, wanted)
+    options: dict[str, Any] = {"count": 4, "terms": TERMS}
+    wanted = solve(machine, x, labels, bins, **options).rows
+    assert torch.equal(solve(machine, x, labels.to(dtype), bins, **options).rows, wanted)
+    assert torch.equal(solve(machine, x, one_hot.to(dtype), bins, **options).rows, wanted)
 
 
 @pytest.mark.parametrize("terms", [[term] for term in TERMS] + [["nll", "tp"]], ids=str)
@@ -100,15 +91,9 @@ def test_rows_do_not_depend_on_the_other_terms(
     machine: Machine, activation: str, terms: list[str]
 ) -> None:
     x, labels, bins = problem(activation)
-    options: dict[str, Any] = {"count": 4, "activation": activation, "impl": machine.impl}
-
-    def rows(x: Tensor, names: Any) -> Tensor:  # noqa: ANN401
-        every = component_sums(x, labels, bins, terms=names, **options)
-        # Of what does not depend on the input there is a gradient, too: 0.
-        return torch.stack([getattr(every, term) for term in terms]) + 0 * x.sum()
-
-    found, grad = gradient(lambda x: rows(x, terms), x)
-    wanted, true_grad = gradient(lambda x: rows(x, TERMS), x)
+    options: dict[str, Any] = {"count": 4, "activation": activation, "read": terms}
+    found, grad = solve_both(machine, x, labels, bins, terms=terms, **options)
+    wanted, true_grad = solve_both(machine, x, labels, bins, terms=TERMS, **options)
     assert torch.equal(found, wanted)
     torch.testing.assert_close(grad, true_grad, rtol=1e-12, atol=1e-12)
 
@@ -135,6 +120,8 @@ X, LABELS = torch.zeros(1, 2, 3, 4), torch.zeros(1, 3, 4, dtype=torch.int64)
 BINS = torch.zeros(1, 1, 3, 4, dtype=torch.int32)
 
 
+# On a device labels are not looked at: tests/gpu.
+@on("reference", "native", "shim")
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -158,7 +145,7 @@ def test_errors(
     machine: Machine, change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     arguments: dict[str, Any] = {"input": X, "target": LABELS, "bins": BINS, "count": 1}
-    arguments |= {"impl": machine.impl, **change}
+    arguments |= {"impl": machine.asked, **change}
     with pytest.raises(error, match=message):
         component_sums(**arguments)
 

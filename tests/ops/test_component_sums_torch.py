@@ -12,6 +12,7 @@ from segloss_fast import component_sums
 from segloss_fast.ops.component_sums import TERMS
 from tests.helpers import gradient, peak_allocation
 from tests.machines import Machine, on
+from tests.ops.component_sums_cases import solve_both
 from tests.suite.tiers import begins_in
 
 
@@ -29,12 +30,7 @@ def test_threads_and_runs_agree(machine: Machine) -> None:
     x, labels, bins = problem((40, 50, 60), 2000)
 
     def solve() -> tuple[Tensor, Tensor]:
-        return gradient(
-            lambda x: (
-                component_sums(x, labels, bins, count=2000, terms=TERMS, impl=machine.impl).rows
-            ),
-            x,
-        )
+        return solve_both(machine, x, labels, bins, count=2000, terms=TERMS)
 
     threads = torch.get_num_threads()
     try:
@@ -67,15 +63,15 @@ def test_target_and_weight_are_served_by_the_reference() -> None:
     assert torch.equal(grad, (bins == 1).sum(1, keepdim=True).float())
 
 
-@on("native")
+@on("native", "shim")
 def test_kernels_refuse_a_weight_that_wants_a_gradient(machine: Machine) -> None:
     x, labels, bins = problem((3, 4), 2)
     w = torch.rand(2, 1, 3, 4, requires_grad=True)
     with pytest.raises(RuntimeError, match="served by the reference only"):
-        component_sums(x, labels, bins, count=2, voxel_weight=w, impl=machine.impl)
+        component_sums(x, labels, bins, count=2, voxel_weight=w, impl=machine.asked)
 
 
-@on("native")
+@on("native", "shim")
 def test_incoming_gradients_of_any_strides(machine: Machine) -> None:
     x, labels, bins = problem((7, 5), 3)
     backward = machine.step("backward")
@@ -99,11 +95,11 @@ def test_opcheck(machine: Machine, dense: bool) -> None:
     torch.library.opcheck(operators.component_sums, (x.requires_grad_(), *arguments))
 
 
-@on("reference", "native")
+@on("reference", "native", "shim")
 def test_double_backward_says_what_serves_it(machine: Machine) -> None:
     x, labels, bins = problem((4, 5), 3)
     x.requires_grad_()
-    rows = component_sums(x, labels, bins, count=3, impl=machine.impl).rows
+    rows = component_sums(x, labels, bins, count=3, impl=machine.asked).rows
     (grad,) = torch.autograd.grad(rows.square().sum(), x, create_graph=True)
     if machine.impl == "reference":
         grad.square().sum().backward()

@@ -11,21 +11,6 @@
 
 namespace segloss::lovasz::cuda {
 
-// Calls f(Type<Storage>()) for an input's dtype.
-template <class F>
-void visit_input_dtype(Dtype dtype, F f) {
-  switch (dtype) {
-    case Dtype::kFloat64:
-      return f(Type<double>());
-    case Dtype::kFloat16:
-      return f(Type<__half>());
-    case Dtype::kBFloat16:
-      return f(Type<__nv_bfloat16>());
-    default:
-      return f(Type<float>());
-  }
-}
-
 constexpr int kFewClasses = 4;        // whose logits take few registers
 constexpr int kRegisterClasses = 14;  // and that a thread can keep
 

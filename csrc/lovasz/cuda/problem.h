@@ -10,12 +10,13 @@
 #include <cstdint>
 
 #include "lovasz/kernels.h"
+#include "voxels/cuda/quads.cuh"
 
 namespace segloss::lovasz::cuda {
 
 constexpr int kThreads = 512;  // of a block
 constexpr int kWarps = kThreads / 32;
-constexpr int kVoxels = 4;  // of a thread, in a tile
+constexpr int kVoxels = kQuad;  // of a thread, in a tile
 constexpr int kTile = kThreads * kVoxels;
 
 struct Problem {

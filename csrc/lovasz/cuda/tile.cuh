@@ -7,26 +7,15 @@
 #include "lovasz/cuda/errors.cuh"
 #include "lovasz/cuda/launch.h"
 #include "voxels/cuda/labels.cuh"
+#include "voxels/cuda/quads.cuh"
 
 namespace segloss::lovasz::cuda {
 
 template <class Storage>
 using Computed = std::conditional_t<std::is_same_v<Storage, double>, double, float>;
 
-// A thread's voxels of a row.
-template <class Storage>
-using Quad = Pack<Storage, std::conditional_t<sizeof(Storage) == 2, uint2, uint4>>;
-template <class Storage>
-constexpr bool kHasQuad = Quad<Storage>::kSize == kVoxels;  // not of doubles
-
-template <class Storage>
-SL_DEVICE bool is_row(const View& view, const void* voxel) {
-  return kHasQuad<Storage> && view.dims == 1 && view.stride[0] == 1 &&
-         reinterpret_cast<uintptr_t>(voxel) % sizeof(Quad<Storage>) == 0 &&
-         view.channel_stride * int64_t(sizeof(Storage)) % int64_t(sizeof(Quad<Storage>)) == 0;
-}
-
 struct Tile {
+  static constexpr bool kRolled = false;
   int64_t item;
   int64_t begin;  // its first voxel
   int count;
@@ -54,60 +43,6 @@ struct Tile {
     return wide ? thread * kVoxels + i : thread + i * kThreads;
   }
   SL_DEVICE bool has(int i) const { return voxel(i) < count; }
-};
-
-// The thread's voxels in a tensor.
-template <class Storage>
-struct Row {
-  Storage* item;
-  int64_t channel_stride;
-  int64_t offset[kVoxels];
-  bool wide;
-
-  SL_DEVICE Row(const View& view, const Tile& tile) : channel_stride(view.channel_stride) {
-    item = static_cast<Storage*>(view.data) + tile.item * view.batch_stride;
-    wide = tile.wide && is_row<Storage>(view, item + tile.begin);
-    const int thread = thread_again();  // each row anew: the offsets would take registers
-#pragma unroll
-    for (int i = 0; i < kVoxels; ++i) {
-      const int voxel = tile.voxel(i, thread);
-      offset[i] = voxel_offset(view, tile.begin + (voxel < tile.count ? voxel : 0));
-    }
-  }
-
-  // Anything at all for voxels that are not there.
-  template <class T>
-  SL_DEVICE void load(int64_t c, T (&x)[kVoxels]) const {
-    const Storage* const from = item + c * channel_stride;
-    if constexpr (kHasQuad<Storage>) {
-      if (wide) {
-        const Quad<Storage> quad = Quad<Storage>::load(from + offset[0]);
-#pragma unroll
-        for (int i = 0; i < kVoxels; ++i) x[i] = widen<T>(quad.value[i]);
-        return;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kVoxels; ++i) x[i] = widen<T>(from[offset[i]]);
-  }
-
-  template <class T>
-  SL_DEVICE void store(int64_t c, const Tile& tile, const T (&x)[kVoxels]) const {
-    Storage* const to = item + c * channel_stride;
-    if constexpr (kHasQuad<Storage>) {
-      if (wide) {
-        Quad<Storage> quad;
-#pragma unroll
-        for (int i = 0; i < kVoxels; ++i) quad.value[i] = narrow<Storage>(x[i]);
-        if (tile.has(0)) quad.store(to + offset[0]);
-        return;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kVoxels; ++i) {
-      if (tile.has(i)) to[offset[i]] = narrow<Storage>(x[i]);
-    }
-  }
 };
 
 // The classes of the thread's voxels; a dense target has none. Voxels that are not there are

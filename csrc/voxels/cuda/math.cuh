@@ -175,6 +175,21 @@ SL_DEVICE void visit_input(Dtype dtype, F f) {
   }
 }
 
+// On the host: calls f(Type<Storage>()) for an input's dtype.
+template <class F>
+void visit_input_dtype(Dtype dtype, F f) {
+  switch (dtype) {
+    case Dtype::kFloat64:
+      return f(Type<double>());
+    case Dtype::kFloat16:
+      return f(Type<__half>());
+    case Dtype::kBFloat16:
+      return f(Type<__nv_bfloat16>());
+    default:
+      return f(Type<float>());
+  }
+}
+
 template <class F>
 SL_DEVICE void visit_dtype(Dtype dtype, F f) {
   switch (dtype) {

@@ -53,7 +53,7 @@ def component_sums(
         voxel_weight: ``[B, 1, *S]`` or ``[B, C, *S]``, any sign; truth values and integers are
             copied as floating-point numbers.
         ignore_index: Voxels with this label do not count, NaN input or not; of class indices only.
-        impl: ``"auto"``, ``"reference"`` or ``"native"`` (CPU).
+        impl: ``"auto"``, ``"reference"`` or ``"native"``.
 
     Returns:
         The rows ``[terms, B, C, K + 1]``, float64 (float32 on devices without it).

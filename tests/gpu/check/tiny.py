@@ -61,6 +61,7 @@ def trials(device: str) -> dict[str, Callable[[], object]]:
     found["components by value"] = lambda: segloss_fast.connected_components(
         labels_of(device), by_value=True, impl="native"
     )
+    found["component sums"] = loss(4, functional.component_dice_ce_loss)
     found["nearest"] = lambda: segloss_fast.nearest_component(labels_of(device), impl="native")
     return found
 
