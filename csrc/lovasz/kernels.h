@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "instruction_sets.h"
 #include "voxels/problem.h"
@@ -59,6 +60,22 @@ struct Incoming {
   int64_t images;               // I: the batch's size or 1
 };
 
+// Voxels in the order of falling errors.
+template <class T>
+struct SortedRow {
+  static constexpr int64_t kMost = 512;
+  static constexpr int64_t kMargin = 2;  // around the keys, for the kernel
+
+  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> key[kMost + 2 * kMargin];
+  T error[kMost];
+  T g[kMost];
+  int32_t foreground_before[kMost + 1];  // in the row
+  // Two voxels of one error, both foreground or both background: 1 and 2. Other equal errors, whose
+  // first one `begins`, are left to the caller, and are 0 here.
+  int32_t pair[kMost];
+  uint8_t begins[kMost];  // 0 up to a multiple of 8
+};
+
 struct Kernels {
   // Bytes of scratch memory, 64-byte aligned, that one call of backward needs, or with a null
   // gradient one of the others.
@@ -72,6 +89,13 @@ struct Kernels {
   // Writes the chunk of the gradient.
   void (*backward)(const Problem& problem, const Chunk& chunk, void* scratch,
                    const Incoming& incoming, const View& grad);
+  // Fills in what a row has besides the first n keys, whose sum of error * g it returns. Of all
+  // foreground voxels `left` are not before the row; u is their number and that of the background
+  // before it. With zero_is_none an error of 0 has g = 0.
+  double (*increments)(SortedRow<float>* row, int64_t n, double left, double u, uint32_t top,
+                       bool zero_is_none);
+  double (*increments_double)(SortedRow<double>* row, int64_t n, double left, double u,
+                              uint64_t top, bool zero_is_none);
 };
 
 SEGLOSS_DECLARE_KERNELS(Kernels)

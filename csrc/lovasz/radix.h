@@ -4,11 +4,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "lovasz/sort.h"
@@ -16,70 +15,37 @@
 
 namespace segloss::lovasz {
 
-// The work of one group: in the caller's thread, or cut into as many parts as torch has threads.
+// Who does the work of one group: the caller's thread, or as many of torch's as there are parts.
 struct Team {
   int64_t parts;
 
+  // Calls f with each task and scratch memory of so many bytes.
   template <class F>
-  void run(int64_t count, const F& f) const {
+  void run(int64_t count, int64_t bytes, const F& f) const {
     if (parts == 1) {
-      for (int64_t i = 0; i < count; ++i) f(i);
+      const std::unique_ptr<std::byte[]> memory(new std::byte[size_t(bytes)]);
+      for (int64_t i = 0; i < count; ++i) f(i, memory.get());
     } else {
-      for_each_task(count, parts, 0, [&] { return [&](int64_t i, void*) { f(i); }; });
+      for_each_task(count, parts, size_t(bytes), [&] { return f; });
     }
   }
-};
-
-// What a bucket's sort moves: elements made of a key and its place in the bucket. Sorted are the
-// bits of word() above the foreground bit, which is the highest of the `below` lowest ones.
-template <class KeyType>
-struct KeyAlone {
-  using Key = KeyType;
-  using Element = Key;
-  static constexpr int below = 1;
-  Element make(Key key, int64_t) const { return key; }
-  Key key(Element element) const { return element; }
-  Key word(Element element) const { return element; }
-};
-
-template <class KeyType>
-struct KeyAndPlace {
-  using Key = KeyType;
-  struct Element {
-    Key key, place;
-  };
-  static constexpr int below = 1;
-  Element make(Key key, int64_t place) const { return {key, Key(place)}; }
-  Key key(const Element& element) const { return element.key; }
-  Key word(const Element& element) const { return element.key; }
-  int64_t place(const Element& element) const { return int64_t(element.place); }
-};
-
-// Both in 32 bits: the key's low bits and, in the bits that are left, the place.
-struct Packed {
-  using Key = uint32_t;
-  using Element = uint32_t;
-  int place_bits;
-  Key high;  // of all keys
-  int below = place_bits + 1;
-  Element make(Key key, int64_t place) const { return (key << place_bits) | Element(place); }
-  Key key(Element element) const { return high | (element >> place_bits); }
-  Key word(Element element) const { return element; }
-  int64_t place(Element element) const {
-    return int64_t(element & ((Element(1) << place_bits) - 1));
+  template <class F>
+  void run_parts(const F& f) const {
+    run(parts, 0, [&](int64_t i, void*) { f(i); });
   }
 };
 
 // Calls f(key) for the keys begin .. end - 1 that are some, which f may write to: in order, or
 // backwards. Of the others it calls none(key).
 template <bool kForwards, class Key, class F, class None>
-void each_key(const SortGroup& group, int64_t begin, int64_t end, const F& f, const None& none) {
+void each_key(const SortGroup& group, int64_t begin, int64_t end, F f, None none) {
   const auto each_piece = [&](int64_t piece) {
     const int64_t first = piece * group.piece_voxels;
     Key* const keys = static_cast<Key*>(group.values) + piece * group.piece_stride;
     const int64_t from = std::max(begin - first, int64_t(0));
     const int64_t to = std::min(end - first, group.piece_voxels);
-    const auto one = [&](Key& key) { key != ~Key(0) ? f(key) : none(key); };
+    // By value: the compiler would read what f holds again after every write to memory.
+    const auto one = [f, none](Key& key) { key != ~Key(0) ? f(key) : none(key); };
     if constexpr (kForwards) {
       for (int64_t i = from; i < to; ++i) one(keys[i]);
     } else {
@@ -98,64 +64,6 @@ void each_key(const SortGroup& group, int64_t begin, int64_t end, const F& f, co
 template <class Key, class F>
 void each_key(const SortGroup& group, int64_t begin, int64_t end, const F& f) {
   each_key<true, Key>(group, begin, end, f, [](Key) {});
-}
-
-// Sorts by so many digits of at most kDigit bits, the lowest first.
-constexpr int kDigit = 11;
-template <int kPasses, class Codec, class Element = typename Codec::Element>
-const Element* sort_by_digits(const Codec& codec, const typename Codec::Key* keys, int64_t n,
-                              int bits, Element* to, Element* other) {
-  using Key = typename Codec::Key;
-  const int width = (bits + kPasses - 1) / kPasses;
-  // Of keys of 64 bits up to 80 KB, too much for a stack.
-  const std::unique_ptr<Key[]> counters(new Key[size_t(kPasses) << width]());
-  const auto row = [&](int d) { return counters.get() + (int64_t(d) << width); };
-  const auto mask = [&](int d) { return Key((Key(1) << std::min(width, bits - d * width)) - 1); };
-  for (int64_t i = 0; i < n; ++i) {
-    for (int d = 0; d < kPasses; ++d) ++row(d)[(keys[i] >> (1 + d * width)) & mask(d)];
-  }
-  const auto pass = [&](int d, Element* out, auto element) {
-    Key* const next = row(d);
-    const Key most = mask(d);
-    const int shift = codec.below + d * width;
-    Key total = 0;
-    for (Key digit = 0; digit <= most; ++digit) total += std::exchange(next[digit], total);
-    for (int64_t i = 0; i < n; ++i) {
-      const Element found = element(i);
-      out[next[(codec.word(found) >> shift) & most]++] = found;
-    }
-  };
-  pass(0, to, [&](int64_t i) { return codec.make(keys[i], i); });
-  for (int d = 1; d < kPasses; ++d) {
-    if (row(d)[(keys[0] >> (1 + d * width)) & mask(d)] == Key(n)) continue;  // all the same
-    pass(d, other, [from = to](int64_t i) { return from[i]; });
-    std::swap(to, other);
-  }
-  return to;
-}
-
-// Sorts the keys of one bucket, which differ in so many bits at most; returns where their elements
-// are: in `to` or `other`, each for so many. Equal ones may change places.
-template <class Codec, class Element = typename Codec::Element>
-const Element* sort_bucket(const Codec& codec, const typename Codec::Key* keys, int64_t n, int bits,
-                           Element* to, Element* other) {
-  constexpr int64_t kFew = 96;  // to which the digits' counters are not worth their sums
-  if (n <= kFew || bits == 0) {
-    for (int64_t i = 0; i < n; ++i) to[i] = codec.make(keys[i], i);
-    std::sort(to, to + n,
-              [&](const Element& a, const Element& b) { return codec.word(a) < codec.word(b); });
-    return to;
-  }
-  const auto by_digits = [&](auto passes) {
-    return sort_by_digits<passes.value>(codec, keys, n, bits, to, other);
-  };
-  if (bits <= kDigit) return by_digits(std::integral_constant<int, 1>());
-  if constexpr (sizeof(typename Codec::Key) == 4) {  // which differ in 20 bits at most
-    return by_digits(std::integral_constant<int, 2>());
-  } else {
-    if (bits <= 2 * kDigit) return by_digits(std::integral_constant<int, 2>());
-    return by_digits(std::integral_constant<int, 5>());
-  }
 }
 
 // Keys that share their high bits: in a digit of kHighBits, or in some more.
@@ -179,13 +87,14 @@ class RadixSort {
         whole_((top >> low_bits_) + 1),
         buckets_((top >> (low_bits_ - more_bits_)) + 1),
         next_(team.parts * buckets_ * 2) {
-    team_.run(team_.parts, [&](int64_t part) {
+    team_.run_parts([&](int64_t part) {
       // Copies: the compiler would read the members again after every write to a counter.
       Key* const counters = row(part);
       const int shift = this->shift();
       each_key<Key>(group_, begin_of(part), begin_of(part + 1),
                     [=](Key key) { ++counters[2 * (key >> shift) + (key & 1)]; });
     });
+    if (const int spare = spare_bits(); spare > 0) merge(spare);
     foreground_before_.reserve(whole_);
     for (int64_t bucket = 0; bucket < buckets_; ++bucket) {
       if (bucket % (int64_t(1) << more_bits_) == 0) foreground_before_.push_back(foreground_);
@@ -207,8 +116,8 @@ class RadixSort {
   // foreground among them, and a function that calls what it is given with each part of the bucket
   // in order, as f(Bucket, scratch).
   template <class Scratch, class F>
-  double sum(Scratch* scratch, const F& f) {
-    team_.run(team_.parts, [&](int64_t part) {
+  double sum(const F& f) {
+    team_.run_parts([&](int64_t part) {
       Key* const next = row(part);
       Key* const to = sorted_;
       const int shift = this->shift();
@@ -219,15 +128,18 @@ class RadixSort {
       });
     });
     std::vector<double> sums(whole_);
-    team_.run(whole_, [&](int64_t i) {
+    const int64_t bytes = 2 * std::min(kOwn, group_.voxels()) * int64_t(sizeof(Scratch));
+    team_.run(whole_, bytes, [&](int64_t i, void* own) {
       const int64_t first = i << more_bits_;
       const int64_t last = std::min(first + (int64_t(1) << more_bits_), buckets_);
       const int64_t begin = begin_of_bucket(first), end = begin_of_bucket(last);
       if (begin == end) return;
       const auto visit = [&](int64_t from, int64_t to, int low_bits, const auto& g) {
-        // One thread's buckets share what lies in its cache.
-        Scratch* const own = scratch + (team_.parts == 1 ? 0 : 2 * from);
-        if (from < to) g(Bucket<Key>{sorted_ + from, to - from, low_bits}, own);
+        if (from == to) return;
+        const Bucket<Key> bucket{sorted_ + from, to - from, low_bits};
+        if (bucket.count <= kOwn) return g(bucket, static_cast<Scratch*>(own));
+        const std::unique_ptr<Scratch[]> more(new Scratch[size_t(2 * bucket.count)]);
+        g(bucket, more.get());
       };
       sums[i] = f(begin, foreground_before_[i], [&](const auto& g) {
         if (end - begin <= kSmall) return visit(begin, end, low_bits_, g);
@@ -243,7 +155,7 @@ class RadixSort {
 
   // Writes what has taken the keys' places in the buckets to the voxels, and 0 where none counts.
   void restore() {
-    team_.run(team_.parts, [&](int64_t part) {
+    team_.run_parts([&](int64_t part) {
       Key* const next = row(part);
       const Key* const from = sorted_;
       const int shift = this->shift();
@@ -264,6 +176,7 @@ class RadixSort {
   static constexpr int kHighBits = 11;
   static constexpr int64_t kAhead = 64 / sizeof(Key);  // a line: there are too many for hardware
   static constexpr int64_t kSmall = 4096;              // voxels that are not worth more buckets
+  static constexpr int64_t kOwn = 32768;  // voxels of a bucket that a thread keeps memory for
 
   // With which of 2^20 voxels in a few octaves each bucket fits into a cache of the first level.
   static int more_bits(int64_t voxels) {
@@ -274,15 +187,54 @@ class RadixSort {
   const SortGroup& group_;
   Key* const sorted_;
   const int low_bits_;
-  const int more_bits_;
-  const int64_t whole_;    // buckets of the highest digit
-  const int64_t buckets_;  // of some bits more
+  int more_bits_;
+  const int64_t whole_;  // buckets of the highest digit
+  int64_t buckets_;      // of some bits more
   int64_t count_ = 0;
   int64_t foreground_ = 0;
   std::vector<int64_t> foreground_before_;  // each of the highest digit's
   // Part by part and bucket by bucket: how many are background and foreground; then, in the
   // former's place, where the next of them goes.
   std::vector<Key> next_;
+
+  // How many of the bits the buckets of most voxels are small without: the more buckets there are,
+  // the longer are the ways to them and back.
+  int spare_bits() {
+    if (more_bits_ == 0) return 0;
+    constexpr int64_t kFit = 8192;  // voxels
+    std::vector<int64_t> sizes(whole_);
+    int64_t total = 0;
+    for (int64_t part = 0; part < team_.parts; ++part) {
+      for (int64_t i = 0; i < 2 * buckets_; ++i) sizes[i >> (more_bits_ + 1)] += row(part)[i];
+    }
+    for (const int64_t size : sizes) total += size;
+    int bits = 0;
+    for (int64_t fit = 0; bits < more_bits_; ++bits, fit = 0) {
+      for (const int64_t size : sizes) fit += size <= kFit << bits ? size : 0;
+      if (4 * fit >= 3 * total) break;
+    }
+    return more_bits_ - bits;
+  }
+
+  // Leaves out so many of the bits, once voxels are counted.
+  void merge(int bits) {
+    const int64_t buckets = (buckets_ + (int64_t(1) << bits) - 1) >> bits;
+    for (int64_t part = 0; part < team_.parts; ++part) {
+      Key* const to = next_.data() + part * buckets * 2;
+      const Key* const from = row(part);  // at to, or behind it
+      for (int64_t i = 0; i < buckets; ++i) {
+        Key background = 0, foreground = 0;
+        for (int64_t b = i << bits; b < std::min((i + 1) << bits, buckets_); ++b) {
+          background += from[2 * b];
+          foreground += from[2 * b + 1];
+        }
+        to[2 * i] = background;
+        to[2 * i + 1] = foreground;
+      }
+    }
+    more_bits_ -= bits;
+    buckets_ = buckets;
+  }
 
   int shift() const { return 1 + low_bits_ - more_bits_; }
   int64_t begin_of(int64_t part) const { return group_.voxels() * part / team_.parts; }

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
+#include "lovasz/digits.h"
 #include "lovasz/increments.h"
 #include "lovasz/radix.h"
 
@@ -31,12 +33,12 @@ class SortedScan {
       : job_(job), group_(group), sorted_(sorted) {}
 
   // Returns the loss; where wanted, g takes the place of the keys.
-  double run(void* scratch) const {
+  double run() const {
     const int64_t foreground = sorted_.foreground();
     if (sorted_.count() == 0) return fill_uncounted();
     if (foreground == 0) return scan_without_foreground();
-    if (!job_.wants_gradient) return sum<KeyAlone<Key>>(scratch);
-    const double loss = sum<KeyAndPlace<Key>>(scratch);
+    if (!job_.wants_gradient) return sum<KeyAlone<Key>>();
+    const double loss = sum<KeyAndPlace<Key>>();
     sorted_.restore();
     return loss;
   }
@@ -53,10 +55,20 @@ class SortedScan {
     double loss;
   };
 
+  double run_increments(SortedRow<Value>& row, int64_t n, const State& state) const {
+    const Kernels& run = SEGLOSS_CHOOSE_KERNELS();
+    const Key top = Key(job_.top);
+    if constexpr (sizeof(Key) == 4) {
+      return run.increments(&row, n, state.left, state.u, top, job_.zero_is_none);
+    } else {
+      return run.increments_double(&row, n, state.left, state.u, top, job_.zero_is_none);
+    }
+  }
+
   Value error(Key key) const { return std::bit_cast<Value>(Key(Key(job_.top) - (key >> 1))); }
 
   template <class Codec>
-  double sum(void* scratch) const {
+  double sum() const {
     using Element = typename Codec::Element;
     const auto scan_whole = [&](int64_t before, int64_t foreground_before, const auto& each_part) {
       const int64_t foreground = sorted_.foreground();
@@ -74,50 +86,107 @@ class SortedScan {
       });
       return state.loss;
     };
-    return sorted_.sum(static_cast<Element*>(scratch), scan_whole);
+    return sorted_.template sum<Element>(scan_whole);
   }
 
   // Of one bucket; equal errors never lie in two.
   template <class Codec>
   void scan_bucket(const Codec& codec, const Bucket<Key>& bucket, typename Codec::Element* own,
                    State& state) const {
-    const int64_t count = bucket.count;
-    const auto* const data =
-        sort_bucket(codec, bucket.keys, count, bucket.low_bits, own, own + count);
-    const auto put = [&](const auto& element, double g) {
-      if constexpr (requires { codec.place(element); }) {
-        bucket.keys[codec.place(element)] = std::bit_cast<Key>(Value(g));
-      }
-    };
-    constexpr double kIs[] = {0, 1};
-    double left = state.left, u = state.u, loss = state.loss;
-    for (int64_t i = 0; i < count;) {
-      const Key key = codec.key(data[i]);
-      const bool none = job_.zero_is_none && error(key) == 0;
-      if (i + 1 == count || (codec.key(data[i + 1]) ^ key) > 1) {
-        // 1 / u or left / (u * (u + 1)), without a branch that could not be foreseen.
-        const double is_foreground = kIs[key & 1], is_background = kIs[~key & 1];
-        const double g = (is_foreground + left * is_background) / (u * (1 + u * is_background));
-        left -= is_foreground;
-        u += is_background;
-        loss += double(error(key)) * g;
-        put(data[i++], none ? 0 : g);
-        continue;
-      }
-      int64_t stop = i, n_f = 0;
-      for (; stop < count && codec.key(data[stop]) >> 1 == key >> 1; ++stop) {
-        n_f += codec.key(data[stop]) & 1;
-      }
-      const int64_t n_b = stop - i - n_f;
-      const Increments g = group_increments(left, u, double(n_f), double(n_b));
-      loss += double(error(key)) * (double(n_f) * g.foreground + double(n_b) * g.background);
-      for (; i < stop; ++i) {
-        put(data[i], none ? 0 : (codec.key(data[i]) & 1 ? g.foreground : g.background));
-      }
-      left -= double(n_f);
-      u += double(n_b);
+    Key* const keys = bucket.keys;
+    if (std::all_of(keys, keys + bucket.count, [&](Key key) { return (key ^ keys[0]) <= 1; })) {
+      scan_equal(KeyAlone<Key>(), keys, bucket.count, state,
+                 [&](int64_t i, Value g) { keys[i] = std::bit_cast<Key>(g); });
+      return;
     }
-    state = {left, u, loss};
+    const auto* const data =
+        sort_bucket(codec, bucket.keys, bucket.count, bucket.low_bits, own, own + bucket.count);
+    SortedRow<Value> row;
+    for (int64_t i = 0; i < bucket.count;) {
+      const auto* const first = data + i;
+      const int64_t n = row_size(codec, first, bucket.count - i);
+      if (n > 0) {
+        i += scan_row(codec, first, n, row, bucket.keys, state);
+      } else {
+        i += scan_equal(codec, first, bucket.count - i, state,
+                        [&](int64_t k, Value g) { put(codec, first[k], g, bucket.keys); });
+      }
+    }
+  }
+
+  template <class Codec, class Element>
+  static bool are_equal(const Codec& codec, const Element& a, const Element& b) {
+    return (codec.key(a) ^ codec.key(b)) <= 1;
+  }
+
+  // How many fill a row that ends where equal errors do: 0 where there are too many equal ones.
+  template <class Codec, class Element>
+  static int64_t row_size(const Codec& codec, const Element* data, int64_t count) {
+    int64_t n = std::min(count, SortedRow<Value>::kMost);
+    if (n < count) {
+      while (n > 0 && are_equal(codec, data[n - 1], data[n])) --n;
+    }
+    return n;
+  }
+
+  // Writes a voxel's g where its key was.
+  template <class Codec, class Element>
+  static void put(const Codec& codec, const Element& element, Value g, Key* keys) {
+    if constexpr (requires { codec.place(element); }) {
+      keys[codec.place(element)] = std::bit_cast<Key>(g);
+    }
+  }
+
+  // Scans a row without the equal errors that the kernel leaves out, then these.
+  template <class Codec, class Element>
+  int64_t scan_row(const Codec& codec, const Element* data, int64_t n, SortedRow<Value>& row,
+                   Key* keys, State& state) const {
+    for (int64_t i = 0; i < n; ++i) row.key[row.kMargin + i] = codec.key(data[i]);
+    state.loss += run_increments(row, n, state);
+    each_start(row, n, [&](int64_t i) {
+      const double past = double(row.foreground_before[i]);
+      State there{state.left - past, state.u + double(i) - past, state.loss};
+      scan_equal(codec, data + i, n - i, there, [&](int64_t k, Value g) { row.g[i + k] = g; });
+      state.loss = there.loss;
+    });
+    for (int64_t i = 0; i < n; ++i) put(codec, data[i], row.g[i], keys);
+    const double foreground = double(row.foreground_before[n]);
+    state.left -= foreground;
+    state.u += double(n) - foreground;
+    return n;
+  }
+
+  // Calls f with each voxel that begins equal errors, which are few.
+  template <class F>
+  static void each_start(const SortedRow<Value>& row, int64_t n, const F& f) {
+    uint64_t some;
+    for (int64_t i = 0; i < n; i += int64_t(sizeof(some))) {
+      std::memcpy(&some, row.begins + i, sizeof(some));
+      if (some == 0) continue;
+      for (int64_t k = i; k < std::min(i + int64_t(sizeof(some)), n); ++k) {
+        if (row.begins[k] != 0) f(k);
+      }
+    }
+  }
+
+  // Scans the first ones, whose errors are equal, and returns how many these are.
+  template <class Codec, class Element>
+  int64_t scan_equal(const Codec& codec, const Element* data, int64_t count, State& state,
+                     const auto& put) const {
+    const Key key = codec.key(data[0]);
+    int64_t n = 0, n_f = 0;
+    for (; n < count && are_equal(codec, data[0], data[n]); ++n) n_f += codec.key(data[n]) & 1;
+    const int64_t n_b = n - n_f;
+    const double m = double(error(key));
+    Increments g = group_increments(state.left, state.u, double(n_f), double(n_b));
+    state.loss += m * (double(n_f) * g.foreground + double(n_b) * g.background);
+    state.left -= double(n_f);
+    state.u += double(n_b);
+    if (job_.zero_is_none && m == 0) g = {0, 0};
+    for (int64_t i = 0; i < n; ++i) {
+      put(i, Value(codec.key(data[i]) & 1 ? g.foreground : g.background));
+    }
+    return n;
   }
 
   // The largest error alone counts; nothing needs to be sorted.
@@ -160,10 +229,7 @@ uint64_t largest_error(Activation activation, bool is_double) {
 }
 
 int64_t sort_bytes(const SortJob& job, int64_t voxels) {
-  return with_key(job, [&](auto key) {
-    const int64_t element = job.wants_gradient ? 2 * sizeof(key) : sizeof(key);
-    return voxels * (int64_t(sizeof(key)) + 2 * element);
-  });
+  return with_key(job, [&](auto key) { return voxels * int64_t(sizeof(key)); });
 }
 
 SortResult sort_group(const SortJob& job, const SortGroup& group, int64_t parts, void* memory) {
@@ -174,8 +240,7 @@ SortResult sort_group(const SortJob& job, const SortGroup& group, int64_t parts,
     const Team team{parts};
     RadixSort<Key> sorted(team, group, job.top, memory);
     const SortedScan<Key> scan(job, group, sorted);
-    const SortResult result{scan.run(static_cast<Key*>(memory) + group.voxels()),
-                            double(sorted.foreground())};
+    const SortResult result{scan.run(), double(sorted.foreground())};
     if (!group.flagged) return result;
     constexpr auto kNan = std::numeric_limits<Value>::quiet_NaN();
     if (job.wants_gradient) fill(group, std::bit_cast<Key>(kNan));

@@ -37,7 +37,7 @@ struct SortResult {
 
 uint64_t largest_error(Activation activation, bool is_double);
 
-// Bytes of memory that sorting so many voxels needs.
+// Bytes of memory that sorting so many voxels needs, besides that of a bucket.
 int64_t sort_bytes(const SortJob& job, int64_t voxels);
 
 // In the caller's thread, or cut into parts for torch's threads: the same bits in any number.

@@ -113,6 +113,20 @@ NATIVE_FAULTS = (
         SORTED_LOVASZ,
     ),
     Fault(
+        "native-lovasz-sort-pairs-as-singles",
+        "csrc/lovasz/increments.inc",
+        "first + double(1 + either)",
+        "first + double(1)",
+        SORTED_LOVASZ,
+    ),
+    Fault(
+        "native-lovasz-sort-row-cuts-equal-errors",
+        "csrc/lovasz/sort.cpp",
+        "while (n > 0 && are_equal(codec, data[n - 1], data[n])) --n;",
+        "",
+        SORTED_LOVASZ,
+    ),
+    Fault(
         "native-distance-last-row",
         "csrc/distance_transform/minimum.inc",
         "k <= below",

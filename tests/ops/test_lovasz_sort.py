@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers import relative_l2
+from tests.machines import Machine, on
 from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_cases import NATIVE, options_of, sort
 from tests.ops.lovasz_samples import IMPLS
@@ -54,6 +55,22 @@ def test_loss_and_order(size: int, spread: float, dtype: torch.dtype) -> None:
     assert abs(float(found.g.double().sum() / g.sum()) - 1) < 1e-6
     alone = sort(NATIVE, x, target, options_of("hinge"), wants_gradient=False)
     assert torch.equal(alone.loss, found.loss)
+
+
+@on("native", sets=True)
+@pytest.mark.parametrize("dtype", few([torch.float32, torch.float64], test=2), ids=str)
+def test_pairs_and_more_equal_errors_in_every_row(machine: Machine, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(6)
+    target = (torch.rand(1, 3001, generator=generator) < 0.3).to(torch.uint8)
+    # As many errors as voxels: a third of these alone, a third in pairs, of one kind or of both.
+    away = torch.randint(3001, (1, 3001), generator=generator, dtype=torch.float64) / 4096
+    x = torch.where(target == 1, 0.75 - away, away - 0.75).to(dtype)[:, None]
+    loss, g = truth(x, target)
+    found = sort(machine, x, target, options_of("hinge"))
+    assert abs(float(found.loss) / loss - 1) < 1e-12
+    error = (found.g[:, 0].double() - g).abs()
+    # The definition subtracts numbers below 1.
+    assert (error <= (1e-7 if dtype == torch.float32 else 1e-9) * g + 1e-12).all()
 
 
 @pytest.mark.parametrize("per_image", [False, True])
