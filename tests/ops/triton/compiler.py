@@ -59,7 +59,11 @@ class Compiled:
         return text_of(self.cubin)
 
     def report(self) -> dict[str, Any]:
-        """Return what the tests look at; the loop is the innermost one that loads."""
+        """Return what the tests look at; the loop is the innermost one over the input.
+
+        "around_instructions" are those of the loop around it without itself: what is done once for
+        as many rounds as the kernel adds up in registers.
+        """
         loop = _loop(self.sass)
         loads, stores = _accesses(loop, "LDG"), _accesses(loop, "STG")
         return {
@@ -78,17 +82,25 @@ class Compiled:
 
 
 def _loop(sass: str) -> str:
-    """Return the shortest stretch between a label and a branch back to it that loads."""
+    """Return the shortest loop that loads and takes exponentials, or loads if none takes them.
+
+    A loop is a stretch between a label and a branch back to it.
+    """
+    loops = [text for text in _loops(sass) if "LDG" in text]
+    return min((text for text in loops if "MUFU.EX2" in text), default="", key=len) or min(
+        loops, default="", key=len
+    )
+
+
+def _loops(sass: str) -> list[str]:
     lines = sass.splitlines()
     labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L_x_\d+:", line)}
     loops = []
     for end, line in enumerate(lines):
         target = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
         if target and labels[target[1]] < end:
-            text = "\n".join(lines[labels[target[1]] : end + 1])
-            if "LDG" in text:
-                loops.append(text)
-    return min(loops, key=len, default="")
+            loops.append("\n".join(lines[labels[target[1]] : end + 1]))
+    return loops
 
 
 def _accesses(sass: str, name: str) -> dict[int, int]:
