@@ -71,6 +71,7 @@ SL_DEVICE void sum_tile(const Launch& launch, const Plan<Choice>& plan, const Ow
       OwnSums<T> sums;
       // A step that is known spares the addresses.
       step == 1 ? add_own(s, c, v, end, 1, sums) : add_own(s, c, v, end, step, sums);
+      sums.of[kTp] += sums.of[kPred] - sums.of[kPred];  // a NaN in p is one of every class
       add_to_slots(launch, plan, owner, slots, c, sums);
     } else {
       Sums<T> sums;

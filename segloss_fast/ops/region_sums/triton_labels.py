@@ -20,9 +20,10 @@ from segloss_fast.ops._triton.sums import store_flags, store_sums
 from segloss_fast.ops._triton.tiles import Tile, View, load_voxels
 from segloss_fast.ops.region_sums.triton_activations import SOFTMAX
 from segloss_fast.ops.region_sums.triton_forward import SIZES
-from segloss_fast.ops.region_sums.triton_terms import LOGS
+from segloss_fast.ops.region_sums.triton_terms import LOGS, bits
 from segloss_fast.ops.region_sums.triton_tiles import (
     SERVED,
+    SPREAD,
     add_tile,
     as_rows,
     fresh,
@@ -34,7 +35,9 @@ def serves(classes: int, formula: tuple[int, ...], weight: int) -> bool:
     """Return whether the kernel has these terms; the formula is a Formula."""
     terms, act, ce_act, _, hard = formula
     softmax = act == SOFTMAX.value and (not terms & LOGS.value or ce_act == SOFTMAX.value)
-    return bool(hard and softmax and weight == 0 and classes > 1 and not terms & ~SERVED.value)
+    if not hard or not softmax or weight != 0 or classes == 1 or terms & ~SERVED.value:
+        return False
+    return not terms & SPREAD.value or bool(terms & bits("pred"))
 
 
 @triton.jit

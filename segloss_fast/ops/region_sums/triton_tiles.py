@@ -23,6 +23,7 @@ from segloss_fast.ops.region_sums.triton_terms import (
     any_of,
     bits,
     has,
+    rank,
     term_value,
 )
 
@@ -31,6 +32,8 @@ OF_ALL = tl.constexpr(bits("pred", "fp"))
 COUNTS = tl.constexpr(bits("target", "target_sq"))
 OF_VOXEL = tl.constexpr(bits("fn", "nll_pow", "focal"))
 SERVED = tl.constexpr(OF_ALL.value | COUNTS.value | OF_VOXEL.value | bits("tp", "nll"))
+# A NaN in p is one in these of every class, which is known of pred.
+SPREAD = tl.constexpr(bits("tp", "fp", "fn"))
 BYTES = tl.constexpr(4)  # classes that one number counts
 
 
@@ -213,10 +216,15 @@ def with_logs(sums, product, formula: tl.constexpr):
 def as_rows(sums, c, formula: tl.constexpr):
     """Return the sums in float32 ``[C, LANES]``."""
     out = ()
+    pred = sums[0]
+    if has(formula.TERMS, PRED):
+        pred = sums[rank(formula.TERMS, PRED)]
     for k in tl.static_range(COUNT):
         if has(formula.TERMS, k):
             found = sums[len(out)]
             if found.dtype == tl.int32:
                 found = ((found >> (c[:, None] * 8)) & 255).to(tl.float32)
+            if has(SPREAD, k):
+                found += pred - pred
             out = out + (found,)  # noqa: RUF005
     return out
