@@ -32,6 +32,7 @@ class Kernel:
         spills: Instructions in the loop that spill.
         programs: Of the launch.
         round_trips: Of a short kernel, whose time is that of waiting: how often it waits; else 0.
+        around: Instructions per element of the loops around the innermost one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kernel:
     spills: int
     programs: int
     round_trips: int = 0
+    around: float = 0.0
 
     @property
     def resident(self) -> int:
@@ -64,7 +66,7 @@ class Kernel:
     @property
     def issue_us(self) -> float:
         """If nothing but the number of instructions mattered."""
-        return 1e6 * self.instructions * self.elements / 32 / ISSUED
+        return 1e6 * (self.instructions + self.around) * self.elements / 32 / ISSUED
 
     @property
     def us(self) -> float:

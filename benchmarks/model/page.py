@@ -8,12 +8,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.model import device
+from benchmarks.model import code, device
 from benchmarks.model.device import Kernel, Native
 from benchmarks.tables.cells import number, table
 
 HERE = Path(__file__).parent
 KEPT, NATIVE = HERE / "predictions.json", HERE / "native.json"
+BEFORE = HERE / "forward_before.json"  # microseconds, predicted when one kernel served all targets
 PAGE = HERE.parents[1] / "docs" / "gpu_model.md"
 Predictions = Mapping[str, Sequence[Kernel]]
 PREFACE = f"""# What a GPU should need: predictions
@@ -28,8 +29,8 @@ What is counted, from the machine code and the shapes:
 - *MB*: what a kernel must read and write once. The time under *memory* is that at the speed of a
   large copy, {device.COPY / 1e12:.1f} TB/s on an {device.NAME}.
 - *instructions*: of a thread in the innermost loop, per element of the input; and the time that
-  they take at {device.ISSUED / 1e12:.1f}e12 instructions of a warp per second, on
-  {device.MULTIPROCESSORS} multiprocessors.
+  they take, with those of the loops around it, at {device.ISSUED / 1e12:.1f}e12 instructions of a
+  warp per second, on {device.MULTIPROCESSORS} multiprocessors.
 - *registers* of a thread, and how many *programs* they let a multiprocessor run *at once*; the
   programs of the launch, and how often these fill the device (*waves*).
 - *waits*, of the short kernels that add up what the programs left: how often a thread waits for
@@ -47,6 +48,18 @@ What is assumed:
 
 Of the kernels in CUDA C++ there are bounds instead: their loops run over shares of classes,
 candidates or bins, whose number the code alone does not tell.
+"""
+
+
+STEPS = """
+Microseconds of these kernels alone; these two come on top. *before*: what was predicted of forward
+when one kernel served class indices and values alike.
+"""
+CODE = """
+Of Dice and cross-entropy with class indices of one byte, in Triton, for both architectures; before
+these had a kernel of their own → with it, where the two differ. *around*: instructions per element
+of the loops around the innermost one, which take logarithms and add up what a program has in
+registers. Of 105 classes a tile holds 128.
 """
 
 
@@ -91,8 +104,14 @@ def page(predictions: Predictions, natives: Sequence[Native]) -> str:
                 short.append(_short(case, kernel))
             else:
                 long.append(_long(case, kernel))
+    before: dict[str, float] = json.loads(BEFORE.read_text())
     steps = [
-        [case, *(number(1e3 * ms) for ms in milliseconds(kernels).values()), str(len(kernels))]
+        [
+            case,
+            number(before[case]) if case in before else "",
+            *(number(1e3 * ms) for ms in milliseconds(kernels).values()),
+            str(len(kernels)),
+        ]
         for case, kernels in predictions.items()
     ]
     return (
@@ -101,11 +120,14 @@ def page(predictions: Predictions, natives: Sequence[Native]) -> str:
                 PREFACE.rstrip(),
                 "## The kernels that read the input",
                 table(head, long),
+                "## The code of the forward kernels of the sums",
+                CODE.strip(),
+                code.section(code.load(), code.load(code.BEFORE)),
                 "## The short kernels behind them",
                 table(["case", "kernel", "MB", "waits", "programs", "predicted, us"], short),
                 "## Whole steps",
-                "Microseconds of these kernels alone; these two come on top.",
-                table(["case", "forward", "forward and backward", "launches"], steps),
+                STEPS.strip(),
+                table(["case", "before", "forward", "forward and backward", "launches"], steps),
                 "## CUDA C++: bounds",
                 "Of float32, labels of one byte. Nothing spills. None can be faster than memory.",
                 table(

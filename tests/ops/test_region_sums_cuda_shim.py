@@ -64,7 +64,7 @@ def test_bits_do_not_depend_on_the_run_or_on_the_order_of_threads(
 
 def test_more_chunks_than_are_added_at_once(machine: Machine) -> None:
     """More than 1152 of an item, and the flags of more than 1280, the last of them raised."""
-    machine.set_multiprocessors(170)
+    machine.set_multiprocessors(300)
     case = case_of((1, 2, 1300 * 128), terms=OVERLAP).to(torch.float32)
     assert launch(machine, case)[1] == [0, 0]
     check(machine, case)

@@ -10,6 +10,13 @@ size_t forward_shared_bytes(const Launch& launch, bool is_double) {
                    : Shared<float>(launch, true, nullptr).bytes;
 }
 
+int forward_blocks(const Launch& launch, bool is_double) {
+  if (is_double) return kBlocks<double, Any>;
+  int blocks = 1;
+  visit_variant(launch, [&](auto type) { blocks = kBlocks<float, typename decltype(type)::type>; });
+  return blocks;
+}
+
 void launch_forward(const Launch& launch, bool is_double, int64_t chunks, cudaStream_t stream) {
   const LaunchShape shape{static_cast<unsigned>(chunks), kThreads,
                           forward_shared_bytes(launch, is_double), stream};

@@ -4,6 +4,7 @@
 
 #include "cuda.cuh"
 #include "region_sums/cuda/labels.cuh"
+#include "region_sums/cuda/own.cuh"
 #include "region_sums/cuda/statistics.cuh"
 #include "region_sums/cuda/terms.cuh"
 
@@ -49,20 +50,60 @@ SL_DEVICE void add_voxel(const Plan<Choice>& plan, const Shared<T>& s, int c, in
   sums.add(plan, activate(plan, s.x(c, v), c, voxel, s.logs[v]), t, w);
 }
 
+// Adds the sums of class c over a phase's voxels of a tile to its slots.
+template <class Choice, class S>
+SL_DEVICE void add_to_slots(const Launch& launch, const Plan<Choice>& plan, const Owner& owner,
+                            const Slots& slots, int c, const S& sums) {
+  const int slot = owner.phase * launch.channels + c;
+#pragma unroll
+  for (int term = 0; term < kTermCount; ++term) {
+    if (plan.wants(Term(term))) slots(launch.row[term], slot) += double(sums.of[term]);
+  }
+}
+
 template <class T, class Choice>
 SL_DEVICE void sum_tile(const Launch& launch, const Plan<Choice>& plan, const Owner& owner,
                         const Shared<T>& s, const Slots& slots) {
   if (owner.idle()) return;
+  const int v = owner.phase, end = launch.tile_voxels, step = owner.phases;
   for (int c = owner.first; c < launch.channels; c += owner.step) {
-    Sums<T> sums;
-    for_batches<Choice::kBatch>(owner.phase, launch.tile_voxels, owner.phases, [&](auto n, int v) {
+    if constexpr (Choice::kOwn) {
+      OwnSums<T> sums;
+      // A step that is known spares the addresses.
+      step == 1 ? add_own(s, c, v, end, 1, sums) : add_own(s, c, v, end, step, sums);
+      sums.of[kTp] += sums.of[kPred] - sums.of[kPred];  // a NaN in p is one of every class
+      add_to_slots(launch, plan, owner, slots, c, sums);
+    } else {
+      Sums<T> sums;
+      for_batches<Choice::kBatch>(v, end, step, [&](auto n, int first) {
 #pragma unroll
-      for (int i = 0; i < n; ++i) add_voxel(plan, s, c, v + i * owner.phases, sums);
-    });
-    const int slot = owner.phase * launch.channels + c;
-#pragma unroll
-    for (int term = 0; term < kTermCount; ++term) {
-      if (plan.wants(Term(term))) slots(launch.row[term], slot) += double(sums.of[term]);
+        for (int i = 0; i < n; ++i) add_voxel(plan, s, c, first + i * step, sums);
+      });
+      add_to_slots(launch, plan, owner, slots, c, sums);
+    }
+  }
+}
+
+// Finds what each voxel of a loaded tile needs to know of all its classes.
+template <class T, class Choice>
+SL_DEVICE void find_voxels(const Launch& launch, const Plan<Choice>& plan, const Lane& lane,
+                           const Shared<T>& s) {
+  if constexpr (Choice::kOwn) {
+    switch (launch.tile_voxels) {
+      case kThreads:
+        return find_own<kThreads>(launch, plan, lane, s);
+      case kThreads / 2:
+        return find_own<kThreads / 2>(launch, plan, lane, s);
+      default:
+        return find_own<0>(launch, plan, lane, s);
+    }
+  } else if (plan.softmax()) {
+    Voxel<T> voxel = s.voxels[lane.voxel];
+    VoxelLogs<T> logs{};
+    find_statistics(launch, plan, lane, s, voxel, logs);
+    if (lane.share == 0) {
+      s.voxels[lane.voxel] = voxel;
+      if (plan.ce_is(Activation::kSoftmax)) s.logs[lane.voxel] = logs;
     }
   }
 }
@@ -105,15 +146,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Choice>)
   __syncthreads();
   for (int64_t begin = chunk.begin; begin < chunk.end; begin += launch.tile_voxels) {
     load_tile(launch, plan, chunk, chunk.span(launch, begin), lane, s);
-    if (plan.softmax()) {
-      Voxel<T> voxel = s.voxels[lane.voxel];
-      VoxelLogs<T> logs{};
-      find_statistics(launch, plan, lane, s, voxel, logs);
-      if (lane.share == 0) {
-        s.voxels[lane.voxel] = voxel;
-        if (plan.ce_is(Activation::kSoftmax)) s.logs[lane.voxel] = logs;
-      }
-    }
+    find_voxels(launch, plan, lane, s);
     __syncthreads();
     sum_tile(launch, plan, owner, s, slots);
     __syncthreads();

@@ -69,6 +69,20 @@ int64_t chunks_of(const Launch& launch) {
 }
 
 constexpr int64_t kBlocksPerMultiprocessor = 8;
+constexpr int64_t kBackwardBlocks = 64;  // which leave nothing: the last ones to begin are few
+
+// Rounds down to what the device runs at once: in a round that is not full the rest of it idles.
+int64_t whole_rounds(int64_t wanted, const Launch& launch, bool is_double) {
+  constexpr int64_t kReserved = 1024;  // shared memory of a block besides
+  const int64_t multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t memory = device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) /
+                         (int64_t(forward_shared_bytes(launch, is_double)) + kReserved);
+  const int64_t at_once = std::min<int64_t>(memory, forward_blocks(launch, is_double));
+  for (const int64_t round : {multiprocessors * std::max<int64_t>(at_once, 1), multiprocessors}) {
+    if (wanted >= round) return wanted - wanted % round;
+  }
+  return wanted;
+}
 
 // More chunks keep more of the device busy, but their sums take memory: half a megabyte and half a
 // percent of the input at most.
@@ -76,7 +90,9 @@ int64_t wanted_chunks(const Call& call, const Launch& launch) {
   const int64_t blocks =
       kBlocksPerMultiprocessor * device_attribute(cudaDevAttrMultiProcessorCount);
   const int64_t memory = 512 * 1024 + call.input_bytes / 200;
-  return std::min(blocks, memory / (int64_t(sizeof(double)) * launch.rows * launch.channels));
+  const int64_t wanted =
+      std::min(blocks, memory / (int64_t(sizeof(double)) * launch.rows * launch.channels));
+  return whole_rounds(wanted, launch, call.is_double);
 }
 
 void reduce(const std::vector<Launch>& launches, int64_t chunks, const Tensor& rows,
@@ -165,7 +181,7 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
     launch.grad_rows = coefficients.const_data_ptr();
     choose_tile(launch, backward_shared_bytes, call.is_double);
   }
-  cut(call.launches, kBlocksPerMultiprocessor * device_attribute(cudaDevAttrMultiProcessorCount));
+  cut(call.launches, kBackwardBlocks * device_attribute(cudaDevAttrMultiProcessorCount));
   for (const Launch& launch : call.launches) {
     const int64_t blocks = chunks_of(launch);
     if (blocks > 0) launch_backward(launch, call.is_double, blocks, device.stream());

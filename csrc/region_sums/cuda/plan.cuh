@@ -12,6 +12,8 @@ constexpr uint32_t bits(Terms... terms) {
   return ((1u << terms) | ...);
 }
 
+constexpr uint32_t kOverlapTerms = bits(kTp, kPred, kTarget);
+
 // Class indices, at most one weight per voxel, gamma 2.
 template <uint32_t kTerms, Activation kActivation, Activation kLogActivation = kActivation>
 struct Fixed {
@@ -19,6 +21,11 @@ struct Fixed {
   // On a multiprocessor at least; logarithms of a sigmoid take registers.
   static constexpr int kBlocks = kActivation == Activation::kSigmoid ? 4 : 5;
   static constexpr int kBatch = 4;  // elements that a thread computes side by side
+  // Whether forward is that of own.cuh.
+  static constexpr bool kOwn = kActivation == Activation::kSoftmax &&
+                               kLogActivation == Activation::kSoftmax &&
+                               (kTerms & ~(kOverlapTerms | bits(kNll, kFocal))) == 0 &&
+                               (kTerms & bits(kNll, kFocal)) != bits(kNll, kFocal);
   static constexpr uint32_t terms() { return kTerms; }
   static constexpr Activation activation() { return kActivation; }
   static constexpr Activation ce_activation() { return kLogActivation; }
@@ -44,6 +51,7 @@ struct Fixed {
 struct Any {
   static constexpr int kBlocks = 3;
   static constexpr int kBatch = 1;
+  static constexpr bool kOwn = false;
   const Launch& launch;
   SL_DEVICE explicit Any(const Launch& launch) : launch(launch) {}
   SL_DEVICE uint32_t terms() const { return launch.terms; }

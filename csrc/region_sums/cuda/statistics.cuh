@@ -38,6 +38,18 @@ SL_DEVICE T sum_of_shares(const Launch& launch, const Lane& lane, const T* of_th
   return sum;
 }
 
+// The largest of what the threads that share a voxel know.
+template <class T>
+SL_DEVICE T max_of_shares(const Launch& launch, const Lane& lane, const Shared<T>& s, T max) {
+  s.partial[threadIdx.x] = max;
+  __syncthreads();
+  max = s.partial[lane.voxel];
+  for (int i = 1; i < lane.shares; ++i) {
+    max = larger_number(max, s.partial[i * launch.tile_voxels + lane.voxel]);
+  }
+  return max;
+}
+
 template <class T>
 SL_DEVICE T find_max(const Launch& launch, const Lane& lane, const Shared<T>& s) {
   T max = -Constants<T>::kInfinity;
@@ -47,13 +59,7 @@ SL_DEVICE T find_max(const Launch& launch, const Lane& lane, const Shared<T>& s)
       max = larger_number(max, s.x(c + i * lane.shares, lane.voxel));  // a NaN shows in the sum
     }
   });
-  s.partial[threadIdx.x] = max;
-  __syncthreads();
-  max = s.partial[lane.voxel];
-  for (int i = 1; i < lane.shares; ++i) {
-    max = larger_number(max, s.partial[i * launch.tile_voxels + lane.voxel]);
-  }
-  return max;
+  return max_of_shares(launch, lane, s, max);
 }
 
 template <class T>

@@ -83,10 +83,9 @@ struct Lane {
   int voxel;
   int share;
   int shares;
-  SL_DEVICE Lane(const Launch& launch, int thread)
-      : voxel(thread % launch.tile_voxels),
-        share(thread / launch.tile_voxels),
-        shares(kThreads / launch.tile_voxels) {}
+  SL_DEVICE Lane(const Launch& launch, int thread) : Lane(launch.tile_voxels, thread) {}
+  SL_DEVICE Lane(int tile_voxels, int thread)
+      : voxel(thread % tile_voxels), share(thread / tile_voxels), shares(kThreads / tile_voxels) {}
 };
 
 // Calls f(std::integral_constant<int, n>(), i) for i = first, first + step, ... below end, each

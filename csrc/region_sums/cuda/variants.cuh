@@ -5,8 +5,6 @@
 
 namespace segloss::region_sums::cuda {
 
-constexpr uint32_t kOverlapTerms = bits(kTp, kPred, kTarget);
-
 template <class... Choices, class F>
 void visit_choice(const Launch& launch, F f) {
   const bool found = ((Choices::serves(launch) ? (f(Type<Choices>()), true) : false) || ...);

@@ -29,6 +29,8 @@ class Launch:
         warps: Warps per program.
         fusion: Whether products and sums may become one rounding. Not where two kernels must round
             alike.
+        registers: That a thread has at most, None for what the compiler takes. Fewer let more
+            programs run at once.
     """
 
     kernel: Any
@@ -37,11 +39,13 @@ class Launch:
     constants: dict[str, Any]
     warps: int = 4
     fusion: bool = True
+    registers: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What the compiler is told."""
-        return {"num_warps": self.warps, "num_stages": 1, "enable_fp_fusion": self.fusion}
+        told = {"num_warps": self.warps, "num_stages": 1, "enable_fp_fusion": self.fusion}
+        return told if self.registers is None else {**told, "maxnreg": self.registers}
 
     def __call__(self) -> None:
         """Enqueue the kernel on the current stream."""

@@ -249,3 +249,28 @@ def fold(value, FOLD: tl.constexpr, NEIGHBOURS: tl.constexpr):
         return tl.sum(tl.reshape(value, [C, LANES, FOLD]), 2)
     else:
         return tl.sum(tl.reshape(value, [C, FOLD, LANES]), 1)
+
+
+@triton.jit
+def _halves(value, NEIGHBOURS: tl.constexpr):
+    """Return two tiles ``[R, V / 2]``: every second voxel, or the first half and the second."""
+    R: tl.constexpr = value.shape[0]
+    HALF: tl.constexpr = value.shape[1] // 2
+    if NEIGHBOURS:
+        return tl.split(tl.reshape(value, [R, HALF, 2]))
+    else:
+        return tl.split(tl.permute(tl.reshape(value, [R, 2, HALF]), (0, 2, 1)))
+
+
+@triton.jit
+def parts(value, FOLD: tl.constexpr, NEIGHBOURS: tl.constexpr):
+    """Return the FOLD tiles ``[R, V / FOLD]`` of the voxels that fold() would add, one by one."""
+    found = (value,)
+    for step in tl.static_range(3):
+        if FOLD >> step > 1:
+            halves = ()
+            for place in tl.static_range(1 << step):
+                pair = _halves(found[place], NEIGHBOURS)
+                halves = halves + (pair[0], pair[1])  # noqa: RUF005
+            found = halves
+    return found

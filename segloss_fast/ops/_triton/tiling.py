@@ -23,6 +23,7 @@ ELEMENTS = 32  # of the input that a thread holds; half of it above 16 classes
 MANY_ROWS = 6  # above these it is half again
 MOST_ROWS = 16  # and above these, up to 16 classes, once more: nearly all terms in one call
 MAX_SUMS = 64  # that a thread keeps
+EXPONENT = 126  # of a product, at most
 
 
 def programs_for(values: int) -> int:
@@ -30,17 +31,29 @@ def programs_for(values: int) -> int:
     return rounded(PARTIALS // values, MIN_PROGRAMS, MAX_PROGRAMS)
 
 
-def forward_plan(tensors: Tensors, rows: int, coupled: bool) -> Plan:
+def forward_plan(tensors: Tensors, rows: int, coupled: bool, labels: bool = False) -> Plan:
     """Return the tiles of a forward kernel.
 
     Args:
         tensors: Of the call.
         rows: How many sums there are of each item and class.
         coupled: Whether a softmax couples the classes.
+        labels: Whether the kernel is that of class indices, which keeps less.
     """
-    block_c, block_v, fold, warps, wide = _tile(tensors, rows, coupled)
+    block_c, block_v, fold, warps, wide = _tile(tensors, rows, coupled, labels)
     programs = programs_for(rows * tensors.classes)
     return _plan(tensors, block_c, block_v, fold, warps, wide, programs)
+
+
+def tiles_of_labels(plan: Plan, classes: int) -> tuple[int, int]:
+    """Return of how many tiles logarithms are taken together, and how many are added in float32.
+
+    A sum of exponentials is at most the number of classes: so many factors stay below the largest
+    float32. A thread adds up to 128 voxels.
+    """
+    of_factor = (classes - 1).bit_length() * plan.fold
+    logs = max(1, min(BLOCK_TILES, EXPONENT // of_factor))
+    return logs, logs * max(1, 8 * BLOCK_TILES // (logs * plan.fold))
 
 
 def backward_plan(tensors: Tensors, rows: int, coupled: bool) -> Plan:
@@ -59,7 +72,9 @@ def _plan(
     return Plan(block_c, block_v, fold, warps, class_blocks, chunks, unit, wide)
 
 
-def _tile(tensors: Tensors, rows: int, coupled: bool) -> tuple[int, int, int, int, bool]:
+def _tile(
+    tensors: Tensors, rows: int, coupled: bool, labels: bool = False
+) -> tuple[int, int, int, int, bool]:
     """Return classes, voxels, voxels per thread, warps, and whether the classes do not fit."""
     padded = 1 << (tensors.classes - 1).bit_length()
     independent = padded > 16 and not coupled
@@ -70,6 +85,8 @@ def _tile(tensors: Tensors, rows: int, coupled: bool) -> tuple[int, int, int, in
     if coupled and padded > 16:
         if tensors.classes > MAX_TILE_CLASSES:
             return 32, elements, min(4, per_thread), 4, True
+        if labels:
+            elements *= 2
         block_v = elements * (2 if padded <= 64 else 1)
         return padded, block_v, min(4, per_thread), padded * block_v // (16 * elements), False
     block_c = padded if padded <= 16 else 8

@@ -136,7 +136,7 @@ def softmax(x, block, counts, stats, OTHERS: tl.constexpr):
 
 
 @triton.jit
-def _softmax_of_label(x, t, counts, stats):
+def softmax_of_label(x, t, counts, stats):
     """Return the same four ``[1, V]`` of the class that t marks; nobody reads the last."""
     top_x, total, _, _, _, _ = stats
     shifted = tl.sum(tl.where(t, x - top_x[None, :], 0.0), 0)
@@ -157,7 +157,7 @@ def activate(x, block, t, counts, stats, formula: tl.constexpr):
             p, q = prob, 1 - prob
         if formula.CE_ACT == SOFTMAX:
             ce = (prob, 1 - prob, log_p, log_q)
-            at = _softmax_of_label(x, t, counts, stats) if formula.HARD else ce
+            at = softmax_of_label(x, t, counts, stats) if formula.HARD else ce
     if uses(formula, SIGMOID):
         rows = sigmoid(x, counts[None, :])
         if formula.ACT == SIGMOID:

@@ -37,6 +37,7 @@ from segloss_fast.ops.region_sums.triton_terms import (
     derivatives,
     has,
     plus,
+    rank,
 )
 
 SIZES = (*SIZES, *GRADIENT_SIZES, "r_ks", "r_bs", "r_cs", "order_low", "order_high")
@@ -51,19 +52,13 @@ def load_factors(
     for k in tl.static_range(COUNT):
         if has(formula.TERMS, k):
             # The rows come in the caller's order.
-            row = row_of(order_low, order_high, _rank(formula.TERMS, k))
+            row = row_of(order_low, order_high, rank(formula.TERMS, k))
             pointers = r + row * r_ks + item * r_bs + c * r_cs
             factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)[:, None]
             factors = factors + (factor,)  # noqa: RUF005
         else:
             factors = factors + (0,)  # noqa: RUF005
     return factors
-
-
-@triton.constexpr_function
-def _rank(terms, k):
-    """Return the place of term k among the terms of the set."""
-    return bin(terms & ((1 << k) - 1)).count("1")
 
 
 @triton.jit(do_not_specialize=SIZES)

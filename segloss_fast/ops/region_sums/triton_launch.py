@@ -32,9 +32,18 @@ from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.sums import pack_order
 from segloss_fast.ops._triton.views import Tensors
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
-from segloss_fast.ops.region_sums import triton_backward, triton_forward, triton_wide
+from segloss_fast.ops.region_sums import (
+    triton_backward,
+    triton_forward,
+    triton_labels,
+    triton_wide,
+)
 from segloss_fast.ops.region_sums.options import Options
 from segloss_fast.ops.region_sums.triton_terms import LOGS, REGION, Formula, bits, row_order
+
+# Of a thread of the kernel of class indices, of up to four classes and terms, and of more: then 24
+# warps run at once on a multiprocessor, or 16, and the programs of a launch fill it evenly.
+FEW_REGISTERS, REGISTERS = 80, 128
 
 
 def forward(
@@ -122,11 +131,13 @@ class _Call:
 
     def constants(self, plan: Plan) -> dict[str, Any]:
         """Return what the kernels specialise on."""
+        return {"kind": self.tensors.kind(plan, self.weight), "formula": self.formula}
+
+    @property
+    def formula(self) -> Formula:
+        """The terms that the kernels are compiled for."""
         square, hard = self.options.gamma == 2, not self.tensors.dense
-        return {
-            "kind": self.tensors.kind(plan, self.weight),
-            "formula": Formula(self.terms, *self.acts, square, hard),
-        }
+        return Formula(self.terms, *self.acts, square, hard)
 
 
 def forward_launches(
@@ -139,17 +150,27 @@ def forward_launches(
 ) -> tuple[Launch, Launch]:
     """Return the launches that write rows and invalid."""
     call = _Call(input, target, voxel_weight, options)
-    plan = tiling.forward_plan(call.tensors, len(options.terms), call.coupled)
+    labels = triton_labels.serves(input.shape[1], call.formula, call.weight)
+    plan = tiling.forward_plan(call.tensors, len(options.terms), call.coupled, labels)
     partials, flags = scratch(call.tensors, plan, len(options.terms))
     constants = call.constants(plan)
-    if not plan.wide:
+    kernel, registers = triton_wide.partial_sums, None
+    if not plan.wide and labels:
+        kernel = triton_labels.partial_sums
+        few = plan.block_c <= 4 and len(options.terms) <= 4
+        registers = FEW_REGISTERS if few else REGISTERS
+        tiles = tiling.tiles_of_labels(plan, input.shape[1])
+        constants["LOG_TILES"], constants["BLOCK_TILES"] = tiles
+    elif not plan.wide:
+        kernel = triton_forward.partial_sums
         constants["BLOCK_TILES"] = tiling.BLOCK_TILES
     first = Launch(
-        triton_wide.partial_sums if plan.wide else triton_forward.partial_sums,
+        kernel,
         (call.tensors.batch * plan.chunks * plan.class_blocks,),
         {"partials": partials, "flags": flags, **call.arguments(plan)},
         constants,
         plan.warps,
+        registers=registers,
     )
     order, most = row_order(options.terms), tiling.programs_for(rows.shape[0] * rows.shape[2])
     return first, total(call.tensors, plan, order, rows, invalid, partials, flags, most)

@@ -98,6 +98,12 @@ def count(terms):
     return bin(terms).count("1")
 
 
+@triton.constexpr_function
+def rank(terms, k):
+    """Return the place of term k among the terms of the set."""
+    return bin(terms & ((1 << k) - 1)).count("1")
+
+
 @triton.jit
 def plus(total, value):
     """Add, where None is an empty sum; 0 + x would cost an instruction, because of -0."""

@@ -103,8 +103,20 @@ def examine(cases: list[tuple[str, int, str, str, int, str]]) -> dict[str, dict[
     for case in cases:
         loss, classes, dtype, target, capability, direction = case
         launch = launches(loss, classes, dtype, target)[direction]
-        found[" ".join(map(str, case))] = compile_launch(launch, capability)
-    return {name: compiled.report() for name, compiled in found.items()}
+        found[case] = launch, compile_launch(launch, capability)
+    return {
+        " ".join(map(str, case)): {**compiled.report(), "elements": elements(launch, case[1])}
+        for case, (launch, compiled) in found.items()
+    }
+
+
+def elements(launch: Launch, classes: int) -> float:
+    """Return how many elements of the input a thread has in a round of the innermost loop."""
+    kind = launch.constants.get("kind")
+    if kind is None:
+        return 0.0
+    _, _, _, _, _, _, block_c, block_v, *_ = kind
+    return min(classes, block_c) * block_v / (32 * launch.warps)
 
 
 def specializations(

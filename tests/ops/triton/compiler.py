@@ -6,6 +6,7 @@ TRITON_INTERPRET.
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tempfile
@@ -44,12 +45,14 @@ class Compiled:
     Attributes:
         registers: Per thread.
         stack: Bytes per thread; above 0 where registers spill.
+        shared: Bytes of shared memory of a program.
         cubin: The machine code.
         ttgir: The code before, with the places of tiles in registers, lanes and warps.
     """
 
     registers: int
     stack: int
+    shared: int
     cubin: bytes
     ttgir: str
 
@@ -59,17 +62,23 @@ class Compiled:
         return text_of(self.cubin)
 
     def report(self) -> dict[str, Any]:
-        """Return what the tests look at; the loop is the innermost one that loads."""
-        loop = _loop(self.sass)
+        """Return what the tests look at; the loop is the innermost one over the input.
+
+        "around" are the instructions of the loops around it, from the inside, each without the
+        loops that it holds: what is done once for as many rounds as a kernel adds up in registers.
+        """
+        loop, around = _main_loop(self.sass)
         loads, stores = _accesses(loop, "LDG"), _accesses(loop, "STG")
         return {
             "registers": self.registers,
             "stack": self.stack,
+            "shared": self.shared,
             "loads": loads,
             "stores": stores,
             "loop_bytes_read": sum(width * n for width, n in loads.items()),
             "loop_bytes_written": sum(width * n for width, n in stores.items()),
             "loop_instructions": loop.count(";"),
+            "around": around,
             "loop_exponentials": loop.count("MUFU.EX2"),
             "loop_shuffles": loop.count("SHFL"),
             "loop_barriers": loop.count("BAR.SYNC"),
@@ -77,18 +86,30 @@ class Compiled:
         }
 
 
-def _loop(sass: str) -> str:
-    """Return the shortest stretch between a label and a branch back to it that loads."""
+def _main_loop(sass: str) -> tuple[str, list[int]]:
+    """Return the shortest loop that loads and takes exponentials, or loads if none takes them.
+
+    And how many instructions the loops around it have. A loop is a stretch between a label and a
+    branch back to it.
+    """
     lines = sass.splitlines()
     labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L_x_\d+:", line)}
     loops = []
     for end, line in enumerate(lines):
         target = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
         if target and labels[target[1]] < end:
-            text = "\n".join(lines[labels[target[1]] : end + 1])
-            if "LDG" in text:
-                loops.append(text)
-    return min(loops, key=len, default="")
+            loops.append((labels[target[1]], end))
+    texts = {loop: "\n".join(lines[loop[0] : loop[1] + 1]) for loop in loops}
+    ranked = sorted(
+        (loop for loop in loops if "LDG" in texts[loop]),
+        key=lambda loop: ("MUFU.EX2" not in texts[loop], loop[1] - loop[0]),
+    )
+    if not ranked:
+        return "", []
+    first, last = ranked[0]
+    holding = [loop for loop in texts if loop[0] <= first and last <= loop[1]]
+    counts = sorted(texts[loop].count(";") for loop in holding)
+    return texts[ranked[0]], [more - less for less, more in itertools.pairwise(counts)]
 
 
 def _accesses(sass: str, name: str) -> dict[int, int]:
@@ -131,7 +152,8 @@ def compile_launch(launch: Launch, capability: int, aligned: bool = True) -> Com
     cubin = kernel.asm["cubin"]
     announce(cubin, capability)
     usage = _usage(cubin)
-    return Compiled(usage["REG"], usage["STACK"], cubin, kernel.asm["ttgir"])
+    shared = kernel.metadata.shared
+    return Compiled(usage["REG"], usage["STACK"], shared, cubin, kernel.asm["ttgir"])
 
 
 def _usage(cubin: bytes) -> dict[str, int]:
