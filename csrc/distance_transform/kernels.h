@@ -43,14 +43,38 @@ struct Grid {
   Pass pass[2];
 };
 
+constexpr int64_t kSweepLanes = 1024;  // neighbouring lines that a task of a sweep has
+
+// Runs along the first of several axes: how many voxels away the next one of the other side is.
+struct Sweep {
+  const uint8_t* inside;  // contiguous; not 0 inside
+  uint8_t* copy;          // the same, if it is to be made of the mask first
+  void* runs;             // contiguous: bytes, or 16 bits; all bits set where there is none
+  bool wide;              // 16 bits
+  int64_t length;         // of a line
+  int64_t lanes;          // of a volume: lines
+  int64_t volumes;
+  int64_t rows;  // of all volumes, along the last axis
+  float cost;    // w^2
+
+  int64_t tasks() const { return volumes * ((lanes + kSweepLanes - 1) / kSweepLanes); }
+};
+
 // Distances to the other side of a mask.
 struct Problem : Grid {
   bool floating;  // the sign bit does not count: -0 is outside
   Side side;
   bool squared;
-  float scale;  // of the result's unit, a power of two: spacings are divided by it
-  float* out;   // contiguous
+  bool bounded;  // 0 instead of infinity
+  bool add;      // to what the output holds; only plane by plane
+  float scale;   // of the result's unit, a power of two: spacings are divided by it
+  float* out;    // contiguous
+  // Plane by plane only; pass[0] is along the columns of a plane.
+  Sweep sweep;
+  Pass along_row;
 
+  // The rows that are worked on at once: those of a plane.
+  int64_t unit_rows() const { return passes == 2 ? pass[0].length : kGroupLines; }
   bool two_sided() const { return side == Side::kBoth || side == Side::kSigned; }
 };
 
@@ -89,9 +113,22 @@ struct Passes {
   void (*lines)(const P& problem, int pass, int64_t begin, int64_t end, void* scratch);
 };
 
+// The way plane by plane, of two or three axes.
+struct PlaneWise {
+  // Copies which elements of rows [begin, end) are not 0.
+  void (*copy)(const Problem& problem, int64_t begin, int64_t end);
+  // Writes the runs of some lanes; a task is one of Sweep::tasks().
+  void (*sweep)(const Problem& problem, int64_t task);
+  // Bytes of scratch memory, 64-byte aligned, of a plane.
+  size_t (*plane_scratch)(const Problem& problem);
+  // Turns the runs of a plane into the result; of two axes those of kGroupLines rows.
+  void (*plane)(const Problem& problem, int64_t unit, void* scratch);
+};
+
 struct Kernels {
   Passes<Problem> distance;
   Passes<Nearest> nearest;
+  PlaneWise planes;
 };
 
 SEGLOSS_DECLARE_KERNELS(Kernels)

@@ -84,4 +84,23 @@ class Schedule {
   const int64_t voxels_, bytes_;
 };
 
+// The way plane by plane.
+inline void run_planes(const Problem& problem, const PlaneWise& run) {
+  const Sweep& sweep = problem.sweep;
+  const bool serial = sweep.volumes * sweep.length * sweep.lanes <= kSerialVoxels;
+  const auto each = [&](int64_t tasks, size_t scratch_bytes, const auto& f) {
+    for_each_task(tasks, serial ? 1 : tasks, scratch_bytes, [&] { return f; });
+  };
+  if (sweep.copy != nullptr) {
+    const int64_t step = std::max<int64_t>(1, kRowTask / problem.row_length);
+    each((sweep.rows + step - 1) / step, 0, [&](int64_t task, void*) {
+      run.copy(problem, task * step, std::min(sweep.rows, (task + 1) * step));
+    });
+  }
+  each(sweep.tasks(), 0, [&](int64_t task, void*) { run.sweep(problem, task); });
+  const int64_t rows = problem.unit_rows();
+  each((sweep.rows + rows - 1) / rows, run.plane_scratch(problem),
+       [&](int64_t unit, void* scratch) { run.plane(problem, unit, scratch); });
+}
+
 }  // namespace segloss::distance_transform

@@ -10,8 +10,9 @@ from segloss_fast import _check
 from segloss_fast.losses._declare import loss_function
 from segloss_fast.losses._keywords import PerItem, Spacing, Voxel, VoxelKeywords, check_spacing
 from segloss_fast.losses._module import FieldLoss
+from segloss_fast.losses._powers import add_powers, powers
 from segloss_fast.losses._reduce import Part, check_classes, evaluate, reduce_mean
-from segloss_fast.losses.fields import boundary_map, distances
+from segloss_fast.losses.fields import boundary_map
 from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
 from segloss_fast.ops.region_sums import RegionSums
@@ -261,15 +262,12 @@ def _hausdorff(
 ) -> Tensor:
     labels = check_tensors(input, target, voxel_weight, target_field, keywords)
 
-    def powers(mask: Tensor) -> Tensor:
-        field = distances(mask, spacing, "both", keywords.impl, squared=True)
-        return field if alpha == 2 else field.pow_(alpha / 2)
-
     with torch.no_grad():
-        weight = powers(masks_of_prediction(input, labels, keywords))
+        masks = masks_of_prediction(input, labels, keywords)
+        weight = powers(masks, spacing, alpha, keywords.impl)
         if target_field is None:
-            known = powers(masks_of_target(input, labels, keywords))
-            weight = _check.writable(weight, known).add_(known)
+            masks = masks_of_target(input, labels, keywords)
+            weight = add_powers(weight, masks, spacing, alpha, keywords.impl)
         else:
             weight, known = _check.writable(weight, target_field), target_field.to(weight.dtype)
             weight.addcmul_(known, known) if alpha == 2 else weight.add_(known.pow(alpha))

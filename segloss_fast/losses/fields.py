@@ -18,7 +18,7 @@ from segloss_fast.ops._voxels.labels import (
     out_of_range,
     outside,
 )
-from segloss_fast.ops.distance_transform import distance_transform
+from segloss_fast.ops.distance_transform import bounded_distances
 from segloss_fast.ops.region_masks import target_masks
 
 
@@ -163,9 +163,7 @@ def distances(
         squared: Whether to return squares.
     """
     spacing = check_spacing(spacing)
-    field = distance_transform(mask, spacing, side=side, squared=squared, impl=impl)
-    # Infinite where there is no boundary, and there only.
-    return field.nan_to_num_(posinf=0, neginf=0)
+    return bounded_distances(mask, spacing, side=side, squared=squared, impl=impl)
 
 
 def boundary_map(mask: Tensor, spacing: Spacing | None, impl: str) -> Tensor:

@@ -181,14 +181,11 @@ def test_a_class_without_boundary_weighs_nothing() -> None:
 
 
 @pytest.mark.skipif("native" not in IMPLS, reason="the reference makes maps")
-def test_memory_is_the_weight_and_one_field_more() -> None:
-    x = torch.randn(1, 2, 32, 64, 64, requires_grad=True)
+def test_memory_is_the_weight_and_half_a_field_more() -> None:
+    x = torch.randn(1, 2, 32, 64, 64)
     labels = torch.randint(0, 2, (1, 32, 64, 64))
     field = 4 * x.numel()
-
-    def step() -> None:
-        x.grad = None
-        functional.hausdorff_dt_loss(x, labels, impl="native").backward()
-
-    # The gradient, the weight, the target's field while the two are added, and a byte mask.
-    assert peak_allocation(step) < 2.3 * field + 2**20
+    # The weight, to which the target's distances are added as they are found; the byte masks of
+    # prediction and target, or one and the runs in it; what threads work in.
+    peak = peak_allocation(lambda: functional.hausdorff_dt_loss(x, labels, impl="native"))
+    assert peak < 1.5 * field + 2**18

@@ -27,9 +27,15 @@ def test_nothing_spills(side: str, dtype: torch.dtype, capability: int) -> None:
     with torch.device("meta"):
         mask = torch.empty((1, 2, 64, 64, 64), dtype=dtype)
         out = torch.empty(mask.shape)
-        launches = list(triton_launch.launches(mask, [1.0, 1.0, 2.0], side, False, out))
-    assert len(launches) == 3
-    for launch in launches:
+        results = [triton_launch.Result(side, squared=False)]
+        results.append(triton_launch.Result(side, squared=True, bounded=True, add=True))
+        launches = [
+            launch
+            for result in results
+            for launch in triton_launch.launches(mask, [1.0, 1.0, 2.0], result, out)
+        ]
+    assert len(launches) == 6
+    for launch in launches[:3] + launches[-1:]:
         found = compile_launch(launch, capability)
         assert found.stack == 0
         assert found.registers <= 64

@@ -68,6 +68,11 @@ def run_valid(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
     case = f"{shape} {dtype} {layout} {spacing} {SIDES[side]} {squared}"
     assert not found.isnan().any(), case
     assert torch.equal(found, expected), case
+    total = torch.ones(shape)
+    torch.ops.segloss_fast._distance_transform_add(total, mask, spacing, side, squared)
+    bounded = operator(mask, spacing, side, squared, True)
+    assert bounded.isfinite().all(), case
+    assert torch.equal(total, 1 + bounded), case
 
 
 def run_malformed() -> None:
@@ -93,6 +98,9 @@ def run_malformed() -> None:
     ]
     for change in changes:
         attempt("_distance_transform", *{**good, **change}.values())
+        attempt("_distance_transform_add", torch.zeros(2, 3, 5, 7), *{**good, **change}.values())
+    for total in (torch.zeros(2, 3, 35), torch.zeros(2, 3, 5, 7, dtype=torch.float64)):
+        attempt("_distance_transform_add", total, *good.values())
 
 
 def run_all() -> None:
@@ -100,7 +108,9 @@ def run_all() -> None:
         run_valid(*case)
     run_malformed()
     # Large enough for planes of their own and for huge pages, and lines longer than a group's.
-    for shape in [(1, 1, 33, 130, 150), (1, 1, 3000, 70), (1, 1, 1500, 20)]:
+    # And runs that a byte does not count; planes too large for the cache.
+    large = [(1, 1, 33, 130, 150), (1, 1, 3000, 70), (1, 1, 1500, 20), (1, 1, 300, 3, 17)]
+    for shape in [*large, (1, 1, 2, 700, 800)]:
         for side in SIDES:
             distance_transform(torch.rand(shape) < 0.01, side=side, impl="native")
 

@@ -10,6 +10,7 @@
 
 #include "cuda.cuh"
 #include "cuda_library.h"
+#include "distance_transform/check_sum.h"
 #include "distance_transform/cuda/describe.h"
 #include "distance_transform/cuda/launch.h"
 #include "distance_transform/schemas.h"
@@ -83,8 +84,9 @@ void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, 
   const auto fits = [&](const Axis& axis) { return staged_bytes(axis.size) <= capacity; };
   const Finish finish = pass.finish;
   const int64_t voxels = runs.numel();
-  std::optional<Tensor> squares;  // a pass that reads the squares again cannot replace them
-  if (axes.size() == 3 && !fits(axes[0])) {
+  // A pass that reads the squares again cannot replace them; nor may they replace a sum.
+  std::optional<Tensor> squares;
+  if (axes.size() == 3 && (finish.add || !fits(axes[0]))) {
     squares = torch::stable::new_empty(runs, {voxels}, ScalarType::Float);
   }
   pass.in = runs.const_data_ptr();
@@ -96,6 +98,7 @@ void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, 
     pass.columns = voxels / pass.size;
     pass.finish = finish;
     pass.finish.last = i == 0;
+    pass.finish.add = finish.add && i == 0;
     pass.out = i > 0 && squares ? static_cast<float*>(squares->mutable_data_ptr()) : out;
     launch_lines(pass, number, fits(axes[i]), stream);
     pass.in = pass.out;
@@ -104,30 +107,34 @@ void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, 
   }
 }
 
-Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared) {
-  check(mask, spacing, side);
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d < mask.dim(); ++d) sizes.push_back(mask.size(d));
-  Tensor out = torch::stable::new_empty(mask, sizes, ScalarType::Float);
-  if (mask.numel() == 0) return out;
+// What is asked of a transform besides its mask.
+struct Request {
+  std::vector<double> spacing;
+  Side side;
+  bool squared;
+  bool bounded;
+  bool add;  // to what the result holds
+};
 
+void transform(const Tensor& mask, const Request& request, float* result) {
   const DeviceScope scope(mask.get_device_index());
   float unit_root = 1;
-  const std::vector<Axis> axes = axes_of(mask, spacing, &unit_root);
-  const auto kind = static_cast<Side>(side);
-  const bool two_sided = kind == Side::kBoth || kind == Side::kSigned;
-  const Finish finish{axes.size() == 1, squared, two_sided, kind == Side::kSigned, unit_root};
-  auto* const result = static_cast<float*>(out.mutable_data_ptr());
+  std::vector<Axis> axes = axes_of(mask, request.spacing, &unit_root);
+  // It is the pass along another axis that adds.
+  if (request.add && axes.size() == 1) axes.insert(axes.begin(), {1, 1, 1.0, 1});
+  const bool two_sided = request.side == Side::kBoth || request.side == Side::kSigned;
+  const Finish finish{axes.size() == 1, request.squared, two_sided, request.side == Side::kSigned,
+                      request.bounded,  request.add,     unit_root};
 
   RunPass first = describe_runs(mask, axes);
   first.bits = value_bits(mask);
-  first.complement = kind == Side::kOutside;
+  first.complement = request.side == Side::kOutside;
   first.finish = finish;
   if (axes.size() == 1) {
     first.out = result;
     first.vector_stores = first.width % 4 == 0;
     launch_runs(first, Number::kFloat, scope.stream());
-    return out;
+    return;
   }
   const bool narrow = first.width <= kNoRun<int16_t>;
   const ScalarType type = narrow ? ScalarType::Short : ScalarType::Int;
@@ -139,7 +146,25 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
   LinePass rest{};
   rest.finish = finish;
   launch_others(axes, rest, number, runs, result, scope.stream());
+}
+
+Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared, bool bounded) {
+  check(mask, spacing, side);
+  std::vector<int64_t> sizes;
+  for (int64_t d = 0; d < mask.dim(); ++d) sizes.push_back(mask.size(d));
+  Tensor out = torch::stable::new_empty(mask, sizes, ScalarType::Float);
+  if (mask.numel() == 0) return out;
+  transform(mask, {spacing, static_cast<Side>(side), squared, bounded, false},
+            static_cast<float*>(out.mutable_data_ptr()));
   return out;
+}
+
+void add(Tensor sum, Tensor mask, std::vector<double> spacing, int64_t side, bool squared) {
+  check(mask, spacing, side);
+  check_sum(sum, mask);
+  if (mask.numel() == 0) return;
+  transform(mask, {spacing, static_cast<Side>(side), squared, true, true},
+            static_cast<float*>(sum.mutable_data_ptr()));
 }
 
 }  // namespace
@@ -149,4 +174,5 @@ SEGLOSS_CUDA_SCHEMAS(segloss::distance_transform::kSchemas)
 
 STABLE_TORCH_LIBRARY_IMPL(SEGLOSS_CUDA_LIBRARY, SEGLOSS_CUDA_KEY, m) {
   m.impl("_distance_transform", TORCH_BOX(&segloss::distance_transform::cuda::forward));
+  m.impl("_distance_transform_add", TORCH_BOX(&segloss::distance_transform::cuda::add));
 }

@@ -29,7 +29,9 @@ struct Finish {
   bool last;
   bool squared;
   bool two_sided;
-  bool negate;  // signed distances are negative inside, the numbers above are positive there
+  bool negate;   // signed distances are negative inside, the numbers above are positive there
+  bool bounded;  // 0 instead of infinity
+  bool add;      // to what the output holds; only of several axes
   // Spacings are measured in a unit, a power of four; the weights below are squares of the
   // quotients.
   float unit_root;
@@ -114,6 +116,7 @@ __device__ void finish_squares(float (&value)[kCount], const Finish& finish) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     distance[i] = distance[i] * root * root;
+    if (finish.bounded && distance[i] == INFINITY) distance[i] = 0;
     value[i] = finish.negate && value[i] > 0 ? -distance[i] : distance[i];
   }
 }

@@ -46,7 +46,9 @@ struct Distances {
   __device__ static void finish(const LinePass& p, Value (&value)[kCount]) {
     finish_squares(value, p.finish);
   }
-  __device__ static void store(const LinePass& p, int64_t at, Value value) { p.out[at] = value; }
+  __device__ static void store(const LinePass& p, int64_t at, Value value) {
+    p.out[at] = p.finish.add ? p.out[at] + value : value;
+  }
 };
 
 // Keys: a square above the label of the voxel that it is the distance to.

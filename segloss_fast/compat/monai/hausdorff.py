@@ -11,6 +11,7 @@ from torch import Tensor
 from segloss_fast.compat._volumes import Volumes, plain
 from segloss_fast.compat.monai._base import MonaiLoss, check_reduction, reduce
 from segloss_fast.compat.monai._fields import check_rank, is_dense, masks_of, values_of, weighed
+from segloss_fast.losses._powers import add_powers, powers
 from segloss_fast.losses.fields import distances
 from segloss_fast.ops.region_masks import prediction_masks
 
@@ -90,17 +91,15 @@ class HausdorffDTLoss(MonaiLoss):
         """Return ``d_p^alpha + d_t^alpha``, ``[B, C, *S]``."""
         x, t, first = volumes.input, volumes.target, volumes.first
         masks = prediction_masks(x, t, activation=volumes.activation, first=first)
-        field = self._power(distances(masks, None, "both", "auto", squared=True))
-        known = distances(masks_of(volumes), None, "both", "auto", squared=True)
+        field = powers(masks, None, self.alpha, "auto")
         if is_dense(volumes) and not t.is_floating_point() and t.dtype != torch.bool:
-            known = known.sqrt_().floor_().square_()
-        field.add_(self._power(known))
+            known = distances(masks_of(volumes), None, "both", "auto").floor_()
+            field.add_(known.pow_(self.alpha))
+        else:
+            field = add_powers(field, masks_of(volumes), None, self.alpha, "auto")
         if first and self.alpha < 0:  # what is left out has no boundary, so no finite power
             field[:, :first] = 0
         return field
-
-    def _power(self, squared: Tensor) -> Tensor:
-        return squared if self.alpha == 2 else squared.pow(self.alpha / 2)
 
     @torch.no_grad()
     def _own_powers(self, volumes: Volumes) -> Tensor:

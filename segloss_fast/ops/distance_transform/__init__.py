@@ -24,8 +24,12 @@ axis, too; and since a label is an infinitesimal addition to f, its place never 
 
 from __future__ import annotations
 
-from segloss_fast.ops.distance_transform.contract import distance_transform
+from segloss_fast.ops.distance_transform.contract import (
+    add_distances,
+    bounded_distances,
+    distance_transform,
+)
 from segloss_fast.ops.distance_transform.nearest import nearest_component
 from segloss_fast.ops.distance_transform.reference import SIDES
 
-__all__ = ["SIDES", "distance_transform", "nearest_component"]
+__all__ = ["SIDES", "add_distances", "bounded_distances", "distance_transform", "nearest_component"]

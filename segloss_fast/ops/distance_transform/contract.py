@@ -63,8 +63,59 @@ def distance_transform(
             that of another axis; squares must fit into float32; an axis has less than 2^30 voxels.
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
-    check_volumes("mask", mask, DTYPES)
     _check.check_option("side", side, SIDES)
+    return _distances(mask, spacing, side, squared, False, impl)
+
+
+def bounded_distances(
+    mask: Tensor,
+    spacing: float | Iterable[float] | None = None,
+    *,
+    side: str = "both",
+    squared: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """Return :func:`distance_transform`, but 0 at the voxels of a mask without a boundary.
+
+    The arguments, the result and the errors are those of it.
+    """
+    return _distances(mask, spacing, side, squared, True, impl)
+
+
+def add_distances(
+    sum: Tensor,
+    mask: Tensor,
+    spacing: float | Iterable[float] | None = None,
+    *,
+    side: str = "both",
+    squared: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """Add :func:`bounded_distances` to a sum, and return that: the last pass adds, where it can.
+
+    Args:
+        sum: ``[B, C, *S]`` float32; it is written to, unless it is less of a batch than the
+            distances are, under ``torch.func.vmap``.
+        mask: As of :func:`distance_transform`, and so the other arguments.
+        spacing: As of :func:`distance_transform`.
+        side: As of :func:`distance_transform`.
+        squared: As of :func:`distance_transform`.
+        impl: As of :func:`distance_transform`.
+    """
+    spacings, chosen = _prepared(mask, spacing, squared, impl)
+    in_place = chosen in ("native", "triton") and memory_order(mask) is None
+    if in_place and sum.is_contiguous() and sum.shape == mask.shape:
+        op.call_add(sum, mask.detach(), spacings, side, squared, chosen)
+        return sum
+    known = bounded_distances(mask, spacing, side=side, squared=squared, impl=impl)
+    return _check.writable(sum, known).add_(known)
+
+
+def _prepared(
+    mask: Tensor, spacing: float | Iterable[float] | None, squared: bool, impl: str
+) -> tuple[list[float], str]:
+    """Check the arguments; return the spacings and the implementation."""
+    check_volumes("mask", mask, DTYPES)
     if not isinstance(squared, bool):
         raise TypeError(f"squared must be a bool, got {type(squared).__name__}")
     spacings = per_axis(spacing, mask.dim() - 2, "mask")
@@ -77,17 +128,29 @@ def distance_transform(
         lambda name: op.kernels.why_not(name, mask.device) or no_kernel(),
         mask,
     )
+    return spacings, impl
+
+
+def _distances(
+    mask: Tensor,
+    spacing: float | Iterable[float] | None,
+    side: str,
+    squared: bool,
+    bounded: bool,
+    impl: str,
+) -> Tensor:
+    spacings, impl = _prepared(mask, spacing, squared, impl)
     mask = mask.detach()
-    if impl == "reference":
-        return reference.forward(mask, spacings, side, squared)
-    if impl == "scipy":
-        found: Tensor = op.kernels.step(impl, "forward")(mask, spacings, side, squared)
-        return found
+    if impl in ("reference", "scipy"):
+        compute = reference.forward if impl == "reference" else op.kernels.step(impl, "forward")
+        found: Tensor = compute(mask, spacings, side, squared)
+        # Infinite where there is no boundary, and there only.
+        return found.nan_to_num_(posinf=0, neginf=0) if bounded else found
     axes = memory_order(mask)
     if axes is None:
-        return op.call(mask, spacings, side, squared, impl)
+        return op.call(mask, spacings, side, squared, impl, bounded)
     spacings = [spacings[axis - 2] for axis in axes]
-    found = op.call(mask.permute(0, 1, *axes), spacings, side, squared, impl)
+    found = op.call(mask.permute(0, 1, *axes), spacings, side, squared, impl, bounded)
     return found.permute(back_from(axes))
 
 

@@ -17,14 +17,40 @@ kernels = Kernels("distance_transform", Native(), Triton(), Scipy())
 INVALID = 2  # csrc/distance_transform/kernels.h
 
 
-def _forward(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
+def _forward(
+    mask: Tensor,
+    spacing: list[float],
+    side: str,
+    squared: bool,
+    impl: str,
+    bounded: bool = False,
+) -> Tensor:
     launch = kernels.step(impl, "forward")
-    result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared)
+    result: Tensor = launch(mask, list(spacing), SIDES.index(side), squared, bounded)
     return result
 
 
-def _fake(mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str) -> Tensor:
+def _fake(
+    mask: Tensor,
+    spacing: list[float],
+    side: str,
+    squared: bool,
+    impl: str,
+    bounded: bool = False,
+) -> Tensor:
     return mask.new_empty(mask.shape, dtype=torch.float32)
+
+
+def _add(
+    sum: Tensor, mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str
+) -> None:
+    kernels.step(impl, "add")(sum, mask, list(spacing), SIDES.index(side), squared)
+
+
+def _add_fake(
+    sum: Tensor, mask: Tensor, spacing: list[float], side: str, squared: bool, impl: str
+) -> None:
+    pass
 
 
 def _nearest(
@@ -51,9 +77,16 @@ def _nearest_fake(
 
 call: Callable[..., Tensor] = define(
     "distance_transform",
-    "(Tensor mask, float[] spacing, str side, bool squared, str impl) -> Tensor",
+    "(Tensor mask, float[] spacing, str side, bool squared, str impl, bool bounded=False)"
+    " -> Tensor",
     _forward,
     _fake,
+)
+call_add: Callable[..., None] = define(
+    "distance_transform_add",
+    "(Tensor(a!) sum, Tensor mask, float[] spacing, str side, bool squared, str impl) -> ()",
+    _add,
+    _add_fake,
 )
 call_nearest: Callable[..., tuple[Tensor, Tensor]] = define(
     "nearest_component",

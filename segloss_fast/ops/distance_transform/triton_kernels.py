@@ -17,16 +17,29 @@ SIZES = ("voxels", "channels", "depth", "height", "width", "inner", "size", *STR
 
 
 @triton.jit
-def _finished(square, root, LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr):
+def _finished(
+    square, root,
+    LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr, BOUNDED: tl.constexpr,
+):  # fmt: skip
     """Turn squares into the result, in the last pass; the unit of length is root^2."""
     result = square
     if LAST:
         result = tl.abs(square)
         result = result * root * root if SQUARED else tl.sqrt_rn(result)
         result = result * root * root
+        if BOUNDED:
+            result = tl.where(result == float("inf"), 0.0, result)
         if NEGATE:
             result = tl.where(square > 0, -result, result)
     return result
+
+
+@triton.jit
+def _store(out, result, exists, ADD: tl.constexpr):
+    """Write the result, or add it to what is there."""
+    if ADD:
+        result += tl.load(out, mask=exists, other=0.0)
+    tl.store(out, result, mask=exists)
 
 
 @triton.jit
@@ -44,7 +57,8 @@ def line_squares(
     voxels: tl.int64, channels: tl.int64, depth: tl.int64, height: tl.int64, width: tl.int64,
     weight: tl.float32, root: tl.float32,
     COMPLEMENT: tl.constexpr, TWO_SIDED: tl.constexpr,
-    LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr, BOUNDED: tl.constexpr,
+    ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the squares along the last axis, from the mask read in place."""
     voxel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -73,14 +87,16 @@ def line_squares(
     square = tl.where(inside != COMPLEMENT, square, -square)
     if not TWO_SIDED:
         square = tl.maximum(square, 0.0)
-    tl.store(out + voxel, _finished(square, root, LAST, SQUARED, NEGATE), mask=exists)
+    result = _finished(square, root, LAST, SQUARED, NEGATE, BOUNDED)
+    _store(out + voxel, result, exists, ADD)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def least_squares(
     squares, out, voxels: tl.int64, inner: tl.int64, size: tl.int64,
     weight: tl.float32, root: tl.float32,
-    LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, SQUARED: tl.constexpr, NEGATE: tl.constexpr, BOUNDED: tl.constexpr,
+    ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write, for each row of an axis, the least sum of a square and the squared distance to it."""
     voxel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -103,4 +119,5 @@ def least_squares(
         apart += 1
         cost = apart.to(tl.float32) * apart.to(tl.float32) * weight
     best = tl.where(own < 0, -best, best)
-    tl.store(out + voxel, _finished(best, root, LAST, SQUARED, NEGATE), mask=exists)
+    result = _finished(best, root, LAST, SQUARED, NEGATE, BOUNDED)
+    _store(out + voxel, result, exists, ADD)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ BLOCK = 256
 LARGEST = torch.finfo(torch.float32).max
 
 
-def forward(mask: Tensor, spacing: Sequence[float], side: str | int, squared: bool) -> Tensor:
+def forward(
+    mask: Tensor, spacing: Sequence[float], side: str | int, squared: bool, bounded: bool = False
+) -> Tensor:
     """Return the distances ``[B, C, *S]``, float32, contiguous.
 
     Args:
@@ -30,33 +33,70 @@ def forward(mask: Tensor, spacing: Sequence[float], side: str | int, squared: bo
         spacing: One per axis of S.
         side: One of SIDES, or its index there.
         squared: Whether to return squares.
+        bounded: Whether to return 0 instead of infinity.
     """
-    name = side if isinstance(side, str) else SIDES[side]
     out = torch.empty(mask.shape, dtype=torch.float32, device=mask.device)
-    if mask.numel() > 0:
-        with torch.cuda.device_of(mask):  # Triton launches on the current device
-            for launch in launches(mask, spacing, name, squared, out):
-                launch()
+    _run(mask, spacing, Result(_name(side), squared, bounded), out)
     return out
 
 
+def add(
+    sum: Tensor, mask: Tensor, spacing: Sequence[float], side: str | int, squared: bool
+) -> None:
+    """Add the bounded distances to a contiguous sum; arguments as of :func:`forward`."""
+    _run(mask, spacing, Result(_name(side), squared, bounded=True, add=True), sum)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is asked for.
+
+    Attributes:
+        side: One of SIDES.
+        squared: Whether it is squares.
+        bounded: Whether 0 stands for infinity.
+        add: Whether it is added to what the output holds.
+    """
+
+    side: str
+    squared: bool
+    bounded: bool = False
+    add: bool = False
+
+
+def _name(side: str | int) -> str:
+    return side if isinstance(side, str) else SIDES[side]
+
+
+def _run(mask: Tensor, spacing: Sequence[float], result: Result, out: Tensor) -> None:
+    if mask.numel() > 0:
+        with torch.cuda.device_of(mask):  # Triton launches on the current device
+            for launch in launches(mask, spacing, result, out):
+                launch()
+
+
 def launches(
-    mask: Tensor, spacing: Sequence[float], side: str, squared: bool, out: Tensor
+    mask: Tensor, spacing: Sequence[float], result: Result, out: Tensor
 ) -> Iterator[Launch]:
     """Return what writes the distances into ``out``."""
-    sizes = mask.shape[2:]
+    sizes, side = mask.shape[2:], result.side
     root, weights = _weights([step for step, size in zip(spacing, sizes, strict=True) if size > 1])
     axes = [axis for axis, size in enumerate(sizes) if size > 1]
     weight = dict(zip(axes, weights, strict=True))
     last = len(sizes) - 1
     others = [axis for axis in reversed(axes) if axis != last]
-    # A pass cannot write where its neighbours read: two buffers, the last of them the output.
+    # A pass cannot write where its neighbours read: two buffers, the last of them the output. Where
+    # that is a sum it is no buffer, and two passes need two others.
     buffers = [out, torch.empty_like(out)] if others else [out]
-    finish = {"LAST": False, "SQUARED": False, "NEGATE": False}
-    final = {"LAST": True, "SQUARED": squared, "NEGATE": side == "signed"}
+    spare = torch.empty_like(out) if result.add and len(others) == 2 else out
+    finish = {"LAST": False, "SQUARED": False, "NEGATE": False, "BOUNDED": False, "ADD": False}
+    final = {
+        **{"LAST": True, "SQUARED": result.squared, "NEGATE": side == "signed"},
+        **{"BOUNDED": result.bounded, "ADD": result.add},
+    }
     shared = {"voxels": mask.numel(), "root": root}
     grid = ((mask.numel() + BLOCK - 1) // BLOCK,)
-    to = buffers[len(others) % 2] if others else out
+    to = spare if len(others) % 2 == 0 else buffers[1]
     yield Launch(
         triton_kernels.line_squares,
         grid,
