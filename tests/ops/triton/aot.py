@@ -116,7 +116,7 @@ def elements(launch: Launch, classes: int) -> float:
     if kind is None:
         return 0.0
     _, _, _, _, _, _, block_c, block_v, *_ = kind
-    return min(classes, block_c) * block_v / (32 * launch.warps)
+    return float(min(classes, block_c) * block_v / (32 * launch.warps))
 
 
 def specializations(
