@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.faults.fault import Fault
 from tests.suite.built import CODE
@@ -19,7 +20,8 @@ WORKERS = 2
 SECONDS = 300  # that the tests of a fault may take in a tier
 NO_TESTS = 5  # pytest's exit status
 BUILD = ("setup.py", "--quiet", "build_ext", "--inplace")
-FLAGS = "-O1"  # a build takes less than half the time, and no fault is one of optimisation
+# -O1: a build takes less than half the time, and no fault is one of optimisation.
+HOW: dict[str, Any] = {"SEGLOSS_BUILD": "require", "SEGLOSS_CUDA": "0", "CXXFLAGS": "-O1"}
 # Prints which native module a test would get.
 FIND = ("-c", "from segloss_fast import _native; print(_native._C and _native._C.__file__)")
 
@@ -81,8 +83,7 @@ class Copy:
         """
         if not self._is_stale:
             return
-        environ = {"SEGLOSS_BUILD": "require", "SEGLOSS_CUDA": "0", "CXXFLAGS": FLAGS}
-        code, said = self._python(*BUILD, limit=None, **environ)
+        code, said = self._python(*BUILD, **HOW)
         if code != 0:
             compiler, *_ = said.split("Traceback (most recent call last)")
             raise BrokenError(f"the native module was not built: {_tail(compiler)}")
