@@ -48,13 +48,14 @@ def test_the_usual_losses_leave_registers_for_other_programs(report: Report) -> 
 
 def test_instructions_per_element(report: Report) -> None:
     """What bounds half precision: 14 leave 85 % of a copy's speed."""
-    budgets = {2: 17, 3: 18, 4: 15, 8: 15, 14: 15.5, 32: 17, 64: 18.5, 105: 22}
+    budgets = {2: 17, 3: 18, 4: 15, 8: 15, 14: 15.5, 32: 17, 64: 18.5, 105: 22.5}
     checked = set()
     for name, kernel in report.items():
         loss, number, *_ = name.split()
         if is_of_labels(name):
-            # A focal term has a logarithm per voxel.
-            more = 28 / int(number) if loss == "DiceFocal" else 0
+            # A focal term has a logarithm per voxel, and a sum over the classes more.
+            focal = 28 / int(number) + (6 if int(number) > 16 else 0)
+            more = focal if loss == "DiceFocal" else 0
             count = kernel["loop_instructions"] / kernel["elements"]
             assert count <= budgets[int(number)] + more, (name, count)
             checked.add(int(number))
