@@ -31,16 +31,16 @@ def programs_for(values: int) -> int:
     return rounded(PARTIALS // values, MIN_PROGRAMS, MAX_PROGRAMS)
 
 
-def forward_plan(tensors: Tensors, rows: int, coupled: bool, labels: bool = False) -> Plan:
+def forward_plan(tensors: Tensors, rows: int, coupled: bool, larger: bool = False) -> Plan:
     """Return the tiles of a forward kernel.
 
     Args:
         tensors: Of the call.
         rows: How many sums there are of each item and class.
         coupled: Whether a softmax couples the classes.
-        labels: Whether the kernel is that of class indices, which keeps less.
+        larger: Whether tiles of more than 16 classes are larger, for kernels that keep less.
     """
-    block_c, block_v, fold, warps, wide = _tile(tensors, rows, coupled, labels)
+    block_c, block_v, fold, warps, wide = _tile(tensors, rows, coupled, larger)
     programs = programs_for(rows * tensors.classes)
     return _plan(tensors, block_c, block_v, fold, warps, wide, programs)
 
@@ -73,7 +73,7 @@ def _plan(
 
 
 def _tile(
-    tensors: Tensors, rows: int, coupled: bool, labels: bool = False
+    tensors: Tensors, rows: int, coupled: bool, larger: bool = False
 ) -> tuple[int, int, int, int, bool]:
     """Return classes, voxels, voxels per thread, warps, and whether the classes do not fit."""
     padded = 1 << (tensors.classes - 1).bit_length()
@@ -85,7 +85,7 @@ def _tile(
     if coupled and padded > 16:
         if tensors.classes > MAX_TILE_CLASSES:
             return 32, elements, min(4, per_thread), 4, True
-        if labels:
+        if larger:
             elements *= 2
         block_v = elements * (2 if padded <= 64 else 1)
         return padded, block_v, min(4, per_thread), padded * block_v // (16 * elements), False

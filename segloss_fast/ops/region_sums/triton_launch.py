@@ -36,6 +36,7 @@ from segloss_fast.ops.region_sums import (
     triton_backward,
     triton_forward,
     triton_labels,
+    triton_tiles,
     triton_wide,
 )
 from segloss_fast.ops.region_sums.options import Options
@@ -151,7 +152,9 @@ def forward_launches(
     """Return the launches that write rows and invalid."""
     call = _Call(input, target, voxel_weight, options)
     labels = triton_labels.serves(input.shape[1], call.formula, call.weight)
-    plan = tiling.forward_plan(call.tensors, len(options.terms), call.coupled, labels)
+    # Logarithms of each voxel take the registers of larger tiles.
+    larger = labels and not call.terms & triton_tiles.OF_VOXEL.value
+    plan = tiling.forward_plan(call.tensors, len(options.terms), call.coupled, larger)
     partials, flags = scratch(call.tensors, plan, len(options.terms))
     constants = call.constants(plan)
     kernel, registers = triton_wide.partial_sums, None
