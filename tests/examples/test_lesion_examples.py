@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from scipy import ndimage
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from examples.lesion_data import DARKER, GAP, RADII, Places, insert_lesions
 from examples.lesion_scores import SIZES, runs_of, score, table
+from tests.conftest import ROOT
 
 FULL = ndimage.generate_binary_structure(3, 3)
 
@@ -109,3 +112,8 @@ def test_the_table_has_means_and_ranges_over_seeds() -> None:
         "| false positives per head | 3.5 (3.0 to 4.0) | 4.0 (4.0 to 4.0) |",
         "| Dice of the voxels | 0.625 (0.500 to 0.750) | 0.750 (0.750 to 0.750) |",
     ]
+
+
+def test_the_table_of_the_docs_is_that_of_the_run() -> None:
+    numbers = json.loads((ROOT / "docs" / "small_lesions.json").read_text())
+    assert table(runs_of(numbers)) in (ROOT / "docs" / "losses.md").read_text()
