@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers import relative_l2
-from tests.machines import Machine, on
+from tests.machines import Machine, machines_of
 from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_cases import NATIVE, options_of, sort
 from tests.ops.lovasz_samples import IMPLS
@@ -20,6 +20,7 @@ from tests.suite.tiers import few
 pytestmark = pytest.mark.skipif("native" not in IMPLS, reason="no native kernels")
 # Few voxels are one bucket, more are cut by the highest digit, many by more bits than that.
 SIZES = few((3001, 8211, 90, (1 << 19) + 5), test=4)
+MACHINES = [m for m in machines_of("lovasz", sets=True) if m.family == "native"]
 FEW = 20000  # voxels, for which the truth shares among equal errors
 # Where x is: all over, in one bucket of the highest digit, in one of those with more bits.
 SPREADS = few((3.0, 0.02, 1e-4), test=3)
@@ -57,7 +58,7 @@ def test_loss_and_order(size: int, spread: float, dtype: torch.dtype) -> None:
     assert torch.equal(alone.loss, found.loss)
 
 
-@on("native", sets=True)
+@pytest.mark.parametrize("machine", MACHINES, ids=str, indirect=True)
 @pytest.mark.parametrize("dtype", few([torch.float32, torch.float64], test=2), ids=str)
 def test_pairs_and_more_equal_errors_in_every_row(machine: Machine, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(6)

@@ -35,7 +35,7 @@ TRITON: dict[str, Sequence[str]] = {
     "_formula.triton_kernels": OPERATIONS,
 }
 # Enums of names that Python does not pass.
-OWN = {"Cost", "CpuCapability", "Dtype", "Needs", "Neighbour", "Number", "Reading"}
+OWN = {"Cost", "CpuCapability", "Dtype", "Needs", "Neighbour", "Number", "Reading", "Special"}
 
 
 def enums_of(path: Path) -> dict[str, list[str]]:
