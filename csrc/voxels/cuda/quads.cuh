@@ -34,16 +34,21 @@ SL_DEVICE void find_offsets(const View& view, const Tile& tile, int64_t (&offset
     const int voxel = tile.voxel(i, thread);
     return tile.begin + (voxel < tile.count ? voxel : 0);
   };
-  if (!Tile::kRolled || view.dims == 1) {
+  const auto unrolled = [&] {
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) offset[i] = voxel_offset(view, place(i));
-    return;
-  }
+  };
+  if constexpr (!Tile::kRolled) {
+    unrolled();
+  } else if (view.dims == 1) {
+    unrolled();
+  } else {
 #pragma unroll 1
-  for (int i = 0; i < kQuad; ++i) {
-    const int64_t found = voxel_offset(view, place(i));
+    for (int i = 0; i < kQuad; ++i) {
+      const int64_t found = voxel_offset(view, place(i));
 #pragma unroll
-    for (int k = 0; k < kQuad; ++k) offset[k] = k == i ? found : offset[k];
+      for (int k = 0; k < kQuad; ++k) offset[k] = k == i ? found : offset[k];
+    }
   }
 }
 
