@@ -124,8 +124,12 @@ void lovasz(Results& to) {
 
 void distance_transform(Results& to) {
   const Tensor mask = labels(ScalarType::Byte, kClasses, 2);
-  auto* const forward = op<Tensor(Tensor, Doubles, int64_t, bool)>("_distance_transform");
-  for (const int64_t side : {0, 1, 2, 3}) to.add(forward(mask, {1, 1, 2.5}, side, false));
+  auto* const forward = op<Tensor(Tensor, Doubles, int64_t, bool, bool)>("_distance_transform");
+  for (const int64_t side : {0, 1, 2, 3}) to.add(forward(mask, {1, 1, 2.5}, side, false, false));
+  const Tensor sum = forward(mask, {1, 1, 2.5}, 2, true, true);
+  op<void(Tensor, Tensor, Doubles, int64_t, bool)>("_distance_transform_add")(sum, mask,
+                                                                              {1, 1, 2.5}, 2, true);
+  to.add(sum);
   auto* const nearest = op<std::tuple<Tensor, Tensor, Tensor>(Tensor, Doubles, double, bool)>(
       "_distance_transform_nearest");
   const auto [found, distance, verdict] =
