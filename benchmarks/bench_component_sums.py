@@ -6,7 +6,7 @@ A test is one case (loss, mask, size) and one contender, forward and backward. A
 bench_region_sums.py, the published times are medians of an interleaved comparison
 (``interleaved_ms``); pytest-benchmark's own serve ``--benchmark-compare``. A loss finds its
 components, and its cells, inside of what is timed, unless they are given. A test of ours fails if
-its loss is further from the eager one than the ties of SciPy's cells explain, or its sums over all
+its loss is not the eager one with our cells, which SciPy's equal but for ties, or its sums over all
 cells are not those of region_sums.
 """
 
@@ -17,7 +17,15 @@ import functools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases.component_losses import GIVEN, LOSSES, TERMS, Case, contender, make_problem
+from benchmarks.cases.component_losses import (
+    GIVEN,
+    LOSSES,
+    TERMS,
+    Case,
+    contender,
+    eager_value,
+    make_problem,
+)
 from benchmarks.measure import distances
 from benchmarks.measure.choice import parametrize
 from benchmarks.measure.harness import Effort, interleave
@@ -26,7 +34,7 @@ SIZE = (128, 128, 128)
 KINDS = (*TERMS, *LOSSES, GIVEN)
 CASES = [Case(loss, mask, SIZE) for mask in ("lesions", "blobs") for loss in KINDS]
 QUICK_CASES = [Case(loss, "lesions", (48, 48, 48)) for loss in KINDS]
-MOST_OFF = 5e-3
+MOST_OFF = {"sums": 1e-5, "losses": 1e-4}  # eager PyTorch adds in float32
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -41,8 +49,11 @@ def measure(case: Case, effort: Effort) -> distances.Measured:
     times = interleave(
         {name: functools.partial(distances.timed, run) for name, run in runs.items()}, effort
     )
-    ours, theirs = (runs[name]()[0] for name in case.contenders)
-    ours = ours.sum(3) if case.loss in TERMS else ours
+    ours = runs["native"]()[0]
+    if case.loss in TERMS:
+        ours, theirs = ours.sum(3), runs["region_sums"]()[0]
+    else:
+        theirs = eager_value(case, problem)
     error = float(((ours - theirs).abs() / theirs.abs()).max())
     peak = distances.peak(runs["native"]) - 4 * problem.x.numel()
     return distances.Measured(dict(runs), times, peak, {"value": error})
@@ -61,4 +72,4 @@ def test_component_sums(
     rounds = effort.count(taken.median / 1e3, effort.single, most=50)
     benchmark.pedantic(measured.runs[contender], rounds=rounds)  # type: ignore[no-untyped-call]
     if ours:
-        assert measured.errors["value"] < (1e-5 if case.loss in TERMS else MOST_OFF)
+        assert measured.errors["value"] < MOST_OFF["sums" if case.loss in TERMS else "losses"]

@@ -149,7 +149,9 @@ def test_deterministic_algorithms_and_any_number_of_threads() -> None:
     """To the bit with kernels; without them PyTorch adds as its threads have it."""
     x, labels = sample(4, (40, 50, 20))
     threads, found = torch.get_num_threads(), []
-    near = {"rtol": 0.0, "atol": 0.0} if _C is not None else {"rtol": 1e-6, "atol": 1e-12}
+    near: dict[str, Any] = (
+        {"rtol": 0.0, "atol": 0.0} if _C is not None else {"rtol": 1e-6, "atol": 1e-12}
+    )
     torch.use_deterministic_algorithms(True)
     try:
         for number in (1, 3):

@@ -34,6 +34,7 @@ TERMS = {
     FUSED: ("tp", "pred", "target", "weight", "nll"),
 }
 SMALL = 1e-5
+Cells = Callable[[Tensor], Tensor]  # from a mask of components
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,15 @@ def _value(case: Case, name: str, problem: Problem) -> Callable[[], Tensor]:
         return lambda: loss(x, labels)
     if case.loss == GIVEN:
         return lambda: _global(x, labels) + _in_cells(x, labels, cells.long().flatten())
-    return lambda: _global(x, labels) + EAGER[case.loss](x, labels)
+    return lambda: _global(x, labels) + EAGER[case.loss](x, labels, _cells_of)
+
+
+def eager_value(case: Case, problem: Problem) -> Tensor:
+    """Return the eager value of a loss with our cells, which break ties as ours does."""
+    x, labels = problem.x.detach(), problem.labels
+    if case.loss == GIVEN:
+        return _value(case, "eager", problem)().detach()
+    return _global(x, labels) + EAGER[case.loss](x, labels, _our_cells_of)
 
 
 def _global(x: Tensor, labels: Tensor) -> Tensor:
@@ -146,6 +155,12 @@ def _cells_of(mask: Tensor) -> Tensor:
     edt = import_module("scipy.ndimage").distance_transform_edt
     places = edt(found == 0, return_distances=False, return_indices=True)
     return torch.from_numpy(np.ascontiguousarray(found[tuple(places)])).long().flatten()
+
+
+def _our_cells_of(mask: Tensor) -> Tensor:
+    """Return our cells, flat: SciPy takes any of the components that are equally near."""
+    found = segloss_fast.connected_components(mask[None, None].to(torch.uint8))
+    return segloss_fast.nearest_component(found.labels).flatten().long()
 
 
 def _add(values: Tensor, bins: Tensor, count: int) -> Tensor:
@@ -171,16 +186,17 @@ def _in_cells(x: Tensor, labels: Tensor, cells: Tensor, *, detached: bool = Fals
     return (dice + _add(entropy, cells, count)[1:] / voxels).mean()
 
 
-def _component_dice_ce(x: Tensor, labels: Tensor) -> Tensor:
-    return _in_cells(x, labels, _cells_of(labels[0]))
+def _component_dice_ce(x: Tensor, labels: Tensor, cells_of: Cells) -> Tensor:
+    return _in_cells(x, labels, cells_of(labels[0]))
 
 
-def _bidirectional(x: Tensor, labels: Tensor) -> Tensor:
-    predicted = _cells_of(x.detach().softmax(1)[0, 1] > 0.5)
-    return (_component_dice_ce(x, labels) + _in_cells(x, labels, predicted, detached=True)) / 2
+def _bidirectional(x: Tensor, labels: Tensor, cells_of: Cells) -> Tensor:
+    predicted = cells_of(x.detach().softmax(1)[0, 1] > 0.5)
+    both = _component_dice_ce(x, labels, cells_of) + _in_cells(x, labels, predicted, detached=True)
+    return both / 2
 
 
-def _blob(x: Tensor, labels: Tensor) -> Tensor:
+def _blob(x: Tensor, labels: Tensor, _: Cells) -> Tensor:
     p, t, entropy = _maps(x, labels)
     bins = torch.from_numpy(_label(labels[0])).long().flatten()
     count = int(bins.max()) + 1
@@ -190,8 +206,8 @@ def _blob(x: Tensor, labels: Tensor) -> Tensor:
     return (dice + (wrong[0] + wrong[1:]) / (voxels[0] + voxels[1:])).mean()
 
 
-def _tversky(x: Tensor, labels: Tensor) -> Tensor:
-    p, t, _ = _maps(x, labels)
+def _tversky(x: Tensor, labels: Tensor, _: Cells) -> Tensor:
+    p, t, _entropy = _maps(x, labels)
     bins = torch.from_numpy(_label(labels[0], faces=True)).long().flatten()
     count = int(bins.max()) + 1
     weight = 1 / (torch.bincount(bins, minlength=count).float() + 5)
@@ -202,7 +218,7 @@ def _tversky(x: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
-EAGER: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+EAGER: dict[str, Callable[[Tensor, Tensor, Cells], Tensor]] = {
     "ComponentDiceCE": _component_dice_ce,
     "Blob": _blob,
     "BidirectionalComponent": _bidirectional,
