@@ -121,7 +121,7 @@ class Machine:
         """
         with ExitStack() as stack:
             if self.instruction_set is not None:
-                stack.enter_context(_instruction_set(self.instruction_set))
+                stack.enter_context(instruction_set(self.instruction_set))
             if self.family == "cuda":
                 require(self.impl, self.primitive)
             if self.family == "interpreted" and self.primitive in tiles.FEW_PROGRAMS:
@@ -222,11 +222,19 @@ def _in_the_place_of_native(primitive: str) -> Iterator[None]:
         device.segloss_shim_set_shared_bytes(227 * 1024)
 
 
+def best_instruction_set() -> str:
+    """Return the one that the native kernels use here."""
+    assert _native._C is not None
+    found: str = _native._C.cpu_capability()
+    return found
+
+
 @contextmanager
-def _instruction_set(name: str) -> Iterator[None]:
+def instruction_set(name: str) -> Iterator[None]:
+    """Let the native kernels use another one; skip the test on a machine without it."""
     library = _native._C
     assert library is not None
-    best = library.cpu_capability()
+    best = best_instruction_set()
     try:
         library.set_cpu_capability(name)
     except RuntimeError as error:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
+from tests import machines
 from tests.conformance import LOSSES, LossRecord, problem
 from tests.helpers import IMPLS, assert_close, gradient, peak_allocation, relative_l2
 from tests.suite.tiers import begins_in, few
@@ -91,22 +90,11 @@ def test_copies_checkpoints_and_repeats_have_the_same_bits(impl: str, record: Lo
     assert_same(step(model, of, lambda *o: checkpoint(model, *o, use_reentrant=False)), true)
 
 
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Let torch refuse what is not deterministic, and fill the memory it hands out with NaN."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(7).isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 @by_case
 def test_nothing_is_read_that_was_not_written(impl: str, record: LossRecord) -> None:
     model, of = Model(record.module(ignore_index=255, impl=impl)), batch()
     true = step(model, of)
-    with poisoned():
+    with machines.new_tensors_are_nan():  # which refuses what is not deterministic, too
         assert_same(step(model, of), true)
         voxels = [of.image.flatten()[:1], of.target.flatten()[:1]]  # a batch of one voxel
         one = Batch(voxels[0].view(1, 1, 1, 1, 1), voxels[1].view(1, 1, 1, 1).clamp(max=2))
@@ -114,47 +102,30 @@ def test_nothing_is_read_that_was_not_written(impl: str, record: LossRecord) -> 
     assert value.isfinite()
 
 
-@by_case
-def test_threads_and_instruction_sets_change_nothing_but_rounding(
-    impl: str, record: LossRecord
-) -> None:
+@pytest.mark.parametrize("record", few(LOSSES, test=3), ids=lambda record: record.name)
+@pytest.mark.skipif("native" not in IMPLS, reason="the native module is not built")
+def test_threads_and_instruction_sets_change_nothing_but_rounding(record: LossRecord) -> None:
     """Results are those of one thread, to the bit; of another instruction set, to rounding."""
-    case = problem("ignore", SIZE, dtype=torch.float32)
-    loss = record.module(ignore_index=255, impl=impl)
+    case = problem("ignore", (24, 25, 30), dtype=torch.float32)  # of several chunks
+    loss = record.module(ignore_index=255, impl="native")
 
-    def found() -> tuple[Tensor, Tensor]:
-        return gradient(lambda x: loss(x, case.target), case.input)
-
-    true, threads = found(), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 3)
-        if impl == "native":
-            assert_same(found(), true)
-    finally:
+    def found(threads: int, capability: str) -> tuple[Tensor, Tensor]:
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
-    with instruction_sets(impl) as sets:
-        for use in sets:
-            use()
-            value, grad = found()
-            assert_close(value, true[0], 1e-6)
-            assert relative_l2(grad, true[1]) < 10 * record.float32
+        try:
+            with machines.instruction_set(capability):
+                return gradient(lambda x: loss(x, case.target), case.input)
+        finally:
+            torch.set_num_threads(before)
 
-
-@contextmanager
-def instruction_sets(impl: str) -> Iterator[list[Callable[[], None]]]:
-    """Give what sets each instruction set that this machine has; none for the reference."""
-    from segloss_fast._native import _C
-
-    if impl != "native" or _C is None:
-        yield []
-        return
-    best = _C.cpu_capability()
-    names = ("baseline", "avx2", "avx512")
-    known = names[: names.index(best) + 1]
-    try:
-        yield [partial(_C.set_cpu_capability, name) for name in known]
-    finally:
-        _C.set_cpu_capability(best)
+    known: tuple[str, ...] = machines.INSTRUCTION_SETS
+    known = known[: known.index(machines.best_instruction_set()) + 1]
+    true = found(1, known[-1])
+    for capability in known:
+        value, grad = found(1, capability)
+        assert_same(found(3, capability), (value, grad))
+        assert_close(value, true[0], 1e-6)
+        assert relative_l2(grad, true[1]) < 10 * record.float32
 
 
 @by_case

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <type_traits>
 
@@ -83,12 +84,16 @@ constexpr bool kFewVariants = false;
 #endif
 
 // Calls f(Type<Storage>()) for the dtype of the kernels that take longest to compile; of few
-// variants not for bfloat16, which is read and written as float16 is.
+// variants none for bfloat16, which is read and written as float16 is.
 template <class F>
 void visit_long_kernels(Dtype dtype, F f) {
   visit_input_dtype(dtype, [&](auto type) {
     using Storage = typename decltype(type)::type;
-    if constexpr (!kFewVariants || !std::is_same_v<Storage, __nv_bfloat16>) f(type);
+    if constexpr (!kFewVariants || !std::is_same_v<Storage, __nv_bfloat16>) {
+      f(type);
+    } else {
+      STD_TORCH_CHECK(false, "lovasz: this build has no kernels of bfloat16");
+    }
   });
 }
 
