@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +17,9 @@ from segloss_fast import _native, region_sums
 from segloss_fast._native import CUDA_MISSING
 from segloss_fast.ops._voxels.labels import check_labels_on_device
 from segloss_fast.ops.region_sums import reference
-from segloss_fast.ops.region_sums.contract import preference
+from segloss_fast.ops.region_sums.contract import TILE_CLASSES, most_classes, preference
 from segloss_fast.ops.region_sums.op import kernels
+from segloss_fast.ops.region_sums.options import TERMS, Options
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 
@@ -41,6 +44,42 @@ def test_auto_on_a_gpu(classes: int, channels_last: bool, first: str) -> None:
     assert order[0] == first
     assert sorted(order) == ["native", "triton"]
     assert preference([x, x])[0] == "native"  # one launch for all
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("terms", "classes", "first"),
+    [
+        (("tp", "pred", "target", "nll"), 128, "triton"),
+        (("target", "nll"), 105, "triton"),
+        (("tp", "pred", "target", "nll"), 129, "native"),
+        (("tp", "pred", "target", "pred_sq"), 105, "native"),
+        (("tp", "target"), 105, "native"),
+    ],
+)
+def test_auto_on_a_gpu_with_many_classes(terms: tuple[str, ...], classes: int, first: str) -> None:
+    """Triton, as far as its kernel for class indices goes."""
+    x = torch.empty(1, classes, 6, 8, device="cuda")
+    labels = torch.empty(1, 6, 8, device="cuda", dtype=torch.uint8)
+    options = Options(terms, "softmax", "softmax", 0.0, None)
+
+    def order(target: Tensor, *, weighted: bool = False, options: Options = options) -> str:
+        return preference([x], most_classes(x, target, weighted, options))[0]
+
+    assert order(labels) == first
+    assert order(torch.empty_like(x)) == order(labels, weighted=True) == "native"
+    assert order(labels, options=replace(options, ce_activation="sigmoid")) == "native"
+
+
+def test_many_classes_are_those_of_the_kernel() -> None:
+    triton_labels = pytest.importorskip("segloss_fast.ops.region_sums.triton_labels")
+    from segloss_fast.ops.region_sums.triton_terms import Formula, bits
+
+    x, labels = torch.empty(1, 105, 2), torch.empty(1, 2, dtype=torch.uint8)
+    for terms in itertools.chain(*(itertools.combinations(TERMS, n) for n in (1, 2, 3))):
+        options = Options(terms, "softmax", "softmax", 2.0, None)
+        served = triton_labels.serves(105, Formula(bits(*terms), 0, 0, True, True), 0)
+        assert (most_classes(x, labels, False, options) == TILE_CLASSES) == served, terms
 
 
 @pytest.mark.usefixtures("fake")

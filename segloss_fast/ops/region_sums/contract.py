@@ -17,6 +17,10 @@ from segloss_fast.ops.region_sums.options import Options, options_of
 from segloss_fast.ops.region_sums.record import RegionSums
 
 REGISTER_CLASSES = 32  # up to so many, the Triton kernels hold a voxel's classes in registers
+TILE_CLASSES = 128  # and up to so many in a tile, which a kernel for these terms makes lean
+OF_OWN_CLASS = frozenset(
+    {"tp", "fp", "fn", "pred", "target", "target_sq", "nll", "nll_pow", "focal"}
+)
 
 WEIGHTS = (*_check.FLOATING, *_check.BYTES)  # the dtypes of weights that implementations take
 
@@ -81,7 +85,7 @@ def region_sums(
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight, WEIGHTS)
     weights = [] if voxel_weight is None else [voxel_weight]
-    impl = choose(impl, [input], [target], weights)
+    impl = choose(impl, [input], [target], weights, options)
     if impl == "reference":
         rows = _reference([input], [target], weights, options)
     else:
@@ -147,7 +151,7 @@ def region_sums_multi(
     for x, weight in zip(inputs, weights, strict=False):
         check_voxel_weight(x, weight, WEIGHTS)
     check_alike(inputs, targets, weights)
-    impl = choose(impl, inputs, targets, weights)
+    impl = choose(impl, inputs, targets, weights, options)
     if impl == "reference":
         rows = _reference(inputs, targets, weights, options)
     else:
@@ -192,19 +196,34 @@ def check_alike(
             raise ValueError(f"{name} must have {what}, got {found}")
 
 
-def preference(inputs: Sequence[Tensor]) -> tuple[str, ...]:
+def preference(inputs: Sequence[Tensor], most: int = REGISTER_CLASSES) -> tuple[str, ...]:
     """Return the kernels that impl="auto" tries, the expected fastest first.
 
-    On CUDA, Triton streams up to 32 classes at the speed of memory; the C++ kernels stage tiles in
-    shared memory, which more classes, channels-last memory and many small tensors need. The rule
-    follows from the bytes that each must move; it has not been measured on a device yet.
+    On CUDA, Triton streams up to so many classes at the speed of memory (see :func:`most_classes`);
+    the C++ kernels stage tiles in shared memory, which more classes, channels-last memory and many
+    small tensors need. The rule follows from the bytes that each must move and from the
+    instructions of their code; it has not been measured on a device yet.
     """
     x = inputs[0]
     if x.device.type != "cuda":
         return ("native",)  # on the CPU Triton only interprets: for tests, on request
-    if len(inputs) == 1 and x.shape[1] <= REGISTER_CLASSES and not _channels_last(x):
+    if len(inputs) == 1 and x.shape[1] <= most and not _channels_last(x):
         return ("triton", "native")
     return ("native", "triton")
+
+
+def most_classes(input: Tensor, target: Tensor, weighted: bool, options: Options) -> int:
+    """Return up to how many classes Triton is expected to be the faster one on CUDA.
+
+    Of a softmax against class indices most terms see one class of each voxel, which makes its
+    kernel for them leaner than the one in C++ up to the classes of a tile.
+    """
+    softmax = options.activation == options.ce_activation == "softmax"
+    own = softmax and not weighted and input.dim() != target.dim()
+    # What is not a number reaches the sums of other classes by way of pred.
+    spread = "pred" in options.terms or not {"tp", "fp", "fn"}.intersection(options.terms)
+    own = own and spread and OF_OWN_CLASS.issuperset(options.terms)
+    return TILE_CLASSES if own else REGISTER_CLASSES
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -212,14 +231,24 @@ def _channels_last(x: Tensor) -> bool:
 
 
 def choose(
-    impl: str, inputs: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[Tensor]
+    impl: str,
+    inputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    options: Options | None = None,
 ) -> str:
-    """Return the implementation that serves a call of :func:`region_sums_multi`."""
+    """Return the implementation that serves a call of :func:`region_sums_multi`.
+
+    Without options, which decide between kernels only, it is one that serves it.
+    """
     only_reference = _only_reference([*targets, *weights])
     x = inputs[0]
+    most = REGISTER_CLASSES
+    if options is not None and x.device.type == "cuda":
+        most = most_classes(x, targets[0], bool(weights), options)
     return resolve(
         impl,
-        preference(inputs),
+        preference(inputs, most),
         lambda name: op.kernels.why_not(name, x.device, x.dtype, x.shape[1]) or only_reference,
         x,
     )

@@ -70,7 +70,7 @@ def region_formula(
         check_voxel_weight(x, weight, contract.WEIGHTS)
     if len(inputs) > 1:
         contract.check_alike(inputs, targets, weights)
-    impl = contract.choose(formula.impl, inputs, targets, weights)
+    impl = contract.choose(formula.impl, inputs, targets, weights, options)
     if impl == "reference":
         return None
     weights = [contract.readable(weight, impl) for weight in weights]
