@@ -58,8 +58,8 @@ SL_DEVICE double total(const Accumulators& of, int64_t bin, int rows, int row) {
   const unsigned long long* const limbs = of.limbs + bin * of.count * rows + row;
   int64_t carry = 0;
   double value = 0;
-  // From the lowest on: what goes over to the next limb, and then digits of one sign at most half
-  // of the next, so that the sum of these has the precision of a double.
+  // From the lowest on: what goes over to the next limb, then digits of at most half a unit of the
+  // next. What is below the largest digit is rounded, and its sum with that: by less than an ulp.
   for (int l = 0; l < of.count; ++l) {
     int64_t digit = int64_t(limbs[int64_t(l) * rows]) + carry;
     carry = (digit + (int64_t{1} << (kLimbBits - 1))) >> kLimbBits;
