@@ -102,8 +102,8 @@ def report_of(rows: Sequence[str]) -> str:
         seconds += int(time_taken)
     head = ["| fault | file | caught by | tier | seconds |", "|---|---|---|---|---|"]
     summary = (
-        f"{good} of {len(rows)} faults were caught as expected, {early} of them by what `make test` "
-        f"runs, in {seconds / 60:.0f} minutes of machines that did other things, too."
+        f"{good} of {len(rows)} faults were caught as expected, {early} of them by what "
+        f"`make test` runs, in {seconds / 60:.0f} minutes of machines that did other things, too."
     )
     return "\n".join([*head, *rows, "", summary, ""])
 
