@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "cuda.cuh"
 #include "lovasz/cuda/problem.h"
 #include "lovasz/cuda/sort.h"
 #include "voxels/cuda/math.cuh"
@@ -34,6 +35,7 @@ void launch_statistics(const StatisticsLaunch& launch, int columns, cudaStream_t
 
 // A block of shared memory for so many classes.
 size_t count_shared_bytes(int classes, bool counters, int bins);
+LaunchShape count_shape(const CountLaunch& launch, cudaStream_t stream);
 void launch_count(const CountLaunch& launch, cudaStream_t stream);
 void launch_keys(const CountLaunch& launch, cudaStream_t stream);
 
