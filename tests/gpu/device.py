@@ -7,16 +7,19 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from benchmarks.measure.cuda import guard
 from segloss_fast import backends
+from tests.suite.built import CACHE
 
 DEVICE = "cuda"
 ALIGNMENT = 16  # bytes: what kernels are compiled for, and what vectors need
 # Named even where this install lacks one: its tests are then skipped, with the reason.
 KERNELS = ("native", "triton")
 IMPLS = ("reference", *KERNELS)
+LOCK = CACHE / "device_memory.lock"
 
 
 def require(impl: str, *primitives: str) -> None:
@@ -56,7 +59,16 @@ def no_synchronisation() -> Iterator[None]:
         guard("default")
 
 
-def free_memory() -> int:
-    """Return the device's free bytes."""
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info()[0]
+@contextmanager
+def memory_alone() -> Iterator[int]:
+    """Yield the device's free bytes; no other process that asks in this way runs meanwhile.
+
+    Two that looked at once would both find them free, and both take them.
+    """
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(LOCK):
+        torch.cuda.empty_cache()
+        try:
+            yield torch.cuda.mem_get_info()[0]
+        finally:
+            torch.cuda.empty_cache()  # else the next one finds none, though nobody uses it

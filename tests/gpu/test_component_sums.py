@@ -12,7 +12,7 @@ import segloss_fast
 from benchmarks.measure.cuda import capture
 from segloss_fast import component_sums
 from segloss_fast.ops.component_sums import TERMS
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
+from tests.gpu.device import DEVICE, no_synchronisation, require
 from tests.helpers import gradient, relative_l2
 
 
@@ -110,11 +110,11 @@ def test_losses_over_given_maps_are_captured() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2049, 1024, 1025)], ids=str)
-def test_more_than_2_to_the_31_values(shape: tuple[int, ...]) -> None:
+def test_more_than_2_to_the_31_values(shape: tuple[int, ...], free_memory: int) -> None:
     """Only the last voxels are in a bin, so a wrapped offset shows."""
     require("native", "component_sums")
     voxels = torch.Size(shape[2:]).numel()
-    if free_memory() < 16 * voxels:
+    if free_memory < 16 * voxels:
         pytest.skip("not enough memory on the device")
     x = torch.zeros(shape, dtype=torch.float16, device=DEVICE)
     labels = torch.zeros((1, *shape[2:]), dtype=torch.uint8, device=DEVICE)

@@ -9,7 +9,7 @@ from torch import Tensor
 import segloss_fast
 from benchmarks.measure.cuda import capture
 from segloss_fast.ops.confusion_sums import confusion_sums
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
+from tests.gpu.device import DEVICE, no_synchronisation, require, there
 from tests.helpers import relative_l2, relative_max
 from tests.ops.confusion_sums_cases import (
     EPSILON,
@@ -79,9 +79,9 @@ def test_memory_is_independent_of_the_volume(classes: int, mebibytes: int) -> No
 
 
 @pytest.mark.parametrize("classes", [2, 9])
-def test_more_than_2_to_the_31_values(classes: int) -> None:
+def test_more_than_2_to_the_31_values(classes: int, free_memory: int) -> None:
     voxels = 2**31 // classes + 4096
-    if free_memory() < 8 * classes * voxels:
+    if free_memory < 8 * classes * voxels:
         pytest.skip("not enough memory on the device")
     x = torch.zeros(1, classes, voxels, dtype=torch.float16, device=DEVICE)
     labels = torch.zeros(1, voxels, dtype=torch.uint8, device=DEVICE)

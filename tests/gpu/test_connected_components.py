@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.measure.cuda import capture
 from segloss_fast import Components, connected_components
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
+from tests.gpu.device import DEVICE, no_synchronisation, require
 from tests.ops.connected_components_cases import Case
 
 
@@ -62,11 +62,11 @@ def test_memory_is_that_of_the_labels_and_bits() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1023, 1024, 1025), (1, 1, 2**31 - 1)], ids=str)
-def test_about_2_to_the_31_voxels(shape: tuple[int, ...]) -> None:
+def test_about_2_to_the_31_voxels(shape: tuple[int, ...], free_memory: int) -> None:
     """Only the first and the last are foreground, so a wrapped place shows."""
     require("native", "connected_components")
     voxels = torch.Size(shape).numel()
-    if free_memory() < 8 * voxels:
+    if free_memory < 8 * voxels:
         pytest.skip("not enough memory on the device")
     mask = torch.zeros(shape, dtype=torch.bool, device=DEVICE)
     for item in mask.flatten(1):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.measure.cuda import capture
 from segloss_fast import _native  # registers the operator
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, there
+from tests.gpu.device import DEVICE, no_synchronisation, there
 from tests.ops.distance_transform_cases import (
     SIDES,
     Case,
@@ -133,10 +133,10 @@ def test_scratch_memory(impl: str, last: bool) -> None:
 
 @by_kernel
 @pytest.mark.parametrize("shape", [(2049, 1024, 1025), (3, 1024, 700_001)], ids=str)
-def test_more_than_2_to_the_31_voxels(impl: str, shape: Sequence[int]) -> None:
+def test_more_than_2_to_the_31_voxels(impl: str, shape: Sequence[int], free_memory: int) -> None:
     """Only a cube in the last corner is inside, so a wrapped offset shows."""
     voxels = math.prod(shape)
-    if free_memory() < 12 * voxels:
+    if free_memory < 12 * voxels:
         pytest.skip("not enough memory on the device")
     mask = torch.zeros((1, 1, *shape), dtype=torch.bool, device=DEVICE)
     side = min(5, shape[0] - 1)

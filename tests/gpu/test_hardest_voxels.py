@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.measure.cuda import capture
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
+from tests.gpu.device import DEVICE, no_synchronisation, require, there
 from tests.ops.hardest_voxels_cases import (
     KS,
     Case,
@@ -85,10 +85,10 @@ def test_a_cuda_graph_replays_it() -> None:
             assert torch.equal(one, other)
 
 
-def test_more_than_2_to_the_31_voxels() -> None:
+def test_more_than_2_to_the_31_voxels(free_memory: int) -> None:
     """Only the last are hard, so a wrapped offset shows; one class, seven voxels too many."""
     voxels = 2**31 + 7
-    if free_memory() < 12 * voxels:
+    if free_memory < 12 * voxels:
         pytest.skip("not enough memory on the device")
     x = torch.zeros((1, 1, voxels), dtype=torch.float16, device=DEVICE)
     x[..., -5:] = 9

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.measure.cuda import capture
 from segloss_fast import lovasz, lovasz_counts
-from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require
+from tests.gpu.device import DEVICE, KERNELS, no_synchronisation, require
 from tests.ops.lovasz_samples import ACTIVATIONS
 
 METHODS = ("histogram", "sort")
@@ -131,11 +131,11 @@ def test_memory_of_the_histogram(impl: str, classes: int) -> None:
 
 
 @by_kernel
-def test_more_than_2_to_the_31_voxels(impl: str) -> None:
+def test_more_than_2_to_the_31_voxels(impl: str, free_memory: int) -> None:
     """Foreground in the last voxels only, so a wrapped offset or counter shows."""
     need(impl, "histogram")
     voxels = 2**31 + 4096
-    if free_memory() < 6 * voxels:
+    if free_memory < 6 * voxels:
         pytest.skip("not enough memory on the device")
     x = torch.full((1, 1, voxels), -1.0, dtype=torch.float16, device=DEVICE)
     target = torch.zeros((1, voxels), dtype=torch.uint8, device=DEVICE)

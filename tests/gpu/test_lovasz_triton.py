@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segloss_fast.ops.lovasz.bins import DEFAULT, number
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
-from tests.gpu.device import DEVICE, free_memory, require
+from tests.gpu.device import DEVICE, require
 from tests.helpers import relative_l2
 from tests.machines import Machine
 from tests.ops.lovasz_cases import count, options_of
@@ -73,10 +73,10 @@ def test_backward_finds_the_bins_of_forward(
     assert not rows.any()
 
 
-def test_offsets_past_2_to_the_31() -> None:
+def test_offsets_past_2_to_the_31(free_memory: int) -> None:
     """The last voxels of 2^31 + 2^20 count, and have the gradient of a smaller volume."""
     voxels = 2**31 + 2**20
-    if free_memory() < 2 * 2 * voxels + voxels + 2**30:
+    if free_memory < 2 * 2 * voxels + voxels + 2**30:
         pytest.skip("not enough memory")
     launch = import_module("segloss_fast.ops.lovasz.triton_launch")
     x = torch.zeros(1, 1, voxels, dtype=torch.float16, device=DEVICE)

@@ -12,7 +12,7 @@ import segloss_fast  # registers the operator  # noqa: F401
 from benchmarks.measure.cuda import capture
 from segloss_fast.ops.region_masks import prediction_masks, target_masks
 from segloss_fast.ops.region_masks.op import kernels
-from tests.gpu.device import DEVICE, KERNELS, free_memory, no_synchronisation, require
+from tests.gpu.device import DEVICE, KERNELS, no_synchronisation, require
 from tests.ops.distance_transform_cases import lay_out
 from tests.ops.region_masks_cases import (
     Case,
@@ -94,11 +94,11 @@ def test_the_choice() -> None:
 
 @by_kernel
 @pytest.mark.parametrize("shape", [(1, 2, 2049, 1024, 1025), (1, 1100, 2**21)], ids=str)
-def test_more_than_2_to_the_31_values(impl: str, shape: Sequence[int]) -> None:
+def test_more_than_2_to_the_31_values(impl: str, shape: Sequence[int], free_memory: int) -> None:
     """Only the last voxels are inside, so a wrapped offset shows."""
     require(impl, "region_masks")
     values = torch.Size(shape).numel()
-    if free_memory() < 5 * values:
+    if free_memory < 5 * values:
         pytest.skip("not enough memory on the device")
     x = torch.zeros(tuple(shape), dtype=torch.float16, device=DEVICE)
     x[:, -1].flatten()[-5:] = 9

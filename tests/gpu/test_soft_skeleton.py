@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.measure.cuda import capture
 from segloss_fast.ops.soft_skeleton import soft_skeleton
 from segloss_fast.ops.soft_skeleton.op import kernels
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require
+from tests.gpu.device import DEVICE, no_synchronisation, require
 from tests.ops.soft_skeleton_cases import check, solve, values, weights
 
 CPU = "native" if kernels.why_not("native", torch.device("cpu")) is None else "reference"
@@ -72,10 +72,10 @@ def test_memory_is_that_of_one_plane(backward: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2049, 1024, 1025), (2**31 + 77,)], ids=str)
-def test_more_than_2_to_the_31_voxels(shape: Sequence[int]) -> None:
+def test_more_than_2_to_the_31_voxels(shape: Sequence[int], free_memory: int) -> None:
     """Only voxels apart from each other, among the last, are not 0, so a wrapped offset shows."""
     total = torch.Size(shape).numel()
-    if free_memory() < 40 * total:
+    if free_memory < 40 * total:
         pytest.skip("not enough memory on the device")
     x = torch.zeros((1, 1, *shape), device=DEVICE)
     x.flatten()[-16::5] = 1

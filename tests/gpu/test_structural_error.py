@@ -13,7 +13,7 @@ from torch import Tensor
 import segloss_fast  # registers the operators  # noqa: F401
 from benchmarks.measure.cuda import capture
 from segloss_fast.ops.structural_error.op import kernels
-from tests.gpu.device import DEVICE, free_memory, no_synchronisation, require, there
+from tests.gpu.device import DEVICE, no_synchronisation, require, there
 from tests.helpers import impls, relative_l2
 from tests.ops.structural_error_cases import (
     Case,
@@ -90,11 +90,11 @@ def corner(x: Tensor, n: int) -> Tensor:
 
 
 @pytest.mark.parametrize("space", [(2049, 1024, 1025), (46400, 46400), (2**31 + 77,)], ids=str)
-def test_more_than_2_to_the_31_voxels(space: Sequence[int]) -> None:
+def test_more_than_2_to_the_31_voxels(space: Sequence[int], free_memory: int) -> None:
     """Only the last voxel is not 0, so a wrapped offset shows."""
     require("triton", "structural_error")
     voxels, held = torch.Size(space).numel(), MAPS[len(space)][1]
-    if free_memory() < (4 * held + 12) * voxels + 2**30:
+    if free_memory < (4 * held + 12) * voxels + 2**30:
         pytest.skip("not enough memory on the device")
     x = torch.zeros((1, 1, *space), device=DEVICE)
     corner(x, 1).fill_(1)

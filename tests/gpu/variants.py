@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import pytest
 import torch
@@ -41,9 +41,15 @@ def record_variants(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
         but that no label is out of range.
     """
     found: set[Variant] = set()
+    instead_of_launching(monkeypatch, lambda launch: found.add(variant(launch)))
+    return found
+
+
+def instead_of_launching(monkeypatch: pytest.MonkeyPatch, note: Callable[[Launch], object]) -> None:
+    """Let calls with impl="triton" take tensors of the CPU, and note what they would launch."""
 
     def launch(self: Launch) -> None:
-        found.add(variant(self))
+        note(self)
         for name in ("invalid", "rows", "sums"):
             written = self.arguments.get(name)
             if isinstance(written, Tensor):
@@ -54,4 +60,3 @@ def record_variants(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
 
     monkeypatch.setattr(Launch, "__call__", launch)
     monkeypatch.setattr(_native, "why_no_triton", nothing_in_the_way)
-    return found

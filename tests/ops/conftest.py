@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import machines
@@ -35,3 +37,28 @@ def new_tensors_are_nan() -> Iterator[None]:
     """Fill new tensors with NaN (integers with their largest value): what no kernel wrote shows."""
     with machines.new_tensors_are_nan():
         yield
+
+
+@pytest.fixture
+def what_is_read_was_written(
+    new_tensors_are_nan: None, monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """Let the interpreted kernels read no float64 that is NaN; return how many each load took.
+
+    Sums are kept in float64, in memory that nobody cleared.
+    """
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    load, taken = builder.create_masked_load, list[int]()
+
+    def watched(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:  # noqa: ANN401
+        found = load(self, pointers, mask, *rest)
+        if found.data.dtype == np.float64:
+            read = found.data[mask.data.astype(bool)]
+            assert not np.isnan(read).any()
+            taken.append(read.size)
+        return found
+
+    monkeypatch.setattr(builder, "create_masked_load", watched)
+    return taken

@@ -26,6 +26,19 @@ def test_nothing_else_is_written(classes: int, kind: str) -> None:
     assert around[::2].isnan().all()
 
 
+@pytest.mark.parametrize("classes", [3, 9])
+def test_only_what_was_written_is_read(
+    monkeypatch: pytest.MonkeyPatch, what_is_read_was_written: list[int], classes: int
+) -> None:
+    """One program adds a tile at a time to what it wrote before, which for the first is nothing."""
+    for name in ("BLOCK_TILES", "MIN_PROGRAMS", "MAX_PROGRAMS"):
+        monkeypatch.setattr(triton_plan, name, 1)
+    case = case_of(classes, (40, 60), "labels")
+    sums, _ = triton_launch.forward(case.x, case.target, None, 0, None)
+    assert sums[..., -1].sum() == case.target.numel()
+    assert any(what_is_read_was_written)
+
+
 def test_programs_of_any_volume() -> None:
     """By the plans of huge tensors, of which there is no memory."""
     for classes in (2, 8, 9, 32, 105, 300):

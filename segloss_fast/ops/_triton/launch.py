@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._triton import sums
+from segloss_fast.ops._triton import kept, sums
 from segloss_fast.ops._triton.plan import Plan
 from segloss_fast.ops._triton.views import Tensors
 
@@ -49,7 +49,7 @@ class Launch:
 
     def __call__(self) -> None:
         """Enqueue the kernel on the current stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+        kept.launch(self.kernel, self.grid, self.arguments, self.constants, self.options)
 
 
 def device_of(tensor: Tensor) -> Any:

@@ -43,7 +43,8 @@ def store_sums(partials, program, sums, c, in_c, fresh, C: tl.constexpr):
     K: tl.constexpr = len(sums)
     for k in tl.static_range(K):
         pointers = partials + (program * K + k) * C + c
-        before = tl.where(fresh, 0.0, tl.load(pointers, mask=in_c, other=0.0))
+        # Of a fresh row nothing is read: it has no values yet.
+        before = tl.load(pointers, mask=in_c & (not fresh), other=0.0)
         tl.store(pointers, before + tl.sum(sums[k], 1).to(tl.float64), mask=in_c)
     tl.debug_barrier()  # the next load may be another thread's
 

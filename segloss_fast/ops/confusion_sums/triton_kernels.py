@@ -92,10 +92,11 @@ def _store(partials, program, sums, targets, c, fresh, C: tl.constexpr):
     """Add sums and targets to the program's partials ``[C, C + 1]``, or begin fresh ones."""
     for l in tl.static_range(C):
         row = partials + (program * C + l) * (C + 1)
-        before = tl.where(fresh, 0.0, tl.load(row + c, mask=c < C, other=0.0))
+        # Of fresh ones nothing is read: they have no values yet.
+        before = tl.load(row + c, mask=(c < C) & (not fresh), other=0.0)
         tl.store(row + c, before + tl.sum(sums[l], 1).to(tl.float64), mask=c < C)
         target = tl.sum(tl.sum(targets[l], 1), 0).to(tl.float64)
-        tl.store(row + C, tl.where(fresh, 0.0, tl.load(row + C)) + target)
+        tl.store(row + C, tl.load(row + C, mask=not fresh, other=0.0) + target)
     tl.debug_barrier()  # the next load may be another thread's
 
 

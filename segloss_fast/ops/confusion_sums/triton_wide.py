@@ -91,10 +91,11 @@ def _store(partials, program, sums, targets, l, c, fresh, C: tl.constexpr):
     rows = partials + program * (C * (C + 1)) + l * (C + 1)
     pointers = rows[:, None] + c[None, :]
     mask = (l < C)[:, None] & (c < C)[None, :]
-    before = tl.where(fresh, 0.0, tl.load(pointers, mask=mask, other=0.0))
+    # Of fresh ones nothing is read: they have no values yet.
+    before = tl.load(pointers, mask=mask & (not fresh), other=0.0)
     tl.store(pointers, before + sums.to(tl.float64), mask=mask)
     if tl.min(c, 0) == 0:
-        earlier = tl.where(fresh, 0.0, tl.load(rows + C, mask=l < C, other=0.0))
+        earlier = tl.load(rows + C, mask=(l < C) & (not fresh), other=0.0)
         tl.store(rows + C, earlier + tl.sum(targets, 1).to(tl.float64), mask=l < C)
     tl.debug_barrier()  # the next load may be another thread's
 
