@@ -142,6 +142,20 @@ def test_exports_only_the_module(native: ModuleType) -> None:
     assert not {name for name in exported if "segloss" in name}
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86")
+def test_arrays_do_not_lie_on_the_stack(native: ModuleType) -> None:
+    """A thread's stack may have little room: what kernels need is memory of their own."""
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump")
+    command = ["objdump", "-d", "--no-show-raw-insn", str(native.__file__)]
+    code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # Taken at once or, where pages are touched one after the other, its end first.
+    frames = re.findall(r"sub +\$0x([0-9a-f]{2,7}),%rsp|lea +-0x([0-9a-f]+)\(%rsp\),%r", code)
+    sizes = [int(taken or end, 16) for taken, end in frames]
+    assert len(sizes) > 100
+    assert max(sizes) < 32 * 2**10
+
+
 @pytest.mark.compiled
 def test_module_of_the_cuda_library_compiles() -> None:
     assert compile_source(CSRC / "cuda_module.cu", HOST)[1] == []
