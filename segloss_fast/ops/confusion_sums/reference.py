@@ -52,7 +52,9 @@ def _sums(
         trusted = trusted_one_hot(target, x.shape[1], ignore_index, dtype)
         if trusted is not None:
             t, counts = trusted
-            sums = _define(activation, x, t if counts is None else counts * t, w, product)
+            if counts is not None:  # and what comes back to x there is 0, whatever it was
+                t, x = counts * t, x.masked_fill(counts == 0, 0)
+            sums = _define(activation, x, t, w, product)
             if bool(sums.isfinite().all()):  # so was all that went into them
                 return sums, invalid
     t, counted, invalid = one_hot(target, x.shape[1], ignore_index, dtype)
