@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss_fast._check import as_weight
-from segloss_fast.losses import _planned
+from segloss_fast.losses import _compiled, _planned
 from segloss_fast.losses._declare import plain, signature_of, unknown
 from segloss_fast.losses._planned import Call, freeze
 from segloss_fast.losses._ready import Ready, ready_for
@@ -100,6 +100,8 @@ class Loss(Addable, nn.Module):
     without_map: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     _declared: ClassVar[Callable[..., Loss]]
     _ready: Ready | None = None
+    # In graphs of torch.compile, which makes one each. Of options that change it makes one for all.
+    _name: str | None = None
 
     def __init_subclass__(cls) -> None:
         """Declare the keywords of a class of this package: its signature, attributes, errors."""
@@ -137,6 +139,17 @@ class Loss(Addable, nn.Module):
             else:
                 self._keywords[name] = value
         self._frozen = freeze(self._keywords)
+        self._name = self._named()
+
+    def _named(self) -> str | None:
+        """Return what stands for the loss in graphs; None if its operations do."""
+        body = getattr(self._function, "body", self._function)
+        return _compiled.name_of(body, self._keywords, self._frozen if self.over_sums else None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self._name is not None:
+            self._name = self._named()
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set an attribute; a keyword by its Option, where a module would set a buffer."""
@@ -149,7 +162,7 @@ class Loss(Addable, nn.Module):
         """Take the keywords of a new module, which checks them all."""
         old = self._buffers.get(name)
         fresh = type(self)._declared(**{**self._keywords, **self._buffers, name: value})
-        self.__dict__["_ready"] = None
+        self.__dict__["_ready"] = self.__dict__["_name"] = None
         self._keywords = fresh._keywords
         self._frozen = fresh._frozen
         self._buffers = fresh._buffers
@@ -205,6 +218,11 @@ class Loss(Addable, nn.Module):
         **others: object,
     ) -> Tensor:
         """Return the loss with other keywords beside, or instead of, those of the module."""
+        if torch.compiler.is_compiling() and self._name is not None and not others:
+            tensors = input, target, voxel_weight
+            in_graph = _compiled.in_graph(self._name, self._buffers, *tensors)
+            if in_graph is not None:
+                return in_graph
         if torch.compiler.is_compiling() or others or not hasattr(self._function, "body"):
             keywords = {**self._keywords, **self._buffers, **others}
             return self._function(input, target, voxel_weight, **keywords)

@@ -212,10 +212,16 @@ def run_steps() -> None:
     assert value == value
     step.backward(rows, one, (x, labels, weight), (grad,))
     assert step.forward(_C.read_plain((x, labels + 3)), (), (1.0,), True)[2:] == (10, 3)
+    sums, to = _C.Sums(*CODES), torch.zeros(1, 2, 3, dtype=torch.float64)
+    assert sums.forward(_C.read_plain((x, labels)), 1, to) == (0, 0)
+    sums.backward(to, _C.read_plain((x, labels)), (grad,))
+    assert step.forward_to(_C.read_plain((x, labels)), (), to)[1:] == (0, 0)
+    assert step.backward_from(to, one, (x, labels), grad)
     others: tuple[Any, ...] = (
         *(x, labels, one, x[:1], x[..., :4], labels[:, None], x.double(), x.half(), x[:, :1]),
         *(torch.zeros(2, 3, 5, 1, 1, 1), torch.zeros(0, 3, 5), x.to("meta"), x.to(torch.complex64)),
         *(torch._neg_view(x), x.to_sparse(), torch.zeros(()), 1, None, x.expand(2, 3, 5)),
+        *(to, to.float(), to[:, :1], to.mT, grad),
     )
     tried = 0
     for _ in range(400):
@@ -230,6 +236,12 @@ def run_steps() -> None:
             lambda m=mixed, f=factor, g=memory: step.backward(rows, f, m, g),
             lambda f=factor: step.backward(rows[:-1], f, (x, labels), (grad,)),
             lambda g=memory: step.backward(rows, one, (x, labels), g),
+            lambda m=mixed, n=levels, f=factor: sums.forward(_C.read_plain(m), len(n), f),
+            lambda f=factor, g=memory: sums.backward(f, _C.read_plain((x, labels)), g),
+            lambda m=mixed, g=memory: sums.backward(to, _C.read_plain(m), g),
+            lambda m=mixed, f=factor: step.forward_to(_C.read_plain(m), (), f),
+            lambda m=mixed, f=factor: step.backward_from(f, one, m, grad),
+            lambda m=mixed, f=factor, g=memory: step.backward_from(to, f, m, g[0]),
         )
         for call in calls:
             try:

@@ -20,7 +20,7 @@ from segloss_fast._native import _C
 from segloss_fast.ops._formula import Program, evaluate
 from segloss_fast.ops._voxels.checks import check_target
 from segloss_fast.ops._voxels.labels import refuse_labels
-from segloss_fast.ops.region_sums import op
+from segloss_fast.ops.region_sums import native, op
 from segloss_fast.ops.region_sums.options import Options
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class DirectCall(Call):
 def native_step(program: Program, options: Options) -> Any:  # noqa: ANN401
     """Return the sums and the formula in C++."""
     assert _C is not None
-    return _C.Step(program.native, *op.codes(options))
+    return _C.Step(program.native, *native.codes(options))
 
 
 def watched() -> bool:

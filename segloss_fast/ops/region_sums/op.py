@@ -19,9 +19,8 @@ from segloss_fast.ops._operator import (
     no_float64,
 )
 from segloss_fast.ops._voxels.labels import must_mark
-from segloss_fast.ops._voxels.maps import ACTIVATIONS
-from segloss_fast.ops.region_sums import reference
-from segloss_fast.ops.region_sums.options import TERMS, Options
+from segloss_fast.ops.region_sums import native, reference
+from segloss_fast.ops.region_sums.options import Options
 
 
 def _too_many(device: torch.device, dtype: torch.dtype, classes: int = 1) -> str | None:
@@ -59,6 +58,9 @@ def forward(
     Raises:
         ValueError: If labels are out of range; on CUDA only in debug mode, else the rows are NaN.
     """
+    read = native.read(impl, inputs, targets, voxel_weights)
+    if read is not None:
+        return native.forward(read, inputs, targets, options)
     launch = kernels.step(impl, "forward")
     if impl == "triton":
         weights = reference.each(voxel_weights, inputs)
@@ -66,7 +68,7 @@ def forward(
         found = [launch(*of_one, options) for of_one in tensors]
         rows, invalid = found[0] if len(found) == 1 else reference.join(found)
     else:
-        rows, invalid = launch(inputs, targets, voxel_weights, *codes(options))
+        rows, invalid = launch(inputs, targets, voxel_weights, *native.codes(options))
     must_mark(invalid, inputs[0], targets[0])  # the kernels have marked the rows themselves
     return rows
 
@@ -80,9 +82,14 @@ def backward(
     options: Options,
 ) -> list[Tensor]:
     """Return the gradient of each input, given that of the rows."""
+    read = native.read(impl, inputs, targets, voxel_weights)
+    if read is not None and native.read(impl, [grad_rows]) is not None:
+        return native.backward(grad_rows, read, inputs, options)
     launch = kernels.step(impl, "backward")
     if impl != "triton":
-        grads: list[Tensor] = launch(grad_rows, inputs, targets, voxel_weights, *codes(options))
+        grads: list[Tensor] = launch(
+            grad_rows, inputs, targets, voxel_weights, *native.codes(options)
+        )
         return grads
     parts = grad_rows.split([x.shape[0] for x in inputs], dim=1)
     weights = reference.each(voxel_weights, inputs)
@@ -90,22 +97,13 @@ def backward(
     return [launch(*of_one, options) for of_one in tensors]
 
 
-@functools.lru_cache(maxsize=256)
-def codes(options: Options) -> tuple[Any, ...]:
-    """Return the options as the native kernels number them."""
-    return (
-        [TERMS.index(name) for name in options.terms],
-        ACTIVATIONS.index(options.activation),
-        ACTIVATIONS.index(options.ce_activation),
-        options.gamma,
-        options.ignore_index,
-    )
-
-
 def _split(options: tuple[Any, ...]) -> tuple[Options, str]:
     """Return the record of an operator's options, and impl."""
     *fields, impl = options
-    return Options(tuple(fields[0]), *fields[1:]), impl
+    return _record(tuple(fields[0]), *fields[1:]), impl
+
+
+_record = functools.lru_cache(maxsize=256)(Options)
 
 
 def _forward(
