@@ -188,3 +188,14 @@ def test_tensors_of_zeros_without_memory() -> None:
 def test_class_weights_that_are_not_dense() -> None:
     with pytest.raises(TypeError, match="class_weight must be a dense tensor"):
         segloss_fast.DiceCELoss(class_weight=torch.ones(3).to_sparse())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused_with_what_to_use_instead() -> None:
+    losses = [record.module() for record in LOSSES] + [make() for make, _ in LOVASZ_LOSSES.values()]
+    losses.append(segloss_fast.DeepSupervisionLoss(segloss_fast.DiceLoss()))
+    losses.append(segloss_fast.DiceLoss() + segloss_fast.CrossEntropyLoss())
+    for loss in losses:
+        for module in (loss, torch.nn.ModuleList([loss])):
+            with pytest.raises(TypeError, match=r"does not compile \w+, .*use torch\.compile"):
+                torch.jit.script(module)

@@ -7,7 +7,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,16 @@ PEERS = {
     "soft_dice_kwargs": "give the keywords themselves",
     "ce_kwargs": "give the keywords themselves",
 }
+
+
+class Unscripted:
+    """A module that TorchScript does not compile, and says so."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            f"torch.jit.script does not compile {type(self).__name__}, whose keywords are checked "
+            "in Python; use torch.compile, torch.export or torch.jit.trace"
+        )
 
 
 def signature_of(function: Callable[..., object]) -> inspect.Signature:

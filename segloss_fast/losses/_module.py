@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segloss_fast._check import as_weight
 from segloss_fast.losses import _compiled, _planned
-from segloss_fast.losses._declare import plain, signature_of, unknown
+from segloss_fast.losses._declare import Unscripted, plain, signature_of, unknown
 from segloss_fast.losses._planned import Call, freeze
 from segloss_fast.losses._ready import Ready, ready_for
 from segloss_fast.ops._voxels.maps import row_dtype
@@ -51,7 +51,7 @@ class Option:
         loss._set_option(self.name, value)
 
 
-class Addable:
+class Addable(Unscripted):
     """What can be added and multiplied: the result is a WeightedSum."""
 
     def __add__(self, other: Any) -> WeightedSum:  # noqa: ANN401
