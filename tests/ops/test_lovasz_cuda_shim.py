@@ -104,8 +104,9 @@ def test_malformed_calls_are_errors(machine: Machine) -> None:
         (count, (x, target, options_of(octaves=16, bits=12)), "no such bins"),
         (scan, (counts[:, :, :, :, 1:], rows, o), "counts must be"),
         (scan, (counts, rows[:1], o), "rows must be"),
-        (backward, (table[..., 1:], None, x, target, o), "coefficients must be"),
+        (backward, (table[..., 1:], None, x, target, o), "table must be"),
         (backward, (table, rows[0, :, 1:], x, target, o), r"must be \[I, C\]"),
+        (backward, (table, None, x, target, o, rows[0, :, 1:]), r"must be \[I, C\]"),
         (backward, (table.expand(2, -1, -1, -1), None, x, target, o), "images"),
     ):
         with pytest.raises(RuntimeError, match=message):

@@ -107,24 +107,23 @@ std::tuple<Tensor, Tensor> scan(Tensor counts, Tensor rows, int64_t activation, 
   return {loss, table};
 }
 
-Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input, Tensor target,
-                int64_t activation, int64_t octaves, int64_t bits,
+Tensor backward(Tensor table, Tensor grad_loss, std::optional<Tensor> grad_ce, Tensor input,
+                Tensor target, int64_t activation, int64_t octaves, int64_t bits,
                 std::optional<int64_t> ignore_index) {
   BackwardLaunch launch{};
   launch.bins = describe_bins(activation, octaves, bits);
-  STD_TORCH_CHECK(coefficients.dim() == 4, "lovasz: coefficients must be [I, C, 2, K]");
-  const int64_t images = coefficients.size(0);
-  launch.problem = describe(input, target, {activation, ignore_index, false, images});
-  STD_TORCH_CHECK(coefficients.size(1) == input.size(1) && coefficients.size(2) == 2 &&
-                      coefficients.size(3) == launch.bins.count,
-                  "lovasz: coefficients must be [I, C, 2, K]");
-  check_device(coefficients, input);
+  STD_TORCH_CHECK(table.dim() == 4, "lovasz: table must be [I, C, 2, K]");
+  launch.problem = describe(input, target, {activation, ignore_index, false, table.size(0)});
+  STD_TORCH_CHECK(
+      table.size(1) == input.size(1) && table.size(2) == 2 && table.size(3) == launch.bins.count,
+      "lovasz: table must be [I, C, 2, K]");
+  check_device(table, input);
   const DeviceScope device(input.get_device_index());
   const bool is_double = launch.problem.input.dtype == Dtype::kFloat64;
-  const Tensor table = torch::stable::contiguous(
-      torch::stable::to(coefficients, is_double ? ScalarType::Double : ScalarType::Float));
-  launch.coefficients = table.const_data_ptr();
-  return differentiate(launch, grad_ce, input, device.stream());
+  const Tensor typed = torch::stable::contiguous(
+      torch::stable::to(table, is_double ? ScalarType::Double : ScalarType::Float));
+  launch.table = typed.const_data_ptr();
+  return differentiate(launch, grad_loss, grad_ce, input, device.stream());
 }
 
 }  // namespace

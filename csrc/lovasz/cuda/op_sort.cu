@@ -144,12 +144,10 @@ Tensor sort_backward(Tensor slopes, Tensor grad_loss, std::optional<Tensor> grad
   STD_TORCH_CHECK(slopes.numel() == input.numel(), "lovasz: g must have the shape of input");
   check_device(slopes, input);
   const DeviceScope device(input.get_device_index());
-  const Tensor rows = gradient_rows(grad_loss, launch.problem, input);
   const Tensor typed = torch::stable::contiguous(
       torch::stable::to(slopes, is_double ? ScalarType::Double : ScalarType::Float));
   launch.slopes = typed.const_data_ptr();
-  launch.grad_loss = static_cast<const double*>(rows.const_data_ptr());
-  return differentiate(launch, grad_ce, input, device.stream());
+  return differentiate(launch, grad_loss, grad_ce, input, device.stream());
 }
 
 }  // namespace

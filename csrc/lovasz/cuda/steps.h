@@ -116,9 +116,12 @@ inline Tensor gradient_rows(const Tensor& rows, const Problem& problem, const Te
   return torch::stable::contiguous(torch::stable::to(rows, ScalarType::Double));
 }
 
-inline Tensor differentiate(BackwardLaunch& launch, const std::optional<Tensor>& grad_ce,
-                            const Tensor& input, cudaStream_t stream) {
+inline Tensor differentiate(BackwardLaunch& launch, const Tensor& grad_loss,
+                            const std::optional<Tensor>& grad_ce, const Tensor& input,
+                            cudaStream_t stream) {
   Problem& problem = launch.problem;
+  const Tensor incoming = gradient_rows(grad_loss, problem, input);
+  launch.grad_loss = static_cast<const double*>(incoming.const_data_ptr());
   const Tensor grad = torch::stable::empty_like(input);
   problem.grad = view_of(grad, true, grad.mutable_data_ptr());
   std::optional<Tensor> entropy;
