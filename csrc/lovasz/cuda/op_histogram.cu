@@ -51,30 +51,31 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
     for (const Tensor& tensor : {counts, rows, invalid}) clear(tensor, device.stream());
     return {counts, rows, invalid};
   }
-  const Tensor packed = empty(shape, ScalarType::Long);
-  clear(packed, device.stream());
-  launch.packed = static_cast<unsigned long long*>(packed.mutable_data_ptr());
   const bool statistics = needs_statistics(problem, counts_logits(problem));
   const int64_t slab = slab_tiles_of(problem, input, statistics);
   const int64_t slabs = divide_up(problem.image_tiles(), slab);
   cut(launch, true, slab);
-  const Parts parts(input, launch, slabs);
-  launch.partial = parts.pointers();
-  const Tensor memory =
-      empty({statistics ? slab * statistics_bytes(problem) : 0}, ScalarType::Byte);
-  if (statistics) launch.statistics = memory.const_data_ptr();
+  const int64_t counters = counts.numel() / 2;
+  Scratch scratch;
+  const auto packed = scratch.ask<unsigned long long>(counters);
+  const Parts parts(scratch, launch, slabs, statistics ? slab * statistics_bytes(problem) : 0);
+  scratch.allocate(input);
+  launch.packed = scratch.at(packed);
+  launch.partial = parts.pointers(scratch);
+  if (statistics) launch.statistics = scratch.at(parts.statistics);
+  clear(launch.packed, counters * int64_t(sizeof(*launch.packed)), device.stream());
   int64_t unpacked = 0;  // tiles
   for (int64_t i = 0; i < slabs; ++i) {
     launch.slab_begin = i * slab;
     launch.slab_end = std::min(launch.slab_begin + slab, problem.image_tiles());
     launch.first_chunk = i * problem.images * launch.chunks;
-    if (statistics) find_statistics(launch, memory, device.stream());
+    if (statistics) find_statistics(launch, scratch.at(parts.statistics), device.stream());
     launch_count(launch, device.stream());
     const bool fits = launch.slab_end - unpacked + slab <= kMostTiles;
     if (fits && launch.slab_end < problem.image_tiles()) continue;
-    launch_unpack({launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), packed.numel(),
-                   unpacked > 0},
-                  device.stream());
+    launch_unpack(
+        {launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), counters, unpacked > 0},
+        device.stream());
     unpacked = launch.slab_end;
   }
   finish(launch, slabs, rows, invalid, device.stream());
