@@ -110,6 +110,14 @@ def peak_allocation(call: Callable[[], object]) -> int:
     return peak
 
 
+def count_allocations(call: Callable[[], object]) -> int:
+    """Return how many pieces of memory torch hands out during the call: empty tensors."""
+    call()  # so that what is made once is not counted
+    with profile(activities=[ProfilerActivity.CPU]) as run:
+        call()
+    return sum(event.name() == "aten::empty" for event in run.profiler.kineto_results.events())
+
+
 def has_plan(loss: Tensor) -> bool:
     """Whether a loss came from one node of autograd (losses/_planned.py)."""
     return loss.grad_fn is not None and loss.grad_fn.name() == "_NodeBackward"

@@ -156,21 +156,39 @@ std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activ
   return {loss, table};
 }
 
-Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input, Tensor target,
-                int64_t activation, int64_t octaves, int64_t bits,
+// Returns the rows of a table times a number each.
+template <class T>
+Tensor scaled(const Tensor& table, const double* by, int64_t rows, int64_t size) {
+  Tensor result = torch::stable::empty_like(table);
+  const auto* const from = static_cast<const T*>(data_of(table));
+  auto* const to = static_cast<T*>(result.mutable_data_ptr());
+  for_each_task(rows, rows, 0, [&] {
+    return [&](int64_t i, void*) {
+      const T factor = T(by[i]);
+      for (int64_t k = i * size; k < (i + 1) * size; ++k) to[k] = factor * from[k];
+    };
+  });
+  return result;
+}
+
+Tensor backward(Tensor table, Tensor grad_loss, std::optional<Tensor> grad_ce, Tensor input,
+                Tensor target, int64_t activation, int64_t octaves, int64_t bits,
                 std::optional<int64_t> ignore_index) {
   const Problem problem =
       describe(input, target, {activation, ignore_index, false}, describe_bins(octaves, bits));
-  coefficients = torch::stable::contiguous(coefficients);
+  table = torch::stable::contiguous(table);
+  grad_loss = gradient_of_loss(grad_loss, problem);
+  const int64_t images = grad_loss.size(0);
   STD_TORCH_CHECK(
-      coefficients.dim() == 4 &&
-          (coefficients.size(0) == 1 || coefficients.size(0) == problem.batch) &&
-          coefficients.size(1) == problem.channels && coefficients.size(2) == 2 &&
-          coefficients.size(3) == problem.bins.count &&
-          coefficients.scalar_type() == (is_double(input) ? ScalarType::Double : ScalarType::Float),
-      "lovasz: wrong coefficients");
+      table.dim() == 4 && table.size(0) == images && table.size(1) == problem.channels &&
+          table.size(2) == 2 && table.size(3) == problem.bins.count &&
+          table.scalar_type() == (is_double(input) ? ScalarType::Double : ScalarType::Float),
+      "lovasz: wrong table");
   if (grad_ce) grad_ce = torch::stable::contiguous(*grad_ce);
-  const int64_t images = coefficients.size(0);
+  // Few, beside the voxels that look them up.
+  const auto scale = is_double(input) ? scaled<double> : scaled<float>;
+  const Tensor coefficients = scale(table, static_cast<const double*>(data_of(grad_loss)),
+                                    images * problem.channels, 2 * problem.bins.count);
   const Incoming incoming{data_of(coefficients), nullptr, nullptr,
                           cross_entropy_of(grad_ce, images * problem.channels), images};
   return run_backward(problem, incoming, input);

@@ -71,6 +71,15 @@ inline const double* cross_entropy_of(const std::optional<Tensor>& grad, int64_t
   return static_cast<const double*>(data_of(*grad));
 }
 
+// The gradient of the loss, [I, C], contiguous.
+inline Tensor gradient_of_loss(const Tensor& grad, const Problem& problem) {
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.scalar_type() == ScalarType::Double &&
+                      (grad.size(0) == 1 || grad.size(0) == problem.batch) &&
+                      grad.size(1) == problem.channels,
+                  "lovasz: wrong gradient of the loss");
+  return torch::stable::contiguous(grad);
+}
+
 inline Tensor run_backward(const Problem& problem, const Incoming& incoming, const Tensor& input) {
   const Kernels& run = kernels();
   const Gradient grad(input);

@@ -8,8 +8,8 @@ inline constexpr const char* kHistogramSchemas[] = {
     "bool per_image, int? ignore_index, bool cross_entropy) -> (Tensor, Tensor, Tensor)",
     "_lovasz_scan(Tensor counts, Tensor rows, int activation, int octaves, int bits, "
     "bool double_table) -> (Tensor, Tensor)",
-    "_lovasz_backward(Tensor coefficients, Tensor? grad_ce, Tensor input, Tensor target, "
-    "int activation, int octaves, int bits, int? ignore_index) -> Tensor"};
+    "_lovasz_backward(Tensor table, Tensor grad_loss, Tensor? grad_ce, Tensor input, "
+    "Tensor target, int activation, int octaves, int bits, int? ignore_index) -> Tensor"};
 
 inline constexpr const char* kSortSchemas[] = {
     "_lovasz_sort(Tensor input, Tensor target, int activation, bool per_image, "

@@ -88,15 +88,11 @@ Tensor sort_backward(Tensor g, Tensor grad_loss, std::optional<Tensor> grad_ce, 
                      Tensor target, int64_t activation, std::optional<int64_t> ignore_index) {
   const Problem problem = describe(input, target, {activation, ignore_index, false}, {1, 0, 2});
   g = torch::stable::contiguous(g);
-  grad_loss = torch::stable::contiguous(grad_loss);
+  grad_loss = gradient_of_loss(grad_loss, problem);
   STD_TORCH_CHECK(
       g.numel() == input.numel() &&
           g.scalar_type() == (is_double(input) ? ScalarType::Double : ScalarType::Float),
       "lovasz: wrong g");
-  STD_TORCH_CHECK(grad_loss.dim() == 2 && grad_loss.scalar_type() == ScalarType::Double &&
-                      (grad_loss.size(0) == 1 || grad_loss.size(0) == problem.batch) &&
-                      grad_loss.size(1) == problem.channels,
-                  "lovasz: wrong gradient of the loss");
   if (grad_ce) grad_ce = torch::stable::contiguous(*grad_ce);
   const Incoming incoming{nullptr, data_of(g), static_cast<const double*>(data_of(grad_loss)),
                           cross_entropy_of(grad_ce, grad_loss.numel()), grad_loss.size(0)};

@@ -68,7 +68,8 @@ def test_backward_finds_the_bins_of_forward(
     assert (counts[0].sum((-1, -2)) == target.numel()).all()
     table = torch.where(counts[0] > 0, 1.0, torch.nan)
     launch = import_module("segloss_fast.ops.lovasz.triton_launch")
-    grad = launch.backward(table, None, x, target, ACTIVATIONS.index(activation), *DEFAULT, None)
+    incoming = (table, table.new_ones(table.shape[:2], dtype=torch.float64), None)
+    grad = launch.backward(*incoming, x, target, ACTIVATIONS.index(activation), *DEFAULT, None)
     assert grad.isfinite().all()
     assert not rows.any()
 
@@ -92,7 +93,8 @@ def test_offsets_past_2_to_the_31(free_memory: int) -> None:
     assert (counts[0, 0, 0, 0] > 0).sum().item() == 2
     table = torch.zeros(1, 1, 2, size, device=DEVICE)
     table[:, :, 1] = 1.0
-    grad = launch.backward(table, None, x, target, place, *DEFAULT, None)
+    one = torch.ones(1, 1, dtype=torch.float64, device=DEVICE)
+    grad = launch.backward(table, one, None, x, target, place, *DEFAULT, None)
     p = torch.tensor(3.0).half().double().sigmoid()
     expected = torch.full((500,), float(-p * (1 - p)), dtype=torch.float64)
     assert relative_l2(grad[0, 0, -500:].cpu(), expected) < 1e-3

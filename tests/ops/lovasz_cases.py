@@ -102,20 +102,28 @@ def scan(
 
 
 def backward(
-    machine: Machine, table: Tensor, grad_ce: Tensor | None, x: Tensor, target: Tensor, o: Options
+    machine: Machine,
+    table: Tensor,
+    grad_ce: Tensor | None,
+    x: Tensor,
+    target: Tensor,
+    o: Options,
+    grad_loss: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient by a table of g, times that of the loss."""
+    """Return the gradient by a table of g; that of the loss is 1 unless it is given."""
     x, target = machine.place(x), machine.place(target)
+    if grad_loss is None:
+        grad_loss = table.new_ones(table.shape[:2], dtype=torch.float64)
     if machine.impl == "reference":
         leaf = x.detach().requires_grad_()
-        total = reference.weigh(leaf, target, table, o).sum()
+        total = (reference.weigh(leaf, target, table, o) * grad_loss).sum()
         if grad_ce is not None:
             ce = reference.cross_entropy(reference.read(leaf, target, o.ignore_index), o)
             total = total + (ce * grad_ce).sum()
         return torch.autograd.grad(total, leaf)[0]
     code = ACTIVATIONS.index(o.activation)
     grad: Tensor = machine.step("backward")(
-        table, grad_ce, x, target, code, o.octaves, o.bits, o.ignore_index
+        table, grad_loss, grad_ce, x, target, code, o.octaves, o.bits, o.ignore_index
     )
     assert grad.stride() == torch.empty_like(x).stride()
     return grad
@@ -133,9 +141,8 @@ def histogram(machine: Machine, x: Tensor, target: Tensor, o: Options) -> Result
     counts, rows, _ = count(machine, x, target, o)
     loss, table = scan(machine, counts, rows, o, double=x.dtype == torch.float64)
     grad_loss, grad_ce = factors(loss)
-    coefficients = table * grad_loss[:, :, None, None].to(table.dtype)
     ce = grad_ce if o.cross_entropy else None
-    grad = backward(machine, coefficients, ce, x, target, o)
+    grad = backward(machine, table, ce, x, target, o, grad_loss)
     return Result(loss.cpu(), rows.detach().cpu(), grad.cpu(), counts.cpu(), table.cpu())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.machines import Machine, on, sized
 from tests.ops.distance_transform_cases import RELATIVE, Case, ball, exact, random_case
 from tests.ops.masks import random_mask
 
+OPS = "segloss_fast.ops.distance_transform"
 # One axis, two, three; rows shorter than a vector and not whole ones, planes that are too large.
 SHAPES = [(37,), (9, 20), (5, 7, 9), (5, 18, 33), (3, 1, 40), (3, 8200)]
 FEW = [(5,), (3, 4), (2, 3, 17)]
@@ -54,6 +56,24 @@ def test_random_masks(machine: Machine, seed: int) -> None:
     draw = random.Random(100 + seed)
     for _ in range(machine.pick(30, interpreted=6, reference=6, cuda=60)):
         check(machine, random_case(draw, machine.pick(20_000, interpreted=1500, reference=3000)))
+
+
+@on("shim", "interpreted")
+@pytest.mark.parametrize("masks", [(2, 3), (5, 1), (3, 2)], ids=str)
+def test_masks_come_in_parts(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, masks: tuple[int, int]
+) -> None:
+    """Two at once, of one item or two, as if so few voxels kept a device busy."""
+    size = machine.pick((6, 12, 17), interpreted=(3, 4, 9))  # the shim has 3000 at once
+    if machine.family == "interpreted":
+        monkeypatch.setattr(import_module(f"{OPS}.triton_launch"), "AT_ONCE", 250)
+    draw = torch.Generator().manual_seed(sum(masks))
+    mask = torch.rand(*masks, *size, generator=draw) < 0.9
+    mask[0, 0] = True  # without a boundary
+    for side in ("both", "outside"):
+        check(machine, Case(mask, [1.0, 0.4, 2.0], side))
+    check(machine, Case(mask.transpose(0, 1), [1.0, 0.4, 2.0], "inside"))
+    check(machine, Case(mask.flatten(3), [1.0, 0.4], "signed"))
 
 
 @on("native", sets=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from segloss_fast import lovasz
 from segloss_fast.ops.lovasz import reference
 from tests import machines
-from tests.helpers import relative_l2
+from tests.helpers import count_allocations, count_operators, relative_l2
 from tests.machines import Machine
 from tests.ops import lovasz_cuda
 from tests.ops.lovasz_cases import (
@@ -91,6 +92,29 @@ def test_counts_do_not_depend_on_the_device(machine: Machine, activation: str) -
         assert torch.equal(count(machine, x, target, o)[0], expected)
 
 
+@pytest.mark.parametrize("classes", [3, 20])
+def test_one_allocation_besides_the_results(machine: Machine, classes: int) -> None:
+    """The host waits longer for each than for a launch."""
+    x, target, _ = sample((2, classes, 150), "labels", "softmax", torch.float32)
+    o = options_of()
+    counts, rows, _ = count(machine, x, target, o)
+    assert count_allocations(lambda: count(machine, x, target, o)) == 3 + 1
+    assert count_allocations(lambda: scan(machine, counts, rows, o, double=False)) == 2 + 1
+    options = (0, False, None, True, True)
+    # Of the sort three steps have memory of their own, so that none keeps another's.
+    assert count_allocations(lambda: machine.step("sort")(x, target, *options)) == 4 + 3
+
+
+def test_backward_is_one_operator(machine: Machine) -> None:
+    """The gradient of the loss is multiplied with where a table is looked up."""
+    x, target, _ = sample((2, 4, 150), "labels", "softmax", torch.float32)
+    loss = lovasz(x.requires_grad_(), target, method="histogram", impl="native").loss
+    with count_operators() as found:
+        torch.autograd.grad(loss.sum(), x)
+    assert found["segloss_shim_lovasz._lovasz_backward.default"] == 1
+    assert not {"aten.mul.Tensor", "aten._to_copy.default"} & set(found), found
+
+
 def test_malformed_calls_are_errors(machine: Machine) -> None:
     x, target, _ = sample((1, 3, 5), "labels")
     o = options_of()
@@ -104,8 +128,9 @@ def test_malformed_calls_are_errors(machine: Machine) -> None:
         (count, (x, target, options_of(octaves=16, bits=12)), "no such bins"),
         (scan, (counts[:, :, :, :, 1:], rows, o), "counts must be"),
         (scan, (counts, rows[:1], o), "rows must be"),
-        (backward, (table[..., 1:], None, x, target, o), "coefficients must be"),
+        (backward, (table[..., 1:], None, x, target, o), "table must be"),
         (backward, (table, rows[0, :, 1:], x, target, o), r"must be \[I, C\]"),
+        (backward, (table, None, x, target, o, rows[0, :, 1:]), r"must be \[I, C\]"),
         (backward, (table.expand(2, -1, -1, -1), None, x, target, o), "images"),
     ):
         with pytest.raises(RuntimeError, match=message):

@@ -15,10 +15,9 @@ from tests.ops.lovasz_samples import sample
 MACHINE = Machine("lovasz", *("interpreted",) * 2, "triton")
 
 
-@pytest.mark.usefixtures("new_tensors_are_nan")
 @pytest.mark.parametrize("classes", [3, 40, 150])
 def test_every_value_is_written_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, classes: int
+    monkeypatch: pytest.MonkeyPatch, what_is_read_was_written: list[int], classes: int
 ) -> None:
     """Uninitialised memory is not zero, and lies around the gradient; two runs agree."""
     monkeypatch.setattr(triton_plan, "MAX_PROGRAMS", 2)
@@ -29,21 +28,25 @@ def test_every_value_is_written_and_nothing_else(
     assert all(map(torch.equal, first, again))
     assert not any(tensor.isnan().any() for tensor in first)
     around = torch.full((3, *x.shape), torch.nan)
-    coefficients = torch.ones(1, classes, 2, bins.number(o.octaves, o.bits))
+    table = torch.ones(1, classes, 2, bins.number(o.octaves, o.bits))
     what = (0, o.octaves, o.bits)
-    arguments = (coefficients, None, x, target, what, 255)
+    incoming = (table, table.new_ones((1, classes), dtype=torch.float64), None)
+    arguments = (incoming, x, target, what, 255)
     triton_launch.backward_launch(around[1], *arguments)()
     assert around[1].isfinite().all()
     assert around[::2].isnan().all()
+    assert any(what_is_read_was_written)
 
 
 def test_incoming_gradients_of_any_strides() -> None:
     x, target, _ = sample((2, 3, 5, 7), "labels", dtype=torch.float32)
     table = torch.randn(2, 2, 3, 6144).transpose(1, 2)
-    grad_ce = torch.randn(3, 2, dtype=torch.float64).mT
+    grad_loss, grad_ce = torch.randn(2, 3, 2, dtype=torch.float64).mT
     tail = (x, target, 0, 12, 7, None)
-    strided = triton_launch.backward(table, grad_ce, *tail)
-    dense = triton_launch.backward(table.contiguous(), grad_ce.contiguous(), *tail)
+    strided = triton_launch.backward(table, grad_loss, grad_ce, *tail)
+    dense = triton_launch.backward(
+        table.contiguous(), grad_loss.contiguous(), grad_ce.contiguous(), *tail
+    )
     assert torch.equal(strided, dense)
 
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from segloss_fast import lovasz_counts
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.lovasz import reference
+from segloss_fast.ops.lovasz.bins import number as bin_count
 from segloss_fast.ops.lovasz.options import ACTIVATIONS
 from tests.machines import Machine, on, sized
 from tests.ops import lovasz_definition as definition
 from tests.ops.lovasz_cases import (
     METHODS,
+    backward,
     best_dtype,
     by_activation,
     check,
@@ -258,3 +260,22 @@ def test_every_instruction_set(machine: Machine, activation: str, shape: tuple[i
     for dtype in FLOATING:
         x, target, ignored = sample(shape, "ignore", activation, dtype)
         check(machine, x, target, options_of(activation, ignore_index=ignored))
+
+
+@on("native", "interpreted", "shim", "cuda")
+@pytest.mark.parametrize("classes", [3, 20])
+@by_activation
+def test_an_entry_of_the_table_is_rounded_times_the_gradient(
+    machine: Machine, activation: str, classes: int
+) -> None:
+    """And then looked up, or looked up and then multiplied: the same bits."""
+    x, target, _ = sample((2, classes, 3, 17), "labels", activation, best_dtype(machine))
+    o = options_of(activation, per_image=True)
+    generator = torch.Generator().manual_seed(5)
+    shape = (2, classes, 2, bin_count(o.octaves, o.bits))
+    table = machine.place(torch.randn(shape, dtype=x.dtype, generator=generator))
+    incoming = machine.place(torch.randn(shape[:2], dtype=torch.float64, generator=generator))
+    found = backward(machine, table, None, x, target, o, incoming)
+    scaled = table * incoming.to(table.dtype)[:, :, None, None]
+    assert torch.equal(found, backward(machine, scaled, None, x, target, o))
+    assert found.any()

@@ -69,11 +69,11 @@ def test_opcheck(machine: Machine, case: tuple[str, str, bool]) -> None:
     leaf = x.detach().clone().requires_grad_()
     torch.library.opcheck(operators.lovasz_histogram, (leaf, target, counts, rows, *binned))
     images = 2 if per_image else 1
-    coefficients = torch.randn(images, 3, 2, bins.number(9, 4))
+    table = torch.randn(images, 3, 2, bins.number(9, 4))
     grad = torch.randn(images, 3, dtype=torch.float64)
     for ce in (grad, None):
         torch.library.opcheck(
-            operators.lovasz_histogram_backward, (coefficients, ce, x, target, *binned)
+            operators.lovasz_histogram_backward, (table, grad, ce, x, target, *binned)
         )
     for wanted in (True, False):
         options = (activation, per_image, ignored, True, wanted, "native")

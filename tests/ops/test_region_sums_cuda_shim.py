@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from segloss_fast._check import FLOATING
-from tests.helpers import peak_allocation
+from tests.helpers import count_allocations, peak_allocation
 from tests.machines import Machine
 from tests.ops import region_sums_cuda
 from tests.ops.region_sums_cases import OVERLAP, case_of, check, launch, solve
@@ -83,6 +83,8 @@ def test_memory_for_the_sums_is_small(machine: Machine) -> None:
     options = options_of((*OVERLAP, "nll"))
     size = x.numel() * x.element_size()
     assert peak_allocation(lambda: forward([x], [target], [], options)) < 2**20 + 0.01 * size
+    # Rows and verdict, and what the kernels leave to each other.
+    assert count_allocations(lambda: forward([x], [target], [], options)) == 3
 
 
 def test_each_element_is_moved_once(tmp_path: Path) -> None:

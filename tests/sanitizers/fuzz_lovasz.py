@@ -101,7 +101,8 @@ def run_raw(call: dict[str, Any], sizes: tuple[tuple[int, int, int], ...] = SIZE
             attempt("_lovasz_scan", counts, rows, act, e, b, True)
         for dtype in (torch.float32, double):
             table = torch.ones(images, classes, 2, bins, dtype=dtype)
-            attempt("_lovasz_backward", table, incoming, x, target, act, e, b, None)
+            attempt("_lovasz_backward", table, incoming, incoming, x, target, act, e, b, None)
+            attempt("_lovasz_backward", table, incoming[:, :1], None, x, target, act, e, b, 1)
             g = torch.ones(x.shape, dtype=dtype)
             attempt("_lovasz_sort_backward", g, incoming, None, x, target, act, None)
             attempt("_lovasz_sort_backward", g[:1], incoming, incoming[:, :1], x, target, act, 1)

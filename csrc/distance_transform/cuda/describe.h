@@ -28,17 +28,27 @@ inline bool aligned(const RunPass& pass, int64_t unit) {
   return all;
 }
 
+// Some of the masks: channels of items, of which either are all or the items one.
+struct Part {
+  int64_t item, items;
+  int64_t channel, channels;
+};
+
+inline Part all_of(const Tensor& tensor) { return {0, tensor.size(0), 0, tensor.size(1)}; }
+
 // The lines along the last axis, neighbouring dimensions merged where one stride serves both.
-inline RunPass describe_runs(const Tensor& tensor, const std::vector<Axis>& axes) {
+inline RunPass describe_runs(const Tensor& tensor, const Part& part,
+                             const std::vector<Axis>& axes) {
   RunPass pass{};
-  pass.mask = tensor.const_data_ptr();
+  const int64_t first = part.item * tensor.stride(0) + part.channel * tensor.stride(1);
+  pass.mask = static_cast<const char*>(tensor.const_data_ptr()) + first * tensor.element_size();
   pass.element_size = size_t(tensor.element_size());
   pass.step = axes.back().stride;
   pass.width = int(axes.back().size);
   pass.weight = axes.back().weight;
   pass.lines = 1;
-  std::vector<Axis> dims{{tensor.size(0), tensor.stride(0), 1, 1},
-                         {tensor.size(1), tensor.stride(1), 1, 1}};
+  std::vector<Axis> dims{{part.items, tensor.stride(0), 1, 1},
+                         {part.channels, tensor.stride(1), 1, 1}};
   dims.insert(dims.end(), axes.begin(), axes.end() - 1);
   for (const Axis& dim : dims) {
     pass.lines *= dim.size;

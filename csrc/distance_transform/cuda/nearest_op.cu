@@ -83,7 +83,7 @@ struct Job {
 };
 
 void launch_rows(const Job& job, Planes to) {
-  RunPass rows = describe_runs(job.labels, job.axes);
+  RunPass rows = describe_runs(job.labels, all_of(job.labels), job.axes);
   rows.nearest = job.pass;
   rows.nearest.label = to.label;
   rows.nearest.square = to.square;

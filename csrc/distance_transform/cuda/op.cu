@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <vector>
 
 #include "cuda.cuh"
@@ -14,9 +13,16 @@
 #include "distance_transform/cuda/describe.h"
 #include "distance_transform/cuda/launch.h"
 #include "distance_transform/schemas.h"
+#include "scratch.cuh"
 
 namespace segloss::distance_transform::cuda {
 namespace {
+
+#ifdef SEGLOSS_HOST_SHIM  // the tests' volumes are small
+constexpr int64_t kVoxelsAtOnce = 3000;
+#else
+constexpr int64_t kVoxelsAtOnce = int64_t(1) << 24;
+#endif
 
 // The bits of an element that tell zero from everything else.
 uint64_t value_bits(const Tensor& mask) {
@@ -77,19 +83,32 @@ std::vector<Axis> axes_of(const Tensor& mask, const std::vector<double>& spacing
   return axes;
 }
 
-// All axes but the last, from the inside out.
-void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, const Tensor& runs,
-                   float* out, cudaStream_t stream) {
-  const auto capacity = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
-  const auto fits = [&](const Axis& axis) { return staged_bytes(axis.size) <= capacity; };
-  const Finish finish = pass.finish;
-  const int64_t voxels = runs.numel();
-  // A pass that reads the squares again cannot replace them; nor may they replace a sum.
-  std::optional<Tensor> squares;
-  if (axes.size() == 3 && (finish.add || !fits(axes[0]))) {
-    squares = torch::stable::new_empty(runs, {voxels}, ScalarType::Float);
+// Whether a block has the memory for the axis' lines, which a pass can then replace.
+bool fits(const Axis& axis) {
+  return staged_bytes(axis.size) <=
+         size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+}
+
+// Cuts the masks into parts of about as many voxels as keep a device busy. They come one after
+// another and share the memory between passes.
+std::vector<Part> parts_of(const Tensor& mask) {
+  const int64_t items = mask.size(0), channels = mask.size(1);
+  const int64_t at_once = std::max<int64_t>(kVoxelsAtOnce / (mask.numel() / (items * channels)), 1);
+  const int64_t of_items = std::max<int64_t>(at_once / channels, 1);
+  const int64_t of_channels = std::min(at_once, channels);
+  std::vector<Part> parts;
+  for (int64_t i = 0; i < items; i += of_items) {
+    for (int64_t c = 0; c < channels; c += of_channels) {
+      parts.push_back({i, std::min(of_items, items - i), c, std::min(of_channels, channels - c)});
+    }
   }
-  pass.in = runs.const_data_ptr();
+  return parts;
+}
+
+// All axes but the last, from the inside out; `squares` lie between them, or null for `out`.
+void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, int64_t voxels,
+                   float* squares, float* out, cudaStream_t stream) {
+  const Finish finish = pass.finish;
   pass.run_weight = axes.back().weight;
   pass.inner = axes.back().size;
   for (size_t i = axes.size() - 1; i-- > 0;) {
@@ -99,7 +118,7 @@ void launch_others(const std::vector<Axis>& axes, LinePass pass, Number number, 
     pass.finish = finish;
     pass.finish.last = i == 0;
     pass.finish.add = finish.add && i == 0;
-    pass.out = i > 0 && squares ? static_cast<float*>(squares->mutable_data_ptr()) : out;
+    pass.out = i > 0 && squares != nullptr ? squares : out;
     launch_lines(pass, number, fits(axes[i]), stream);
     pass.in = pass.out;
     pass.inner *= pass.size;
@@ -126,26 +145,37 @@ void transform(const Tensor& mask, const Request& request, float* result) {
   const Finish finish{axes.size() == 1, request.squared, two_sided, request.side == Side::kSigned,
                       request.bounded,  request.add,     unit_root};
 
-  RunPass first = describe_runs(mask, axes);
-  first.bits = value_bits(mask);
-  first.complement = request.side == Side::kOutside;
-  first.finish = finish;
-  if (axes.size() == 1) {
-    first.out = result;
-    first.vector_stores = first.width % 4 == 0;
-    launch_runs(first, Number::kFloat, scope.stream());
-    return;
+  const bool narrow = axes.back().size <= kNoRun<int16_t>;
+  const Number number = axes.size() == 1 ? Number::kFloat
+                        : narrow         ? Number::kInt16
+                                         : Number::kInt32;
+  const std::vector<Part> parts = parts_of(mask);
+  const int64_t voxels = mask.numel() / (mask.size(0) * mask.size(1));
+  const int64_t most = parts[0].items * parts[0].channels * voxels;
+  Scratch scratch;
+  const auto runs = scratch.ask<char>(
+      axes.size() == 1 ? 0 : most * int64_t(narrow ? sizeof(int16_t) : sizeof(int)));
+  // A pass that reads the squares again cannot replace them; nor may they replace a sum.
+  const bool apart = axes.size() == 3 && (request.add || !fits(axes[0]));
+  const auto squares = scratch.ask<float>(apart ? most : 0);
+  if (axes.size() > 1) scratch.allocate(mask);
+  for (const Part& part : parts) {
+    float* const out = result + (part.item * mask.size(1) + part.channel) * voxels;
+    RunPass first = describe_runs(mask, part, axes);
+    first.bits = value_bits(mask);
+    first.complement = request.side == Side::kOutside;
+    first.finish = finish;
+    first.out = axes.size() == 1 ? static_cast<void*>(out) : scratch.at(runs);
+    first.vector_stores = first.width % (number == Number::kInt16 ? 8 : 4) == 0 &&
+                          reinterpret_cast<uintptr_t>(first.out) % 16 == 0;
+    launch_runs(first, number, scope.stream());
+    if (axes.size() == 1) continue;
+    LinePass rest{};
+    rest.in = first.out;
+    rest.finish = finish;
+    launch_others(axes, rest, number, part.items * part.channels * voxels,
+                  apart ? scratch.at(squares) : nullptr, out, scope.stream());
   }
-  const bool narrow = first.width <= kNoRun<int16_t>;
-  const ScalarType type = narrow ? ScalarType::Short : ScalarType::Int;
-  const Number number = narrow ? Number::kInt16 : Number::kInt32;
-  Tensor runs = torch::stable::new_empty(mask, {mask.numel()}, type);
-  first.out = runs.mutable_data_ptr();
-  first.vector_stores = first.width % (narrow ? 8 : 4) == 0;
-  launch_runs(first, number, scope.stream());
-  LinePass rest{};
-  rest.finish = finish;
-  launch_others(axes, rest, number, runs, result, scope.stream());
 }
 
 Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared, bool bounded) {

@@ -23,16 +23,16 @@ struct Slopes {
   // dL/dm of an error in class c.
   SL_DEVICE T operator()(int c, const Error<T>& error, bool foreground) const {
     const Problem& problem = launch.problem;
-    if (launch.coefficients == nullptr) {
+    const T grad = T(__ldg(launch.grad_loss + (first + c)));
+    if (launch.table == nullptr) {
       const T* const slopes = static_cast<const T*>(launch.slopes);
-      return T(launch.grad_loss[first + c]) *
-             slopes[(item * problem.channels + c) * problem.voxels + voxel];
+      return grad * slopes[(item * problem.channels + c) * problem.voxels + voxel];
     }
     const int bins = launch.bins.count;
-    const T* const table = static_cast<const T*>(launch.coefficients) + (first + c) * 2 * bins;
+    const T* const table = static_cast<const T*>(launch.table) + (first + c) * 2 * bins;
     const Place place =
         kSoftmax ? place_of_probability(launch.bins, error) : place_of(launch.bins, error);
-    return __ldg(table + (place.bin + (foreground ? bins : 0)));
+    return product(grad, __ldg(table + (place.bin + (foreground ? bins : 0))));
   }
 
   SL_DEVICE T cross_entropy(int c) const {

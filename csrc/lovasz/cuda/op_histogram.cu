@@ -51,30 +51,31 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
     for (const Tensor& tensor : {counts, rows, invalid}) clear(tensor, device.stream());
     return {counts, rows, invalid};
   }
-  const Tensor packed = empty(shape, ScalarType::Long);
-  clear(packed, device.stream());
-  launch.packed = static_cast<unsigned long long*>(packed.mutable_data_ptr());
   const bool statistics = needs_statistics(problem, counts_logits(problem));
   const int64_t slab = slab_tiles_of(problem, input, statistics);
   const int64_t slabs = divide_up(problem.image_tiles(), slab);
   cut(launch, true, slab);
-  const Parts parts(input, launch, slabs);
-  launch.partial = parts.pointers();
-  const Tensor memory =
-      empty({statistics ? slab * statistics_bytes(problem) : 0}, ScalarType::Byte);
-  if (statistics) launch.statistics = memory.const_data_ptr();
+  const int64_t counters = counts.numel() / 2;
+  Scratch scratch;
+  const auto packed = scratch.ask<unsigned long long>(counters);
+  const Parts parts(scratch, launch, slabs, statistics ? slab * statistics_bytes(problem) : 0);
+  scratch.allocate(input);
+  launch.packed = scratch.at(packed);
+  launch.partial = parts.pointers(scratch);
+  if (statistics) launch.statistics = scratch.at(parts.statistics);
+  clear(launch.packed, counters * int64_t(sizeof(*launch.packed)), device.stream());
   int64_t unpacked = 0;  // tiles
   for (int64_t i = 0; i < slabs; ++i) {
     launch.slab_begin = i * slab;
     launch.slab_end = std::min(launch.slab_begin + slab, problem.image_tiles());
     launch.first_chunk = i * problem.images * launch.chunks;
-    if (statistics) find_statistics(launch, memory, device.stream());
+    if (statistics) find_statistics(launch, scratch.at(parts.statistics), device.stream());
     launch_count(launch, device.stream());
     const bool fits = launch.slab_end - unpacked + slab <= kMostTiles;
     if (fits && launch.slab_end < problem.image_tiles()) continue;
-    launch_unpack({launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), packed.numel(),
-                   unpacked > 0},
-                  device.stream());
+    launch_unpack(
+        {launch.packed, static_cast<int64_t*>(counts.mutable_data_ptr()), counters, unpacked > 0},
+        device.stream());
     unpacked = launch.slab_end;
   }
   finish(launch, slabs, rows, invalid, device.stream());
@@ -107,24 +108,23 @@ std::tuple<Tensor, Tensor> scan(Tensor counts, Tensor rows, int64_t activation, 
   return {loss, table};
 }
 
-Tensor backward(Tensor coefficients, std::optional<Tensor> grad_ce, Tensor input, Tensor target,
-                int64_t activation, int64_t octaves, int64_t bits,
+Tensor backward(Tensor table, Tensor grad_loss, std::optional<Tensor> grad_ce, Tensor input,
+                Tensor target, int64_t activation, int64_t octaves, int64_t bits,
                 std::optional<int64_t> ignore_index) {
   BackwardLaunch launch{};
   launch.bins = describe_bins(activation, octaves, bits);
-  STD_TORCH_CHECK(coefficients.dim() == 4, "lovasz: coefficients must be [I, C, 2, K]");
-  const int64_t images = coefficients.size(0);
-  launch.problem = describe(input, target, {activation, ignore_index, false, images});
-  STD_TORCH_CHECK(coefficients.size(1) == input.size(1) && coefficients.size(2) == 2 &&
-                      coefficients.size(3) == launch.bins.count,
-                  "lovasz: coefficients must be [I, C, 2, K]");
-  check_device(coefficients, input);
+  STD_TORCH_CHECK(table.dim() == 4, "lovasz: table must be [I, C, 2, K]");
+  launch.problem = describe(input, target, {activation, ignore_index, false, table.size(0)});
+  STD_TORCH_CHECK(
+      table.size(1) == input.size(1) && table.size(2) == 2 && table.size(3) == launch.bins.count,
+      "lovasz: table must be [I, C, 2, K]");
+  check_device(table, input);
   const DeviceScope device(input.get_device_index());
   const bool is_double = launch.problem.input.dtype == Dtype::kFloat64;
-  const Tensor table = torch::stable::contiguous(
-      torch::stable::to(coefficients, is_double ? ScalarType::Double : ScalarType::Float));
-  launch.coefficients = table.const_data_ptr();
-  return differentiate(launch, grad_ce, input, device.stream());
+  const Tensor typed = torch::stable::contiguous(
+      torch::stable::to(table, is_double ? ScalarType::Double : ScalarType::Float));
+  launch.table = typed.const_data_ptr();
+  return differentiate(launch, grad_loss, grad_ce, input, device.stream());
 }
 
 }  // namespace

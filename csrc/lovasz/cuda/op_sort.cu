@@ -14,19 +14,18 @@ namespace {
 
 // Memory that keys and values are sorted in; then that for which the result has no use.
 struct SortMemory {
-  std::array<Tensor, 2> keys, values;
+  Scratch scratch;
+  std::array<Scratch::Piece<unsigned long long>, 2> keys;
+  std::array<Scratch::Piece<uint32_t>, 2> values;
   int sorted = 0;
 
   SortMemory(const Tensor& like, int64_t count) {
-    for (Tensor& tensor : keys) tensor = torch::stable::new_empty(like, {count}, ScalarType::Long);
-    for (Tensor& tensor : values) {
-      tensor = torch::stable::new_empty(like, {count + 1}, ScalarType::Int);
-    }
+    for (auto& piece : keys) piece = scratch.ask<unsigned long long>(count);
+    for (auto& piece : values) piece = scratch.ask<uint32_t>(count + 1);
+    scratch.allocate(like);
   }
-  unsigned long long* key(int i) const {
-    return static_cast<unsigned long long*>(keys[i].mutable_data_ptr());
-  }
-  uint32_t* value(int i) const { return static_cast<uint32_t*>(values[i].mutable_data_ptr()); }
+  unsigned long long* key(int i) const { return scratch.at(keys[i]); }
+  uint32_t* value(int i) const { return scratch.at(values[i]); }
 
   // Keys of 32 bits come with their row in the upper ones. Those of 64 bits have no place for it.
   void sort(const Tensor& like, int64_t rows, int64_t voxels, bool is_double, cudaStream_t stream) {
@@ -48,15 +47,15 @@ void find_keys(CountLaunch& launch, const Tensor& input, const Tensor& rows, con
   const Problem& problem = launch.problem;
   const int64_t tiles = problem.image_tiles();
   const bool statistics = needs_statistics(problem, false);
-  const Tensor memory = torch::stable::new_empty(
-      input, {statistics ? tiles * statistics_bytes(problem) : 0}, ScalarType::Byte);
   cut(launch, false, tiles);
   launch.slab_end = tiles;
-  const Parts parts(input, launch, 1);
-  launch.partial = parts.pointers();
+  Scratch scratch;
+  const Parts parts(scratch, launch, 1, statistics ? tiles * statistics_bytes(problem) : 0);
+  scratch.allocate(input);
+  launch.partial = parts.pointers(scratch);
   if (statistics) {
-    launch.statistics = memory.const_data_ptr();
-    find_statistics(launch, memory, stream);
+    launch.statistics = scratch.at(parts.statistics);
+    find_statistics(launch, scratch.at(parts.statistics), stream);
   }
   launch_keys(launch, stream);
   finish(launch, 1, rows, invalid, stream);
@@ -144,12 +143,10 @@ Tensor sort_backward(Tensor slopes, Tensor grad_loss, std::optional<Tensor> grad
   STD_TORCH_CHECK(slopes.numel() == input.numel(), "lovasz: g must have the shape of input");
   check_device(slopes, input);
   const DeviceScope device(input.get_device_index());
-  const Tensor rows = gradient_rows(grad_loss, launch.problem, input);
   const Tensor typed = torch::stable::contiguous(
       torch::stable::to(slopes, is_double ? ScalarType::Double : ScalarType::Float));
   launch.slopes = typed.const_data_ptr();
-  launch.grad_loss = static_cast<const double*>(rows.const_data_ptr());
-  return differentiate(launch, grad_ce, input, device.stream());
+  return differentiate(launch, grad_loss, grad_ce, input, device.stream());
 }
 
 }  // namespace

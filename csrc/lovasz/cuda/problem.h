@@ -102,15 +102,15 @@ struct StatisticsLaunch {
   void* statistics;
 };
 
-// Of the derivatives by the errors: a table of [image][class][2][bin], or [image][class] times one
-// for each voxel.
+// Of the derivatives by the errors, those of the loss, of a table [image][class][2][bin] or for
+// each voxel, times what comes in for that.
 struct BackwardLaunch {
   Problem problem;
   Bins bins;
-  const void* coefficients;
-  const void* slopes;
-  const double* grad_loss;
-  const double* grad_ce;  // [image][class], or null
+  const void* table;
+  const void* slopes;       // where there is no table
+  const double* grad_loss;  // [image][class]
+  const double* grad_ce;    // [image][class], or null
 };
 
 }  // namespace segloss::lovasz::cuda

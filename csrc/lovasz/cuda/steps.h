@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "lovasz/cuda/describe.h"
+#include "scratch.cuh"
 
 namespace segloss::lovasz::cuda {
 
@@ -19,10 +20,13 @@ constexpr int64_t kMostTiles = ((int64_t{1} << 28) - 1) / kTile;  // what packed
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline void clear(const Tensor& tensor, cudaStream_t stream) {
-  const size_t bytes = size_t(tensor.numel() * tensor.element_size());
+inline void clear(void* memory, int64_t bytes, cudaStream_t stream) {
   if (bytes == 0) return;
-  check_cuda(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, bytes, stream), "cudaMemsetAsync");
+  check_cuda(cudaMemsetAsync(memory, 0, size_t(bytes), stream), "cudaMemsetAsync");
+}
+
+inline void clear(const Tensor& tensor, cudaStream_t stream) {
+  clear(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size(), stream);
 }
 
 inline double* doubles_of(const Tensor& tensor) {
@@ -55,23 +59,22 @@ inline void cut(CountLaunch& launch, bool counts, int64_t slab_tiles) {
   launch.chunks = divide_up(slab_tiles, launch.chunk_tiles);
 }
 
-// The memory that the blocks' parts lie in until they are added.
+// Where the blocks' parts lie until they are added, and the statistics of a slab.
 struct Parts {
-  Tensor cross_entropy, flagged, invalid;
+  Scratch::Piece<double> cross_entropy, flagged;
+  Scratch::Piece<double2> invalid;
+  Scratch::Piece<char> statistics;
 
-  Parts(const Tensor& like, const CountLaunch& launch, int64_t slabs) {
+  Parts(Scratch& scratch, const CountLaunch& launch, int64_t slabs, int64_t statistics_bytes) {
     const int64_t chunks = slabs * launch.problem.images * launch.chunks;
-    const auto empty = [&](int64_t columns) {
-      return torch::stable::new_empty(like, {chunks, columns}, ScalarType::Double);
-    };
-    cross_entropy = empty(launch.problem.channels);
-    flagged = empty(launch.problem.channels);
-    invalid = empty(2);
+    cross_entropy = scratch.ask<double>(chunks * launch.problem.channels);
+    flagged = scratch.ask<double>(chunks * launch.problem.channels);
+    invalid = scratch.ask<double2>(chunks);
+    statistics = scratch.ask<char>(statistics_bytes);
   }
 
-  Partial pointers() const {
-    return {doubles_of(cross_entropy), doubles_of(flagged),
-            static_cast<double2*>(invalid.mutable_data_ptr())};
+  Partial pointers(const Scratch& scratch) const {
+    return {scratch.at(cross_entropy), scratch.at(flagged), scratch.at(invalid)};
   }
 };
 
@@ -101,9 +104,8 @@ inline int64_t statistics_bytes(const Problem& problem) {
   return 2 * size * problem.images * kTile;  // of a tile of each image
 }
 
-inline void find_statistics(const CountLaunch& launch, const Tensor& memory, cudaStream_t stream) {
-  const StatisticsLaunch statistics{launch.problem, launch.slab_begin, launch.slab_end,
-                                    memory.mutable_data_ptr()};
+inline void find_statistics(const CountLaunch& launch, void* memory, cudaStream_t stream) {
+  const StatisticsLaunch statistics{launch.problem, launch.slab_begin, launch.slab_end, memory};
   launch_statistics(statistics, columns_of(launch.problem), stream);
 }
 
@@ -116,9 +118,12 @@ inline Tensor gradient_rows(const Tensor& rows, const Problem& problem, const Te
   return torch::stable::contiguous(torch::stable::to(rows, ScalarType::Double));
 }
 
-inline Tensor differentiate(BackwardLaunch& launch, const std::optional<Tensor>& grad_ce,
-                            const Tensor& input, cudaStream_t stream) {
+inline Tensor differentiate(BackwardLaunch& launch, const Tensor& grad_loss,
+                            const std::optional<Tensor>& grad_ce, const Tensor& input,
+                            cudaStream_t stream) {
   Problem& problem = launch.problem;
+  const Tensor incoming = gradient_rows(grad_loss, problem, input);
+  launch.grad_loss = static_cast<const double*>(incoming.const_data_ptr());
   const Tensor grad = torch::stable::empty_like(input);
   problem.grad = view_of(grad, true, grad.mutable_data_ptr());
   std::optional<Tensor> entropy;

@@ -15,6 +15,7 @@
 #include "region_sums/cuda/launch.h"
 #include "region_sums/cuda/reduce.cuh"
 #include "region_sums/schemas.h"
+#include "scratch.cuh"
 
 namespace segloss::region_sums::cuda {
 namespace {
@@ -142,13 +143,15 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
   const auto empty = [&](std::vector<int64_t> size) {
     return torch::stable::new_empty(inputs[0], size, ScalarType::Double);
   };
-  const Tensor partial = empty({chunks, first.rows, first.channels});
-  const Tensor found = empty({chunks, 2});
+  Scratch scratch;
+  const auto partial = scratch.ask<double>(chunks * first.rows * first.channels);
+  const auto found = scratch.ask<double2>(chunks);
+  scratch.allocate(inputs[0]);
   const Tensor rows = empty({first.rows, first.items, first.channels});
   const Tensor invalid = empty({2});
   for (Launch& launch : call.launches) {
-    launch.partial = static_cast<double*>(partial.mutable_data_ptr());
-    launch.invalid = static_cast<double2*>(found.mutable_data_ptr());
+    launch.partial = scratch.at(partial);
+    launch.invalid = scratch.at(found);
     const int64_t blocks = chunks_of(launch);
     if (blocks > 0) launch_forward(launch, call.is_double, blocks, device.stream());
   }

@@ -20,6 +20,7 @@ from segloss_fast.ops.distance_transform import triton_kernels, triton_nearest
 from segloss_fast.ops.distance_transform.reference import SIDES
 
 BLOCK = 256
+AT_ONCE = 2**24  # voxels that keep a device busy
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -71,14 +72,28 @@ def _name(side: str | int) -> str:
 def _run(mask: Tensor, spacing: Sequence[float], result: Result, out: Tensor) -> None:
     if mask.numel() > 0:
         with torch.cuda.device_of(mask):  # Triton launches on the current device
-            for launch in launches(mask, spacing, result, out):
-                launch()
+            for part in parts(mask.shape):
+                for launch in launches(mask[part], spacing, result, out[part]):
+                    launch()
+
+
+def parts(shape: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield which masks ``[B, C]`` come together: of all voxels about AT_ONCE, or one mask.
+
+    They come one after another and share the memory between passes.
+    """
+    items, channels = shape[:2]
+    masks = max(1, AT_ONCE // math.prod(shape[2:]))
+    for item in range(0, items, max(1, masks // channels)):
+        of_items = slice(item, item + max(1, masks // channels))
+        for channel in range(0, channels, min(masks, channels)):
+            yield of_items, slice(channel, channel + min(masks, channels))
 
 
 def launches(
     mask: Tensor, spacing: Sequence[float], result: Result, out: Tensor
 ) -> Iterator[Launch]:
-    """Return what writes the distances into ``out``."""
+    """Return what writes the distances of these masks into ``out``, contiguous."""
     sizes, side = mask.shape[2:], result.side
     root, weights = _weights([step for step, size in zip(spacing, sizes, strict=True) if size > 1])
     axes = [axis for axis, size in enumerate(sizes) if size > 1]

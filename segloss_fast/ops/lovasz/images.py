@@ -148,11 +148,9 @@ def _backward(
     for part in _rounds(input, options):
         x, t = input[part], target[part]
         table = tables[part] if tables.numel() else _scanned(x, t, options, impl)[1]
-        table = table * grad_loss[part].to(table.dtype)[:, :, None, None]
         ce = grad_ce[part] if options.cross_entropy else None
-        grad[part] = launch(
-            table, ce, x, t, code, options.octaves, options.bits, options.ignore_index
-        )
+        rule = (code, options.octaves, options.bits, options.ignore_index)
+        grad[part] = launch(table, grad_loss[part], ce, x, t, *rule)
     return grad
 
 

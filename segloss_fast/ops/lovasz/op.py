@@ -104,7 +104,8 @@ def _histogram_fake(
 
 
 def _histogram_backward(
-    coefficients: Tensor,
+    table: Tensor,
+    grad_loss: Tensor,
     grad_ce: Tensor | None,
     input: Tensor,
     target: Tensor,
@@ -113,7 +114,8 @@ def _histogram_backward(
     """Return the gradient of the input.
 
     Args:
-        coefficients: The table of g times the gradient of the loss, ``[I, C, 2, K]``.
+        table: Of g, ``[I, C, 2, K]``.
+        grad_loss: Gradient of the loss, ``[I, C]``.
         grad_ce: Gradient of the cross-entropy, ``[I, C]``, or None.
         input: As in the forward pass, and so are the others.
         target: See input.
@@ -121,12 +123,13 @@ def _histogram_backward(
     """
     (code, octaves, bits, _, ignore_index, _), impl = _numbered(arguments)
     launch = kernels.step(impl, "backward")
-    grad: Tensor = launch(coefficients, grad_ce, input, target, code, octaves, bits, ignore_index)
+    incoming = (table, grad_loss, grad_ce)
+    grad: Tensor = launch(*incoming, input, target, code, octaves, bits, ignore_index)
     return grad
 
 
 def _histogram_backward_fake(
-    coefficients: Tensor, grad_ce: Tensor | None, input: Tensor, *rest: object
+    table: Tensor, grad_loss: Tensor, grad_ce: Tensor | None, input: Tensor, *rest: object
 ) -> Tensor:
     return torch.empty_like(input)
 
@@ -138,11 +141,10 @@ def _histogram_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _histogram_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     input, target, table = ctx.saved_tensors
-    coefficients = table * grads[0].to(table.dtype)[:, :, None, None]
     grad_ce = grads[1] if ctx.options[-2] else None
     operator: Any = torch.ops.segloss_fast.lovasz_histogram_backward
     operator = _histogram_backward if getattr(ctx, "direct", False) else operator
-    return operator(coefficients, grad_ce, input, target, *ctx.options), *[None] * 10
+    return operator(table, grads[0], grad_ce, input, target, *ctx.options), *[None] * 10
 
 
 def _sort(input: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
@@ -218,7 +220,7 @@ _histogram_operator = define(
 )
 define(
     "lovasz_histogram_backward",
-    f"(Tensor coefficients, Tensor? grad_ce, {_DATA}, {_BINS}) -> Tensor",
+    f"(Tensor table, Tensor grad_loss, Tensor? grad_ce, {_DATA}, {_BINS}) -> Tensor",
     _histogram_backward,
     _histogram_backward_fake,
 )

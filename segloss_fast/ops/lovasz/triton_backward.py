@@ -30,23 +30,29 @@ SIZES = (*SIZES, *GRADIENT_SIZES, "image_step")
 
 
 @triton.jit
-def _look_up(
-    coefficients, grad_ce, image, block, x, t, counts, stats, C: tl.constexpr, bins: tl.constexpr
-):
+def _look_up(incoming, image, block, x, t, counts, stats, C: tl.constexpr, bins: tl.constexpr):
     """Return dL/dm signed, so that it is dL/dp (of a hinge, dL/dx); and dL/d(cross-entropy)."""
+    table, scale, grad_ce = incoming
     c, in_c, _ = block
     K: tl.constexpr = bin_count(bins.OCTAVES, bins.BITS)
     m, other = errors(x, in_c, stats, t, bins.ACT)
     k, _ = find_bins(m, other, bins)
-    rows = coefficients + ((image * C + c) * (2 * K))[:, None]
+    row = image * C + c
+    rows = table + (row * (2 * K))[:, None]
     g = tl.load(rows + (k + tl.where(t, K, 0)), mask=in_c & counts[None, :], other=0.0)
+    g *= scale
     if bins.ACT == HINGE:
         g = tl.where(m > 0, g, 0.0)
     factor = tl.zeros_like(in_c).to(tl.float32)
     if bins.ENTROPY:
-        pointers = (grad_ce + image * C + c)[:, None]
-        factor = tl.load(pointers, mask=in_c, other=0.0).to(tl.float32)
+        factor = tl.load(grad_ce + row[:, None], mask=in_c, other=0.0).to(tl.float32)
     return tl.where(t, -g, g), factor
+
+
+@triton.jit
+def _load_scale(grad_loss, image, c, in_c, C: tl.constexpr):
+    """Return dL/d(loss) of the classes, ``[C, 1]``."""
+    return tl.load(grad_loss + (image * C + c)[:, None], mask=in_c, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -94,14 +100,17 @@ def _direct_gradient(x, in_c, t, g, factor, ACT: tl.constexpr, ENTROPY: tl.const
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient(
     g, g_bs: tl.int64, g_cs: tl.int64, g_s0: tl.int64, g_s1: tl.int64, g_s2: tl.int64,
-    coefficients, grad_ce,
+    table, grad_loss, grad_ce,
     x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
     image_step: tl.int64,
     kind: tl.constexpr, bins: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of the input, of coefficients ``[I, C, 2, K]`` and grad_ce ``[I, C]``."""
+    """Write the gradient of the input, of those of loss and cross-entropy ``[I, C]``.
+
+    The table of g is ``[I, C, 2, K]``.
+    """
     x_view = View(x, x_bs, x_cs, x_s0, x_s1, x_s2)
     g_view = View(g, g_bs, g_cs, g_s0, g_s1, g_s2)
     t_view, sizes = View(t, t_bs, t_cs, t_s0, t_s1, t_s2), (n1, n2)
@@ -112,6 +121,7 @@ def input_gradient(
     in_c = (c < kind.C)[:, None]
     lanes = tl.arange(0, kind.BLOCK_V)
     n = voxels.to(tl.int64) * kind.UNIT
+    scale = _load_scale(grad_loss, item * image_step, c, in_c, kind.C)
     for number in range(chunk, tl.cdiv(n, kind.BLOCK_V).to(tl.int32), chunks):
         first = tl.cast(number, tl.int64) * kind.BLOCK_V
         tile = Tile(item, first, lanes, first + lanes < n, sizes)
@@ -123,8 +133,8 @@ def input_gradient(
         if bins.ACT == SOFTMAX:
             stats = column_stats(logits, in_c)
         slope, factor = _look_up(
-            coefficients, grad_ce, item * image_step, block, logits, is_fg, counts, stats, kind.C,
-            bins,
+            (table, scale, grad_ce), item * image_step, block, logits, is_fg, counts, stats,
+            kind.C, bins,
         )  # fmt: skip
         if bins.ACT == SOFTMAX:
             sums = _column_sums(logits, in_c, is_fg, stats, slope, factor, bins.ENTROPY)
@@ -140,7 +150,7 @@ def input_gradient(
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient_wide(
     g, g_bs: tl.int64, g_cs: tl.int64, g_s0: tl.int64, g_s1: tl.int64, g_s2: tl.int64,
-    coefficients, grad_ce,
+    table, grad_loss, grad_ce,
     x, x_bs: tl.int64, x_cs: tl.int64, x_s0: tl.int64, x_s1: tl.int64, x_s2: tl.int64,
     t, t_bs: tl.int64, t_cs: tl.int64, t_s0: tl.int64, t_s1: tl.int64, t_s2: tl.int64,
     voxels: tl.int64, n1: tl.int64, n2: tl.int64, chunks: tl.int32, ignore: tl.int64,
@@ -169,9 +179,10 @@ def input_gradient_wide(
                 block, logits = load_classes(x_view, tile, begin, counts, kind)
                 in_c = block.in_c
                 is_fg = load_foreground(t_view, tile, block, code, logits, kind)
+                scale = _load_scale(grad_loss, item * image_step, block.c, in_c, kind.C)
                 slope, factor = _look_up(
-                    coefficients, grad_ce, item * image_step, block, logits, is_fg, counts, stats,
-                    kind.C, bins,
+                    (table, scale, grad_ce), item * image_step, block, logits, is_fg, counts,
+                    stats, kind.C, bins,
                 )  # fmt: skip
                 if write == 0:
                     more = _column_sums(logits, in_c, is_fg, stats, slope, factor, bins.ENTROPY)

@@ -71,7 +71,8 @@ def count(
 
 
 def backward(
-    coefficients: Tensor,
+    table: Tensor,
+    grad_loss: Tensor,
     grad_ce: Tensor | None,
     input: Tensor,
     target: Tensor,
@@ -83,7 +84,8 @@ def backward(
     """Return the gradient of the input; its strides are empty_like's.
 
     Args:
-        coefficients: ``[I, C, 2, K]``, the table of g times the gradient of the loss.
+        table: Of g, ``[I, C, 2, K]``.
+        grad_loss: Gradient of the loss ``[I, C]``.
         grad_ce: Gradient of the cross-entropy sums ``[I, C]``, or None.
         input: As in :func:`count`.
         target: As in :func:`count`.
@@ -94,9 +96,9 @@ def backward(
     """
     grad = torch.empty_like(input)
     if input.numel() > 0:
-        bins = (activation, octaves, bits)
+        bins, incoming = (activation, octaves, bits), (table, grad_loss, grad_ce)
         with device_of(input):
-            backward_launch(grad, coefficients, grad_ce, input, target, bins, ignore_index)()
+            backward_launch(grad, incoming, input, target, bins, ignore_index)()
     return grad
 
 
@@ -155,25 +157,35 @@ def count_launches(
 
 def backward_launch(
     grad: Tensor,
-    coefficients: Tensor,
-    grad_ce: Tensor | None,
+    incoming: tuple[Tensor, Tensor, Tensor | None],
     input: Tensor,
     target: Tensor,
     bins: tuple[int, int, int],
     ignore_index: int | None,
 ) -> Launch:
-    """Return the launch that writes grad; ``bins`` are activation, octaves and bits."""
+    """Return the launch that writes grad.
+
+    Args:
+        grad: Of the input, written.
+        incoming: Table, grad_loss and grad_ce, as in :func:`backward`.
+        input: As in :func:`count`.
+        target: As in :func:`count`.
+        bins: Activation, octaves and bits.
+        ignore_index: As in :func:`count`.
+    """
+    table, grad_loss, grad_ce = incoming
     tensors = Tensors(input, target, ignore_index, {"g": grad})
     plan = triton_plan.backward_plan(tensors, bins[0] == SOFTMAX)
-    coefficients = coefficients.contiguous()
+    grad_loss = grad_loss.contiguous()
     return Launch(
         triton_backward.input_gradient_wide if plan.wide else triton_backward.input_gradient,
         (tensors.batch * plan.chunks * plan.class_blocks,),
         {
             **tensors.view("g", plan),
-            "coefficients": coefficients,
-            "grad_ce": coefficients if grad_ce is None else grad_ce.contiguous(),
-            **_arguments(tensors, plan, coefficients.shape[0]),
+            "table": table.contiguous(),
+            "grad_loss": grad_loss,
+            "grad_ce": grad_loss if grad_ce is None else grad_ce.contiguous(),
+            **_arguments(tensors, plan, table.shape[0]),
         },
         _constants(tensors, plan, bins, grad_ce is not None),
         plan.warps,

@@ -47,8 +47,9 @@ def launches(
         x, labels, (act, *DEFAULT, True), ignore_index, out
     )
     table = x.new_empty((1, classes, 2, size), dtype=torch.float32)
+    incoming = (table, rows[0], rows[1])
     back = triton_launch.backward_launch(
-        torch.empty_like(x), table, rows[0], x, labels, (act, *DEFAULT), ignore_index
+        torch.empty_like(x), incoming, x, labels, (act, *DEFAULT), ignore_index
     )
     return {"count": first, "replicas": replicas, "total": total, "backward": back}
 

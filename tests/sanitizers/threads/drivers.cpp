@@ -110,8 +110,8 @@ void lovasz(Results& to) {
     const auto [loss, table] = op<Two(Tensor, Tensor, int64_t, int64_t, int64_t, bool)>(
         "_lovasz_scan")(counts, rows, 0, 9, 4, false);
     to.add(loss);
-    to.add(op<Tensor(Tensor, Maybe, Tensor, Tensor, int64_t, int64_t, int64_t, Index)>(
-        "_lovasz_backward")(table, std::nullopt, x, t, 0, 9, 4, 1));
+    to.add(op<Tensor(Tensor, Tensor, Maybe, Tensor, Tensor, int64_t, int64_t, int64_t, Index)>(
+        "_lovasz_backward")(table, ones(loss.sizes()), std::nullopt, x, t, 0, 9, 4, 1));
     const auto [exact, more, bad, g] = op<std::tuple<Tensor, Tensor, Tensor, Tensor>(
         Tensor, Tensor, int64_t, bool, Index, bool, bool)>("_lovasz_sort")(x, t, 0, per_image, 1,
                                                                            true, true);
