@@ -42,7 +42,7 @@ struct Names {
                                      {"bfloat16", Dtype::kBFloat16},
                                      {"int64", Dtype::kInt64},
                                      {"uint8", Dtype::kUInt8},
-                                     {"bool", Dtype::kUInt8},
+                                     {"bool", Dtype::kBool},
                                      {"int32", Dtype::kInt32},
                                      {"int16", Dtype::kInt16},
                                      {"int8", Dtype::kInt8}}) {

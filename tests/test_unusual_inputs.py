@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import segloss_fast
 from segloss_fast import distance_transform
+from segloss_fast.ops.soft_skeleton import soft_skeleton
 from tests.conformance import LOSSES, LossRecord
 from tests.helpers import IMPLS
 from tests.records import LOVASZ_LOSSES
@@ -124,6 +125,54 @@ def test_addresses_between_elements(record: LossRecord) -> None:
     wanted = record.function(x, target, impl="native")
     found = record.function(misaligned(x).clone(), misaligned(target).clone(), impl="native")
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def odd_bytes(mask: Tensor) -> Tensor:
+    """Return the same truth values with bytes that C programs write for true."""
+    true = torch.arange(1, 1 + mask.numel()).remainder(254).add(2).to(torch.uint8)
+    found = (mask.view(torch.uint8) * true.view(mask.shape)).view(torch.bool)
+    assert found.view(torch.uint8).max() > 1
+    return found
+
+
+@by_impl
+@pytest.mark.parametrize("kind", ["labels", "values", "weight"])
+@pytest.mark.parametrize("record", LOSSES, ids=lambda record: record.name)
+def test_truth_values_of_any_bytes(record: LossRecord, kind: str, impl: str) -> None:
+    x, labels = volume()
+    mask = labels > 0
+    target = F.one_hot(labels, 3).movedim(-1, 1).bool() if kind == "values" else mask
+    weight = mask[:, None] if kind == "weight" else None
+
+    def loss(target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        leaf = x.clone().requires_grad_()
+        value = record.function(leaf, target, weight, impl=impl)
+        return value, torch.autograd.grad(value, leaf)[0]
+
+    try:
+        wanted = loss(target, weight)
+    except (TypeError, ValueError):
+        pytest.skip("does not take such a target or weight")
+    odd = labels if kind == "weight" else odd_bytes(target)
+    if kind == "weight":
+        wanted = loss(labels, weight)
+    found = loss(odd, None if weight is None else odd_bytes(weight))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("impl", ["native", "reference"])
+def test_masks_of_any_bytes(impl: str) -> None:
+    if impl == "native" and "native" not in IMPLS:
+        pytest.skip("no native kernels")
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand((1, 2, 9, 10, 11), generator=generator) > 0.3
+    operators: list[Callable[[Tensor], Tensor]] = [
+        lambda mask: segloss_fast.connected_components(mask, impl=impl).labels,
+        lambda mask: distance_transform(mask, impl=impl),
+        lambda mask: soft_skeleton(mask, 3, impl=impl),
+    ]
+    for operator in operators:
+        assert torch.equal(operator(odd_bytes(mask)), operator(mask))
 
 
 @by_impl

@@ -83,7 +83,7 @@ Tensor skeleton(Tensor values, int64_t iterations, int64_t first) {
 
 Tensor gradient(Tensor grad, Tensor values, int64_t iterations, int64_t first) {
   check(values, iterations, first);
-  STD_TORCH_CHECK(dtype_of(values) != Dtype::kUInt8, "soft_skeleton: masks have no gradient");
+  STD_TORCH_CHECK(!is_byte(dtype_of(values)), "soft_skeleton: masks have no gradient");
   STD_TORCH_CHECK(grad.scalar_type() == values.scalar_type() && grad.dim() == values.dim(),
                   "soft_skeleton: wrong grad");
   for (int64_t d = 0; d < values.dim(); ++d) {

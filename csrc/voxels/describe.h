@@ -30,6 +30,7 @@ inline Dtype dtype_of(const Tensor& tensor) {
     case ScalarType::BFloat16:
       return Dtype::kBFloat16;
     case ScalarType::Bool:
+      return Dtype::kBool;
     case ScalarType::Byte:
       return Dtype::kUInt8;
     case ScalarType::Char:
@@ -111,9 +112,9 @@ void check_shapes(const char* primitive, const AnyTensor& input, const AnyTensor
   const bool dense = target.dim() == input.dim();
   STD_TORCH_CHECK(dense || target.dim() == input.dim() - 1, primitive, ": wrong rank of target");
   STD_TORCH_CHECK(!weight || weight->dim() == input.dim(), primitive, ": wrong rank of weight");
-  STD_TORCH_CHECK(!weight || is_floating(dtype_of(*weight)) ||
-                      (byte_weight && dtype_of(*weight) == Dtype::kUInt8),
-                  primitive, ": weight must be floating point");
+  STD_TORCH_CHECK(
+      !weight || is_floating(dtype_of(*weight)) || (byte_weight && is_byte(dtype_of(*weight))),
+      primitive, ": weight must be floating point");
   for (int64_t d = 0; d < input.dim(); ++d) {
     const int64_t size = input.size(d);
     if (dense || d != 1) {

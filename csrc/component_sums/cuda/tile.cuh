@@ -71,7 +71,7 @@ SL_DEVICE void read_labels(const Problem& problem, const Tile& tile, const Accum
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
       const Storage value = from[offset[i]];
-      if constexpr (std::is_integral_v<Storage>) {
+      if constexpr (is_whole_type<Storage>) {
         whole[i] = value;
       } else {
         real[i] = widen<double>(value);

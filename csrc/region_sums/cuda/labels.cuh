@@ -16,6 +16,8 @@ SL_DEVICE T shared_weight(const View& view, int64_t offset) {
       return widen<T>(static_cast<const __half*>(view.data)[offset]);
     case Dtype::kBFloat16:
       return widen<T>(static_cast<const __nv_bfloat16*>(view.data)[offset]);
+    case Dtype::kBool:
+      return T(static_cast<const Bool*>(view.data)[offset]);
     case Dtype::kUInt8:
       return T(static_cast<const uint8_t*>(view.data)[offset]);
     default:

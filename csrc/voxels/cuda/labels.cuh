@@ -18,7 +18,7 @@ struct InvalidLabels {
 
 template <class Storage>
 struct LabelType {  // compared as this
-  using type = std::conditional_t<std::is_integral_v<Storage>,
+  using type = std::conditional_t<is_whole_type<Storage>,
                                   std::conditional_t<sizeof(Storage) <= 2, int32_t, Storage>,
                                   std::conditional_t<sizeof(Storage) == 8, double, float>>;
 };

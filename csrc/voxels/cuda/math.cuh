@@ -201,6 +201,8 @@ SL_DEVICE void visit_dtype(Dtype dtype, F f) {
       return f(Type<__half>());
     case Dtype::kBFloat16:
       return f(Type<__nv_bfloat16>());
+    case Dtype::kBool:
+      return f(Type<Bool>());
     case Dtype::kUInt8:
       return f(Type<uint8_t>());
     case Dtype::kInt8:
