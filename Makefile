@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Two installs at once into one environment break it.
 .NOTPARALLEL:
-.PHONY: demo lesions test quick test-all test-durations test-faults sanitize fuzz huge check bench docs \
+.PHONY: demo lesions test quick test-all test-durations test-faults sanitize fuzz huge install-matrix check bench docs \
   build wheel wheel-check format clean
 
 demo: $(VENV)/.demo $(VENV)/.built-$(SEGLOSS_BUILD)
@@ -59,6 +59,10 @@ fuzz: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 # Tensors of 2^31 elements and more, one at a time, within 12 GiB.
 huge: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
 	$(BIN)/python -m pytest --tier=hand -m huge $(ARGS)
+
+# Installs under other Pythons, torches and compilers, each with its quick tests: downloads gigabytes.
+install-matrix: $(VENV)/.test $(VENV)/.built-$(SEGLOSS_BUILD)
+	$(BIN)/python -m tests.install_matrix $(ARGS)
 
 # Form first: it fails within seconds.
 check: $(VENV)/.test $(VENV)/.check

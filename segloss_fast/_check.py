@@ -25,6 +25,14 @@ def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     raise ValueError(f"{name} must be one of {names}, got {value!r}")
 
 
+def softmax_of_one_class(input: Tensor, instead: str) -> ValueError:
+    """Return the error to raise where an input of one class is to be activated by a softmax."""
+    return ValueError(
+        "the softmax of one class is 1 everywhere: input must have at least two classes with "
+        f"activation 'softmax', got shape {list(input.shape)}; use {instead}"
+    )
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether the tensor has a shape, and a place in memory for each of its values."""
     return tensor.layout is torch.strided and not tensor.is_nested

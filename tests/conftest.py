@@ -17,7 +17,7 @@ import pytest
 import torch  # before the package, whose import coverage follows
 
 from segloss_fast import _install, _native
-from tests.cuda_shim import build
+from tests.cuda_shim import build as flags
 from tests.suite import durations, interpreter, selection, tracing
 from tests.suite.built import PACKAGE, once, write_quick_compiler
 from tests.suite.tree import ROOT as ROOT
@@ -25,7 +25,7 @@ from tests.suite.tree import copy_tree
 
 COMPILER = os.environ.get("CXX", "c++")
 # They come after setup.py's -O3.
-SANITIZED = " ".join(build.SANITIZED)
+SANITIZED = " ".join(flags.SANITIZED)
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -127,7 +127,8 @@ def install_once(name: str, *, quick: bool = False, **environ: str) -> Sandbox:
         assert done.returncode == 0, done.stdout
         (folder / "said.txt").write_text(done.stdout)
 
-    return Sandbox(once(f"installed-{name}", PACKAGE, build))
+    inputs = (*PACKAGE, Path(flags.__file__))
+    return Sandbox(once(f"installed-{name}", inputs, build))
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +137,15 @@ def native_sandbox() -> Sandbox:
     if shutil.which(COMPILER) is None:
         pytest.skip("no C++ compiler")
     return install_once("native", quick=True, SEGLOSS_BUILD="require")
+
+
+@pytest.fixture(scope="session")
+def pure_sandbox() -> Sandbox:
+    """The package installed without a native module because SEGLOSS_BUILD=skip said so."""
+    sandbox = install_once("pure", SEGLOSS_BUILD="skip")
+    said = (sandbox.source.parent / "said.txt").read_text()
+    assert "installing without" not in said  # as asked, so nothing to warn of
+    return sandbox
 
 
 @pytest.fixture(scope="session")

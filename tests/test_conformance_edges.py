@@ -63,6 +63,14 @@ def test_one_class_cannot_go_without_its_background(record: LossRecord) -> None:
 
 
 @by_loss
+def test_a_softmax_of_one_class_is_refused(record: LossRecord) -> None:
+    if record.name in ("LovaszHingeLoss", "LovaszSigmoidLoss"):
+        pytest.skip("no softmax")
+    with pytest.raises(ValueError, match="input must have at least two"):
+        record.function(torch.randn(2, 1, 4, 5), torch.ones(2, 4, 5))
+
+
+@by_loss
 def test_bad_tensors_are_refused(record: LossRecord) -> None:
     labels = torch.zeros(2, 4, dtype=torch.int64)
     for x, error in [([1.0], TypeError), (torch.randn(3), ValueError), (labels[None], TypeError)]:

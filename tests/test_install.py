@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Sandbox, install_once, run_python
+from tests.conftest import Sandbox, run_python
 
 pytestmark = pytest.mark.install
 
@@ -40,15 +40,6 @@ else:
     raise AssertionError("it ran")
 """
 NO_TRITON = "import sys; sys.modules['triton'] = None\n"
-
-
-@pytest.fixture(scope="module")
-def pure_sandbox() -> Sandbox:
-    """The package installed without a native module because SEGLOSS_BUILD=skip said so."""
-    sandbox = install_once("pure", SEGLOSS_BUILD="skip")
-    said = (sandbox.source.parent / "said.txt").read_text()
-    assert "installing without" not in said  # as asked, so nothing to warn of
-    return sandbox
 
 
 @pytest.fixture

@@ -170,6 +170,16 @@ def record(path: str, verdict: str) -> None:
 OTHERS = [f"3.{minor}" for minor in range(10, 15) if minor != sys.version_info[1]]
 
 
+# Without torch, but every file: what a newer Python warns of is an error in a later one.
+COMPILE = """
+import pathlib
+paths = sorted(pathlib.Path().rglob("*.py"))
+for path in paths:
+    compile(path.read_text(), str(path), "exec")
+print("compiled" if len(paths) > 400 else paths)
+"""
+
+
 @pytest.mark.parametrize("which", ["oldest", "newest"])
 def test_other_pythons_get_a_pure_package_without_their_torch(tmp_path: Path, which: str) -> None:
     """Not the torch of another Python, which they could not load."""
@@ -192,6 +202,9 @@ def test_other_pythons_get_a_pure_package_without_their_torch(tmp_path: Path, wh
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     record(f"pip wheel . (Python {version}, no torch)", "a pure-Python wheel")
+    command = [python, "-W", "error", "-c", COMPILE]
+    done = subprocess.run(command, cwd=tmp_path / "source", capture_output=True, text=True)
+    assert done.stdout.strip() == "compiled", done.stdout + done.stderr
 
 
 def interpreter(version: str) -> str | None:

@@ -124,8 +124,8 @@ def _nearest(tensor: Tensor, size: Sequence[int]) -> Tensor:
             continue
         step = old // new
         if old == step * new:
-            index: list[slice] = [slice(None)] * axis
-            tensor = tensor[(*index, slice(step // 2, None, step))]
+            index = (*[slice(None)] * axis, slice(step // 2, None, step))
+            tensor = tensor[index]
         else:
             centres = (2 * torch.arange(new, device=tensor.device) + 1) * old // (2 * new)
             tensor = tensor.index_select(axis, centres)

@@ -43,7 +43,8 @@ def one_counts(call: Call) -> Call:
     if not options.get("to_onehot_y") and target.dtype in (torch.bool, torch.uint8):
         target = target.to(torch.int64)
     if "ignore_index" in options:
-        corner = target[(slice(None), slice(None), *[0] * (target.dim() - 2))]
+        first = (slice(None), slice(None), *[0] * (target.dim() - 2))
+        corner = target[first]
         corner.zero_()
         corner[:, -1] = 0 if target.shape[1] == 1 and options["ignore_index"] == 1 else 1
         if target.shape[1] > 1 and options["ignore_index"] == target.shape[1] - 1:

@@ -16,11 +16,13 @@ PLAIN = ("-O2",)
 # Of kernels, here and natively. -O1: they rely on inlining, but more optimisation hides errors and
 # compiles longer, as does more than the line numbers of -g1. Conversion of floats to integers is no
 # part of "undefined". Half of the time went into checks of what the address sanitizer reports
-# besides: pointers that are null or pass the end of memory, accesses outside of an object.
+# besides: pointers that are null or pass the end of memory, accesses outside of an object. Python's
+# own flags may hold -fwrapv or -fno-strict-overflow, under which no signed overflow is a finding.
 SANITIZED = (
     "-O1",
     "-g1",
     "-fno-omit-frame-pointer",
+    "-fno-wrapv",
     "-fsanitize=address,undefined,float-cast-overflow",
     "-fno-sanitize=null,object-size,pointer-overflow,vptr",
     "-fno-sanitize-recover=all",

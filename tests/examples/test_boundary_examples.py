@@ -52,6 +52,8 @@ def test_losses_of_the_demo_have_a_gradient(name: str) -> None:
     assert x.grad.norm() > 0
 
 
+# Of two workers on one core.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_loader_example(workers: int) -> None:
     losses = boundary_dataloader.train(count=16, epochs=3, workers=workers)

@@ -234,7 +234,8 @@ def test_operators_of_a_step_that_nobody_counts() -> None:
     """Beside its node a step has two operators: the number, and the memory of the gradient."""
     x, labels = problem()
     loss, one = ready(sf.DiceCELoss()), torch.ones(())
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as run:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, acc_events=True) as run:
         torch.autograd.grad(loss(x, labels), x, one)
     names = [event.key for event in run.key_averages() if event.key.startswith(("aten", "segl"))]
     assert set(names) <= {

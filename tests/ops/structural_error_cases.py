@@ -133,10 +133,10 @@ def wild(case: Case) -> Case:
     """Return the problem with a NaN and infinities far enough apart to be told."""
     values, target = case.values.clone(), case.target.clone()
     middle = tuple(n // 2 for n in values.shape[2:])
-    values[(0, 0, *middle)] = torch.nan
-    values[(0, 1, *middle)] = torch.inf
+    values[0, 0][middle] = torch.nan
+    values[0, 1][middle] = torch.inf
     if target.is_floating_point():
-        target[(-1, -1, *middle)] = -torch.inf
+        target[-1, -1][middle] = -torch.inf
     return replace(case, values=values, target=target)
 
 

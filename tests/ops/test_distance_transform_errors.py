@@ -53,7 +53,7 @@ def test_spacing_may_come_from_numpy(impl: str) -> None:
         spacing = np.array([3, 0.5, 0.25], dtype=dtype)
         assert torch.equal(distance_transform(MASK, spacing, impl=impl), expected)
     assert torch.equal(
-        distance_transform(MASK, np.float32(0.5), impl=impl),  # type: ignore[arg-type]
+        distance_transform(MASK, np.float32(0.5), impl=impl),
         distance_transform(MASK, 0.5, impl=impl),
     )
 

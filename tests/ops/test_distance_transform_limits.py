@@ -86,7 +86,8 @@ def test_masks_with_one_side(
 ) -> None:
     masks = torch.zeros((1, 4, *shape), dtype=torch.bool)
     masks[0, 1] = True
-    masks[(0, 2, *(size // 2 for size in shape))] = True
+    middle = tuple(size // 2 for size in shape)
+    masks[0, 2][middle] = True
     masks[0, 3] = ~masks[0, 2]
     compare(machine, Case(masks, [1.0] * len(shape), side, squared))
 

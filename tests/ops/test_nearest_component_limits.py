@@ -78,7 +78,8 @@ def test_columns_too_long_for_ranges(machine: Machine) -> None:
 def test_maps_with_few_labels_and_none(machine: Machine, shape: Sequence[int], kind: str) -> None:
     """One in the middle, one everywhere, and nothing, beside one another."""
     labels = torch.zeros((3, 2, *shape), dtype=torch.int32)
-    labels[(1, 1, *(size // 2 for size in shape))] = 4
+    middle = tuple(size // 2 for size in shape)
+    labels[1, 1][middle] = 4
     labels[2, 0] = 6
     compare(machine, Case(labels, kind))
     compare(machine, Case(labels + 2**30 * (labels > 0), kind))

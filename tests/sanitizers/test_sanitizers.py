@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -79,6 +80,22 @@ def test_planted_error_is_reported(
     assert "not noticed" not in done.stdout
 
 
+def test_overflow_is_reported_under_the_flags_of_the_build(
+    sanitized_sandbox: Sandbox, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    """Python's own come first: under -fwrapv, which they may hold, no overflow is a finding."""
+    (plan,) = (sanitized_sandbox.source / "build").rglob("build.ninja")
+    found = dict(re.findall(r"^(cflags|post_cflags) = (.+)$", plan.read_text(), re.MULTILINE))
+    flags = shlex.split(f"{found['cflags']} {found['post_cflags']}".replace(" -c ", " "))
+    library = tmp_path / "planted.so"
+    # -fvisibility: the build hides what it does not export.
+    command = [COMPILER, *flags, "-fvisibility=default", "-shared", str(HERE / "planted.cpp")]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    done = run_python("-c", PLANTED, str(library), "overflow", folder=tmp_path, **runtime)
+    assert done.returncode != 0, done.stdout
+    assert "runtime error: signed integer overflow" in done.stdout
+
+
 def ended(said: str) -> list[tuple[str, str]]:
     """Return the fuzzers of fuzz_all.py that ended, and their exit statuses."""
     return re.findall(r"^fuzz_(\w+) ended with (-?\d+)$", said, re.MULTILINE)
@@ -90,6 +107,7 @@ def test_native_code(sanitized_sandbox: Sandbox, runtime: dict[str, str]) -> Non
     done = sanitized_sandbox.python(str(HERE / "fuzz_all.py"), *fuzzers, **runtime)
     assert done.returncode == 0, done.stdout
     assert ended(done.stdout) == [(name, "0") for name in fuzzers], done.stdout
+    print(done.stdout)  # tests/robustness.py counts
     # Each under every instruction set of this machine.
     assert done.stdout.count("baseline: no finding") == len(fuzzers), done.stdout
 
@@ -104,6 +122,7 @@ def test_cuda_kernels(runtime: dict[str, str]) -> None:
     done = run_python(script, *given, folder=ROOT, **runtime, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stdout
     assert ended(done.stdout) == [(name, "0") for name in fuzzers], done.stdout
+    print(done.stdout)  # tests/robustness.py counts
     assert done.stdout.count("no finding") == len(fuzzers), done.stdout
 
 

@@ -57,6 +57,7 @@ def assert_clean(program: Path, names: tuple[str, ...]) -> None:
     assert "WARNING: ThreadSanitizer" not in done.stdout, done.stdout
     lines = [line.split(":")[0] for line in done.stdout.splitlines()]
     assert lines == [f"{name}" for name in names], done.stdout
+    print(done.stdout)  # tests/robustness.py counts
 
 
 def test_planted_race_is_reported() -> None:

@@ -68,6 +68,8 @@ def component_sums(
     _check.check_input(input)
     _check.check_ignore_index(ignore_index)
     _check.check_option("activation", activation, ACTIVATIONS)
+    if input.shape[1] == 1 and activation == "softmax":
+        raise _check.softmax_of_one_class(input, "'sigmoid'")
     names = _terms(terms)
     target = _target(input, target, ignore_index)
     _check_bins(input, bins, count)

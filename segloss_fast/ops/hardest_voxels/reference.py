@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from segloss_fast._impl import transforms_active
 from segloss_fast.ops._voxels.labels import counted_voxels, is_class
 from segloss_fast.ops._voxels.maps import LOG_MIN, row_dtype
 
@@ -142,10 +143,28 @@ def _clamped(certain: Tensor, log: Tensor) -> Tensor:
 
 def _keys(values: Tensor) -> Tensor:
     """Return integers in the same order, NaN the largest."""
+    if transforms_active():
+        return _keys_by_arithmetic(values)
     integer = torch.int64 if values.dtype == torch.float64 else torch.int32
     bits = values.contiguous().view(integer)
     largest = torch.iinfo(integer).max
     return torch.where(values.isnan(), largest, torch.where(bits < 0, bits ^ largest, bits))
+
+
+def _keys_by_arithmetic(values: Tensor) -> Tensor:
+    """Return such integers without a look at bits, which torch 2.10 has no rule for under vmap.
+
+    Numbers smaller than the normal ones count as 0.
+    """
+    info = torch.finfo(values.dtype)
+    digits = 53 if values.dtype == torch.float64 else 24
+    mantissa, exponent = torch.frexp(torch.where(values.isfinite(), values.abs(), info.max))
+    first = 1 << (digits - 1)
+    lowest = -1021 if values.dtype == torch.float64 else -125  # exponent of info.tiny
+    magnitude = (exponent.to(torch.int64) - lowest) * first + (mantissa * (2 * first)).long()
+    magnitude = torch.where(values.abs() < info.tiny, 0, magnitude + values.isinf())
+    signed = torch.where(values < 0, -magnitude, magnitude)
+    return torch.where(values.isnan(), torch.iinfo(torch.int64).max, signed)
 
 
 def _largest(keys: Tensor, k: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:

@@ -165,10 +165,7 @@ def _check_input(input: Tensor, activation: str) -> None:
     _check.check_input(input)
     _check.check_option("activation", activation, ACTIVATIONS)
     if input.shape[1] == 1 and activation == "softmax":
-        raise ValueError(
-            "the softmax of one class is 1 everywhere: input must have at least two classes with "
-            f"activation 'softmax', got shape {list(input.shape)}; use 'sigmoid' or 'hinge'"
-        )
+        raise _check.softmax_of_one_class(input, "'sigmoid' or 'hinge'")
 
 
 def _check_target(input: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:

@@ -73,10 +73,7 @@ def options_of(
     except TypeError:  # an argument that no cache takes, or that is wrong
         options = _checked(*of_call)
     if input.shape[1] == 1 and "softmax" in (options.activation, options.ce_activation):
-        raise ValueError(
-            "the softmax of one class is 1 everywhere: input must have at least two classes with "
-            f"activation 'softmax', got shape {list(input.shape)}; use 'sigmoid'"
-        )
+        raise _check.softmax_of_one_class(input, "'sigmoid'")
     return options
 
 
