@@ -37,6 +37,7 @@ class Kind(NamedTuple):
     Attributes:
         C: Classes.
         DENSE: Whether the target has classes.
+        TRUTH: Whether it holds truth values, as bytes of which all but 0 are true.
         WEIGHT: NO_WEIGHT, SHARED_WEIGHT, or 2: by class.
         IGNORE: Whether a label can be ignored.
         LAYOUT: PLANES, CHANNELS_LAST or STRIDED.
@@ -49,6 +50,7 @@ class Kind(NamedTuple):
 
     C: int
     DENSE: bool
+    TRUTH: bool
     WEIGHT: int
     IGNORE: bool
     LAYOUT: int

@@ -170,6 +170,12 @@ def _pointers(view, tile, kind: tl.constexpr):
 
 
 @triton.jit
+def truth_of(value, kind: tl.constexpr):
+    """Return what was read of the target: of truth values 0 or 1, whatever their bytes."""
+    return (value != 0).to(tl.uint8) if kind.TRUTH else value
+
+
+@triton.jit
 def load_voxels(view, tile, ignore, kind: tl.constexpr):
     """Return the class, whether it counts, and whether its label is invalid, of every voxel.
 
@@ -179,7 +185,7 @@ def load_voxels(view, tile, ignore, kind: tl.constexpr):
     if kind.DENSE and kind.C > 1:
         return tile.exists, tile.exists, tile.exists
     else:
-        label = tl.load(_pointers(view, tile, kind), mask=tile.exists, other=0)
+        label = truth_of(tl.load(_pointers(view, tile, kind), mask=tile.exists, other=0), kind)
         if kind.DENSE:
             return check_values(label, tile.exists, ignore, kind.IGNORE)
         else:
@@ -212,7 +218,7 @@ def load_target(view, tile, block, code, x, kind: tl.constexpr, ANCHOR: tl.const
         return value + _zero_like(x).to(tl.float32) if ANCHOR else value
     elif kind.DENSE:
         pointers = class_pointers(view, tile, block.c, kind)
-        return tl.load(pointers, mask=block.mask, other=0).to(tl.float32)
+        return truth_of(tl.load(pointers, mask=block.mask, other=0), kind).to(tl.float32)
     else:
         return one_hot(code, block.c, x, ANCHOR)
 

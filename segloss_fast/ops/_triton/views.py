@@ -32,6 +32,13 @@ class StridedView:
         return all(size == 1 or stride == wanted for size, stride, wanted in strides)
 
 
+def without_bools(tensor: Tensor) -> Tensor:
+    """Return truth values as bytes 0 and 1: a bool tensor over memory of others holds any byte."""
+    if tensor.dtype != torch.bool:
+        return tensor
+    return tensor.view(torch.uint8).ne(0).view(torch.uint8)
+
+
 def view_of(tensor: Tensor, shape: torch.Size) -> StridedView:
     """View a tensor ``[B, C or 1, *S]`` or ``[B, *S]`` of the shape ``[B, C, *S]``; bools as bytes.
 
@@ -58,6 +65,7 @@ class Tensors:
         voxels: Number of voxels of an item.
         space: S, padded to three dimensions.
         dense: Whether the target has classes.
+        truth: Whether the target is of dtype bool.
         unlabelled: Whether nothing in it can be invalid.
         ignores: Whether a label, or a value of one class, can be ignored.
         ignore: The label to ignore, 0 if there is none.
@@ -77,6 +85,7 @@ class Tensors:
         self.batch, self.classes = shape[:2]
         self.voxels = math.prod(shape[2:])
         self.dense = target.dim() == input.dim()
+        self.truth = target.dtype == torch.bool
         self.unlabelled = self.dense and shape[1] > 1
         self.space = (*[1] * (5 - len(shape)), *shape[2:])
         tensors = {"x": input, "t": target, **(others or {})}
@@ -131,6 +140,7 @@ class Tensors:
         return Kind(
             C=self.classes,
             DENSE=self.dense,
+            TRUTH=self.truth,
             WEIGHT=weight,
             IGNORE=self.ignores,
             LAYOUT=self.layout,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch
-from segloss_fast.ops._triton.views import view_of
+from segloss_fast.ops._triton.views import view_of, without_bools
 from segloss_fast.ops._voxels.labels import can_hold
 from segloss_fast.ops.region_masks import triton_kernels
 from segloss_fast.ops.region_masks.reference import MODES
@@ -52,8 +52,10 @@ def launch(
     """Return what writes the masks into ``out``."""
     classes, sizes = out.shape[1], out.shape[2:]
     from_labels = MODES[mode] == "labels"
-    x = view_of(values, out.shape)
-    counted = x if from_labels or labels is None else view_of(labels, out.shape)
+    x = view_of(without_bools(values), out.shape)
+    counted = x
+    if not from_labels and labels is not None:
+        counted = view_of(without_bools(labels), out.shape)
     ignores = (
         ignore_index is not None
         and (from_labels or labels is not None)

@@ -11,6 +11,7 @@ from segloss_fast.ops._triton.tiles import (
     comparable,
     one_hot,
     parts,
+    truth_of,
     voxel_pointers,
 )
 from segloss_fast.ops.region_sums.triton_activations import Maps, softmax_of_label
@@ -47,7 +48,7 @@ def codes(view, tile, ignore, WHOLE: tl.constexpr, kind: tl.constexpr):
     pointers = voxel_pointers(
         view, tile.item, tile.first, tile.lanes, tile.sizes, kind.LAYOUT, kind.UNIT
     )
-    label = tl.load(pointers, mask=tile.exists, other=0)
+    label = truth_of(tl.load(pointers, mask=tile.exists, other=0), kind)
     if label.dtype.is_floating():
         code, counts, bad = classify(label, tile.exists, ignore, kind.C, kind.IGNORE)
         return code, counts, tl.where(bad, -1, 0)

@@ -28,7 +28,9 @@ def forward(values: Tensor, iterations: int, first: int) -> Tensor:
     if not is_plain(values):
         return _by_class(values, iterations, first)
     if values.dtype == torch.bool:
-        return _in_groups(values.view(torch.int8), iterations, first).view(torch.bool)
+        # Bytes of others' memory may be any: all but 0 are true.
+        ones = values.view(torch.uint8).ne(0).view(torch.int8)
+        return _in_groups(ones, iterations, first).view(torch.bool)
     if not _all_finite(values):
         return _by_class(values, iterations, first)
     found: Tensor = _Skeletons.apply(values, iterations, first)  # type: ignore[no-untyped-call]

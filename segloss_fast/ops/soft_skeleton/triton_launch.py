@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch, device_of
+from segloss_fast.ops._triton.views import without_bools
 from segloss_fast.ops.soft_skeleton import triton_backward, triton_kernels
 
 BLOCK = 128  # voxels of a program, one per thread
@@ -121,7 +122,8 @@ def forward(values: Tensor, iterations: int, first: int) -> Tensor:
     out, k, first = _prepare(values, iterations, first)
     if values.numel() == 0 or first == values.shape[1]:
         return out
-    x, to = _bytes(values), _bytes(out)
+    x = without_bools(values)
+    to = out.view(torch.uint8) if out.dtype == torch.bool else out
     found = groups(x, k, first, 4 * x.element_size())
     with device_of(values):
         maps = x.new_empty((4, found[0].room))
@@ -160,10 +162,6 @@ def _prepare(values: Tensor, iterations: int, first: int) -> tuple[Tensor, int, 
         out[:, :first].zero_()
     # After so many erosions the minimum has reached every voxel: nothing changes any more.
     return out, min(iterations, sum(values.shape[2:])), first
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 
 def skeletons(group: Group, values: Tensor, maps: Tensor, out: Tensor) -> Iterator[Launch]:

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from segloss_fast.ops._triton.launch import Launch, device_of
+from segloss_fast.ops._triton.views import without_bools
 from segloss_fast.ops.structural_error import triton_kernels, triton_windows
 from segloss_fast.ops.structural_error.reference import MAX_WINDOW
 
@@ -291,8 +292,8 @@ def _three(numbers: Sequence[int], missing: int) -> tuple[int, int, int]:
 
 def _view(name: str, tensor: Tensor) -> dict[str, Any]:
     """Describe ``[B, C, *S]``; its strides are named by an initial."""
+    tensor = without_bools(tensor) if name == "x" else tensor  # the others are no truth values
     steps = (*tensor.stride()[:2], *_three(tensor.stride()[2:], 0))
     keys = (f"{name}_{step}" for step in ("bs", "cs", "s0", "s1", "s2"))
     whole = {"x": "x", "o": "out", "g": "grad"}[name]
-    seen = tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
-    return {whole: seen, **dict(zip(keys, steps, strict=True))}
+    return {whole: tensor, **dict(zip(keys, steps, strict=True))}
