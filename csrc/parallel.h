@@ -9,7 +9,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <mutex>
+#include <new>
+
+#include "allocate.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -18,6 +23,26 @@
 namespace segloss {
 
 constexpr int64_t kSmallScratch = int64_t(1) << 18;  // bytes
+
+// As torch's. What one of its threads throws the caller gets: torch tells only that there was one.
+template <class F>
+void parallel_for(int64_t begin, int64_t end, const F& f) {
+  std::exception_ptr thrown;
+  std::mutex mutex;
+  torch::stable::parallel_for(begin, end, 1, [&](int64_t first, int64_t last) {
+    try {
+      f(first, last);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!thrown) thrown = std::current_exception();
+    }
+  });
+  try {
+    if (thrown) std::rethrow_exception(thrown);
+  } catch (const std::bad_alloc&) {
+    STD_TORCH_CHECK(false, "segloss_fast: no memory for what a thread works with");
+  }
+}
 
 // Calls make() in each of at most so many threads, and what it returns with rising numbers of tasks
 // and 64-byte aligned scratch memory of so many bytes, until all tasks are done.
@@ -36,11 +61,10 @@ void for_each_task(int64_t count, int64_t threads, size_t scratch_bytes, const M
     for (int64_t task = 0; task < count; ++task) run(task, scratch);
     return;
   }
-  torch::stable::Tensor memory =
-      torch::stable::empty({workers * bytes}, torch::headeronly::ScalarType::Byte);
+  torch::stable::Tensor memory = allocate({workers * bytes}, torch::headeronly::ScalarType::Byte);
   const auto base = reinterpret_cast<uintptr_t>(memory.mutable_data_ptr());
   std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, workers, [&](int64_t first, int64_t last) {
     for (int64_t worker = first; worker < last; ++worker) {
       void* const scratch = reinterpret_cast<void*>((base + worker * bytes + 63) / 64 * 64);
       auto run = make();

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "allocate.h"
+
 namespace segloss {
 
 class Scratch {
@@ -32,7 +34,7 @@ class Scratch {
 
   void allocate(const Tensor& like) {
     const auto empty = [&](int64_t bytes) {
-      return torch::stable::new_empty(like, {bytes}, torch::headeronly::ScalarType::Byte);
+      return allocate_at(like, {bytes}, torch::headeronly::ScalarType::Byte);
     };
 #ifdef __SANITIZE_ADDRESS__  // each by itself, so that it is seen who leaves its piece
     for (const Extent& piece : pieces_) memory_.push_back(empty(piece.bytes));

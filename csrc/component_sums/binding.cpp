@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "component_sums/describe.h"
 #include "component_sums/kernels.h"
 #include "component_sums/schemas.h"
@@ -109,8 +110,8 @@ std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, Tensor bins,
       places.end();
     };
   });
-  Tensor sums = torch::stable::empty(
-      {problem.rows, problem.batch, problem.channels, problem.places()}, ScalarType::Double);
+  Tensor sums = allocate({problem.rows, problem.batch, problem.channels, problem.places()},
+                         ScalarType::Double);
   auto* const rows = static_cast<double*>(sums.mutable_data_ptr());
   std::fill(rows, rows + sums.numel(), 0.0);
   for (int64_t i = 0; i < chunks.count(); ++i) {

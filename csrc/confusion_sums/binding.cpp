@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "confusion_sums/kernels.h"
 #include "voxels/chunks.h"
 #include "voxels/describe.h"
@@ -36,7 +37,7 @@ std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, std::optional<Te
   const Chunks chunks(problem);
   const int64_t size = problem.sums();
   const Kernels& run = kernels();
-  Tensor partial = torch::stable::empty({chunks.count(), size}, ScalarType::Double);
+  Tensor partial = allocate({chunks.count(), size}, ScalarType::Double);
   auto* const parts = static_cast<double*>(partial.mutable_data_ptr());
   std::vector<Invalid> found(chunks.count());
   chunks.for_each(run.scratch_bytes(problem, nullptr), [&] {
@@ -44,8 +45,8 @@ std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, std::optional<Te
       run.forward(problem, chunks[i], scratch, parts + i * size, &found[i]);
     };
   });
-  Tensor sums = torch::stable::empty({problem.batch, problem.channels, problem.channels + 1},
-                                     ScalarType::Double);
+  Tensor sums =
+      allocate({problem.batch, problem.channels, problem.channels + 1}, ScalarType::Double);
   auto* const total = static_cast<double*>(sums.mutable_data_ptr());
   std::fill(total, total + problem.batch * size, 0.0);
   for (int64_t i = 0; i < chunks.count(); ++i) {

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "connected_components/describe.h"
 #include "connected_components/schemas.h"
 #include "parallel.h"
@@ -24,8 +25,7 @@ template <class T>
 class Memory {
  public:
   explicit Memory(int64_t count)
-      : tensor_(torch::stable::empty({checked_product({count, int64_t(sizeof(T))})},
-                                     ScalarType::Byte)) {}
+      : tensor_(allocate({checked_product({count, int64_t(sizeof(T))})}, ScalarType::Byte)) {}
   T* data() { return reinterpret_cast<T*>(tensor_.mutable_data_ptr()); }
 
  private:
@@ -131,7 +131,7 @@ void clear(void* numbers, int64_t n) {
 }
 
 Tensor zeros(std::vector<int64_t> shape) {
-  Tensor tensor = torch::stable::empty(shape, ScalarType::Int);
+  Tensor tensor = allocate(shape, ScalarType::Int);
   clear(tensor.mutable_data_ptr(), tensor.numel());
   return tensor;
 }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "allocate.h"
 #include "connected_components/kernels.h"
 #include "voxels/describe.h"
 
@@ -136,9 +137,8 @@ inline Problem describe(const Tensor& labels, int64_t differing, bool by_value,
 
 // Returns memory for the components and their counts, which the problem then points to.
 inline std::pair<Tensor, Tensor> new_results(const Tensor& labels, Problem& problem) {
-  Tensor components = torch::stable::new_empty(labels, labels.sizes(), ScalarType::Int);
-  Tensor count =
-      torch::stable::new_empty(labels, {labels.size(0), labels.size(1)}, ScalarType::Int);
+  Tensor components = allocate_at(labels, labels.sizes(), ScalarType::Int);
+  Tensor count = allocate_at(labels, {labels.size(0), labels.size(1)}, ScalarType::Int);
   problem.labels = static_cast<int32_t*>(components.mutable_data_ptr());
   problem.count = static_cast<int32_t*>(count.mutable_data_ptr());
   return {components, count};

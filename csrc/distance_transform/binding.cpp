@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "allocate.h"
 #include "distance_transform/check_sum.h"
 #include "distance_transform/describe.h"
 #include "distance_transform/schedule.h"
@@ -61,7 +62,7 @@ class Costs {
     int64_t count = 1;
     const int64_t row = problem->row_length;
     for (int i = 0; i < problem->passes; ++i) count += 2 * problem->pass[i].length + 1;
-    table_ = torch::stable::empty({count + 2 * row + 1}, ScalarType::Float);
+    table_ = allocate({count + 2 * row + 1}, ScalarType::Float);
     next_ = static_cast<float*>(table_.mutable_data_ptr());
     for (int i = 0; i < problem->passes; ++i) describe(i + 1, &problem->pass[i]);
     problem->along_row.length = row;
@@ -111,12 +112,12 @@ void by_planes(const Tensor& mask, double step, Problem* problem) {
   if (mask.element_size() == 1 && mask.is_contiguous()) {
     sweep.inside = static_cast<const uint8_t*>(problem->data);
   } else {
-    copy = torch::stable::empty(mask.sizes(), ScalarType::Byte);
+    copy = allocate(mask.sizes(), ScalarType::Byte);
     sweep.copy = static_cast<uint8_t*>(copy->mutable_data_ptr());
     sweep.inside = sweep.copy;
   }
   const int64_t bytes = mask.numel() * (sweep.wide ? 2 : 1);
-  Tensor runs = torch::stable::empty({bytes}, ScalarType::Byte);
+  Tensor runs = allocate({bytes}, ScalarType::Byte);
   sweep.runs = runs.mutable_data_ptr();
   advise_huge_pages(sweep.runs, bytes);
   run_planes(*problem, kernels().planes);
@@ -165,7 +166,7 @@ bool transform(const Tensor& mask, Request request, bool add, Tensor& out) {
 
 Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squared, bool bounded) {
   check(mask, spacing, side);
-  Tensor out = torch::stable::empty(mask.sizes(), ScalarType::Float);
+  Tensor out = allocate(mask.sizes(), ScalarType::Float);
   advise_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(sizeof(float)));
   transform(mask, {spacing, static_cast<Side>(side), squared, bounded}, false, out);
   return out;

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "distance_transform/describe.h"
 #include "distance_transform/schedule.h"
 #include "distance_transform/weights.h"
@@ -33,7 +34,7 @@ struct Costs {
   Tensor memory;
 
   Costs(const std::vector<LongAxis>& axes, Nearest* problem)
-      : memory(torch::stable::empty({size(axes)}, ScalarType::Float)) {
+      : memory(allocate({size(axes)}, ScalarType::Float)) {
     void* const data = memory.mutable_data_ptr();
     auto* key = static_cast<uint32_t*>(data);
     auto* cost = static_cast<float*>(data);
@@ -91,7 +92,7 @@ void run_with_pairs(const std::vector<LongAxis>& axes, int64_t voxels, Nearest* 
   const Costs costs(axes, problem);
   std::optional<Tensor> squares;  // between passes
   if (problem->square == nullptr && problem->passes > 0) {
-    squares = torch::stable::empty({voxels}, ScalarType::Float);
+    squares = allocate({voxels}, ScalarType::Float);
     problem->square = static_cast<float*>(squares->mutable_data_ptr());
     advise_huge_pages(problem->square, voxels * int64_t(sizeof(float)));
   }
@@ -101,10 +102,10 @@ void run_with_pairs(const std::vector<LongAxis>& axes, int64_t voxels, Nearest* 
 std::tuple<Tensor, Tensor, Tensor> nearest(Tensor labels, std::vector<double> weights, double unit,
                                            bool distance) {
   check(labels, weights, unit);
-  Tensor out = torch::stable::empty(labels.sizes(), ScalarType::Int);
-  Tensor distances = distance ? torch::stable::empty(labels.sizes(), ScalarType::Float)
-                              : torch::stable::empty({0}, ScalarType::Float);
-  Tensor verdict = torch::stable::empty({1}, ScalarType::Int);
+  Tensor out = allocate(labels.sizes(), ScalarType::Int);
+  Tensor distances =
+      distance ? allocate(labels.sizes(), ScalarType::Float) : allocate({0}, ScalarType::Float);
+  Tensor verdict = allocate({1}, ScalarType::Int);
   Nearest problem{};
   problem.verdict = static_cast<int32_t*>(verdict.mutable_data_ptr());
   *problem.verdict = 0;

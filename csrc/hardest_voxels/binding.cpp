@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "hardest_voxels/kernels.h"
 #include "parallel.h"
 #include "voxels/describe.h"
@@ -144,9 +145,8 @@ std::tuple<Tensor, Tensor> hardest(Tensor input, Tensor target, std::optional<Te
   STD_TORCH_CHECK(k > 0 && k <= 100, "hardest_voxels: wrong k");
   std::vector<int64_t> shape{problem.batch, 1};
   for (int64_t d = 2; d < input.dim(); ++d) shape.push_back(input.size(d));
-  Tensor map =
-      torch::stable::empty(shape, problem.is_double() ? ScalarType::Double : ScalarType::Float);
-  Tensor selected = torch::stable::empty({problem.batch}, ScalarType::Double);
+  Tensor map = allocate(shape, problem.is_double() ? ScalarType::Double : ScalarType::Float);
+  Tensor selected = allocate({problem.batch}, ScalarType::Double);
   void* const data = map.mutable_data_ptr();
   advise_huge_pages(data, map.numel() * map.element_size());
   Search(problem, data).run(k, static_cast<double*>(selected.mutable_data_ptr()));

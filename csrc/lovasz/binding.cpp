@@ -8,6 +8,7 @@
 #include <optional>
 #include <tuple>
 
+#include "allocate.h"
 #include "lovasz/chunks.h"
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
@@ -92,8 +93,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   const Problem problem = describe(input, target, {activation, ignore_index, cross_entropy},
                                    describe_bins(octaves, bits));
   const int64_t images = images_of(problem, per_image), row = 2 * problem.bins.count;
-  Tensor counts =
-      torch::stable::empty({2, images, problem.channels, 2, problem.bins.count}, ScalarType::Long);
+  Tensor counts = allocate({2, images, problem.channels, 2, problem.bins.count}, ScalarType::Long);
   auto* const number = static_cast<int64_t*>(counts.mutable_data_ptr());
   std::fill_n(number, counts.numel(), int64_t(0));
   const Counts to{number, number + counts.numel() / 2, images, problem.channels, row};
@@ -138,9 +138,9 @@ std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activ
                   "lovasz: wrong rows");
   counts = torch::stable::contiguous(counts);
   rows = torch::stable::contiguous(rows);
-  Tensor loss = torch::stable::empty({images, classes}, ScalarType::Double);
-  Tensor table = torch::stable::empty({images, classes, 2, bins.count},
-                                      double_table ? ScalarType::Double : ScalarType::Float);
+  Tensor loss = allocate({images, classes}, ScalarType::Double);
+  Tensor table = allocate({images, classes, 2, bins.count},
+                          double_table ? ScalarType::Double : ScalarType::Float);
   const auto* const number = static_cast<const int64_t*>(data_of(counts));
   const auto* const flagged = static_cast<const double*>(data_of(rows));
   auto* const to = static_cast<double*>(loss.mutable_data_ptr());
@@ -159,7 +159,7 @@ std::tuple<Tensor, Tensor> scan_counts(Tensor counts, Tensor rows, int64_t activ
 // Returns the rows of a table times a number each.
 template <class T>
 Tensor scaled(const Tensor& table, const double* by, int64_t rows, int64_t size) {
-  Tensor result = torch::stable::empty_like(table);
+  Tensor result = allocate_as(table);
   const auto* const from = static_cast<const T*>(data_of(table));
   auto* const to = static_cast<T*>(result.mutable_data_ptr());
   for_each_task(rows, rows, 0, [&] {

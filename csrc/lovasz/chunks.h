@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "allocate.h"
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
 #include "voxels/chunks.h"
@@ -36,7 +37,7 @@ class Sums {
   // The first two of the rows [n, images, C]: flagged voxels, cross-entropy.
   Tensor rows(int64_t n, int64_t images) const {
     const int64_t classes = problem_.channels, size = images * classes;
-    Tensor rows = torch::stable::empty({n, images, classes}, ScalarType::Double);
+    Tensor rows = allocate({n, images, classes}, ScalarType::Double);
     auto* const total = static_cast<double*>(rows.mutable_data_ptr());
     std::fill(total, total + n * size, 0.0);
     for (int64_t i = 0; i < chunks_.count(); ++i) {

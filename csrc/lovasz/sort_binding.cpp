@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "lovasz/chunks.h"
 #include "lovasz/describe.h"
 #include "lovasz/kernels.h"
@@ -32,7 +33,7 @@ void sort_all(const SortJob& job, int64_t groups, int64_t voxels, const F& sort)
     };
   });
   if (whole == groups) return;
-  Tensor memory = torch::stable::empty({bytes}, ScalarType::Byte);
+  Tensor memory = allocate({bytes}, ScalarType::Byte);
   void* const data = memory.mutable_data_ptr();
   advise_huge_pages(data, bytes);
   for (int64_t group = whole; group < groups; ++group) sort(group, threads, data);
@@ -55,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
   // The keys of all classes come from one pass; g takes their place.
   std::vector<int64_t> shape;
   for (int64_t d = 0; d < input.dim(); ++d) shape.push_back(input.size(d));
-  Tensor values = torch::stable::empty(shape, wide ? ScalarType::Double : ScalarType::Float);
+  Tensor values = allocate(shape, wide ? ScalarType::Double : ScalarType::Float);
   auto* const data = static_cast<char*>(values.mutable_data_ptr());
   advise_huge_pages(data, values.numel() * values.element_size());
   const Kernels& run = kernels();
@@ -68,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
     };
   });
 
-  Tensor loss = torch::stable::empty({images, classes}, ScalarType::Double);
+  Tensor loss = allocate({images, classes}, ScalarType::Double);
   Tensor rows = sums.rows(3, images);
   auto* const losses = static_cast<double*>(loss.mutable_data_ptr());
   auto* const flagged = static_cast<double*>(rows.mutable_data_ptr());
@@ -80,7 +81,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
     losses[i] = result.loss;
     flagged[2 * groups + i] = result.foreground;
   });
-  Tensor g = wants_gradient ? values : torch::stable::empty({0}, values.scalar_type());
+  Tensor g = wants_gradient ? values : allocate({0}, values.scalar_type());
   return {loss, rows, sums.invalid(), g};
 }
 

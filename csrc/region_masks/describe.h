@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "allocate.h"
 #include "region_masks/kernels.h"
 #include "voxels/describe.h"
 
@@ -59,7 +60,7 @@ inline Tensor new_masks(const Tensor& values, Problem& problem) {
   for (int64_t d = problem.mode == Mode::kLabels ? 1 : 2; d < values.dim(); ++d) {
     shape.push_back(values.size(d));
   }
-  Tensor out = torch::stable::new_empty(values, shape, ScalarType::Bool);
+  Tensor out = allocate_at(values, shape, ScalarType::Bool);
   problem.out = static_cast<uint8_t*>(out.mutable_data_ptr());
   return out;
 }

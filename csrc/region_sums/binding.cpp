@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "region_sums/calls.h"
 #include "region_sums/describe.h"
 #include "region_sums/schemas.h"
@@ -22,8 +23,8 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
                                    std::optional<int64_t> ignore_index) {
   const std::vector<Problem> problems = describe_all(
       inputs, targets, weights, {terms, activation, ce_activation, gamma, ignore_index});
-  Tensor rows = torch::stable::empty(
-      {problems[0].rows, first_items(problems).back(), problems[0].channels}, ScalarType::Double);
+  Tensor rows = allocate({problems[0].rows, first_items(problems).back(), problems[0].channels},
+                         ScalarType::Double);
   const Invalid found = sum(problems, static_cast<double*>(rows.mutable_data_ptr()));
   return {rows, all_invalid({found})};
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "allocate.h"
 #include "parallel.h"
 #include "soft_skeleton/kernels.h"
 #include "voxels/describe.h"
@@ -63,7 +64,7 @@ void run(const Problem& problem, const Planes& planes, bool backward) {
 }
 
 Tensor empty_result(const Tensor& values, int64_t first) {
-  Tensor out = torch::stable::empty_like(values);
+  Tensor out = allocate_as(values);
   const int64_t bytes = out.numel() * int64_t(out.element_size());
   advise_huge_pages(out.mutable_data_ptr(), bytes);
   if (first > 0) {  // the kernels write the other classes, and are the first to touch their pages

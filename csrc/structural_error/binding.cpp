@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "allocate.h"
 #include "parallel.h"
 #include "structural_error/kernels.h"
 #include "voxels/describe.h"
@@ -57,7 +58,7 @@ Tensor run(const Tensor& values, const Tensor& target, const Tensor* grad, int64
   problem.radius = window_size / 2;
   set_windows(problem, int(values.dim() - 2), sigma);
   problem.constant = constant;
-  Tensor out = torch::stable::empty_like(values);
+  Tensor out = allocate_as(values);
   advise_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
   first = std::min(first, values.size(1));
   if (first > 0) torch::stable::zero_(out);

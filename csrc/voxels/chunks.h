@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "allocate.h"
 #include "parallel.h"
 #include "voxels/describe.h"
 #include "voxels/problem.h"
@@ -69,7 +70,7 @@ inline Invalid add_invalid(const std::vector<Invalid>& chunks) {
 
 // The same as a tensor, [2].
 inline Tensor all_invalid(const std::vector<Invalid>& chunks) {
-  Tensor invalid = torch::stable::empty({2}, ScalarType::Double);
+  Tensor invalid = allocate({2}, ScalarType::Double);
   auto* const to = static_cast<double*>(invalid.mutable_data_ptr());
   const Invalid all = add_invalid(chunks);
   to[0] = double(all.count);
@@ -79,7 +80,7 @@ inline Tensor all_invalid(const std::vector<Invalid>& chunks) {
 
 // Memory for the gradient of an input, and how kernels see it.
 struct Gradient {
-  explicit Gradient(const Tensor& input) : tensor(torch::stable::empty_like(input)) {
+  explicit Gradient(const Tensor& input) : tensor(allocate_as(input)) {
     void* const data = tensor.mutable_data_ptr();
     advise_huge_pages(data, tensor.numel() * tensor.element_size());
     view = view_of(tensor, true, data);

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "component_sums/cuda/launch.h"
 #include "component_sums/describe.h"
 #include "component_sums/schemas.h"
@@ -66,7 +67,7 @@ Tensor new_accumulators(const Tensor& input, const Problem& problem, Accumulator
   const int64_t planes = problem.batch * problem.channels, bins = planes * problem.places();
   const int64_t limbs = checked_product({bins, problem.rows, to->count});
   const int64_t bytes = 8 * (limbs + 2) + 4 * (bins + planes);
-  Tensor memory = torch::stable::new_empty(input, {bytes}, ScalarType::Byte);
+  Tensor memory = allocate_at(input, {bytes}, ScalarType::Byte);
   check_cuda(cudaMemsetAsync(memory.mutable_data_ptr(), 0, size_t(bytes), stream),
              "cudaMemsetAsync");
   to->limbs = static_cast<unsigned long long*>(memory.mutable_data_ptr());
@@ -89,9 +90,9 @@ std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, Tensor bins,
   const DeviceScope device(input.get_device_index());
   Launch launch = describe_launch(problem);
   const Tensor memory = new_accumulators(input, problem, &launch.to, device.stream());
-  const Tensor rows = torch::stable::new_empty(
+  const Tensor rows = allocate_at(
       input, {problem.rows, problem.batch, problem.channels, problem.places()}, ScalarType::Double);
-  const Tensor invalid = torch::stable::new_empty(input, {2}, ScalarType::Double);
+  const Tensor invalid = allocate_at(input, {2}, ScalarType::Double);
   if (input.numel() > 0) {
     cut(launch);
     launch_forward(launch, device.stream());
@@ -113,7 +114,7 @@ Tensor backward(Tensor grad_rows, Tensor input, Tensor target, Tensor bins,
   const DeviceScope device(input.get_device_index());
   Launch launch = describe_launch(problem);
   launch.grad_rows = static_cast<const double*>(incoming.const_data_ptr());
-  const Tensor grad = torch::stable::empty_like(input);
+  const Tensor grad = allocate_as(input);
   launch.grad = view_of(grad, true, grad.mutable_data_ptr());
   if (input.numel() > 0) launch_backward(launch, device.stream());
   return grad;

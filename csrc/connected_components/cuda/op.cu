@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "connected_components/cuda/launch.h"
 #include "connected_components/describe.h"
 #include "connected_components/schemas.h"
@@ -37,7 +38,7 @@ std::pair<int64_t, bool> read(const Launch& launch, cudaStream_t stream) {
 }
 
 Tensor memory(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count}, ScalarType::Int);
+  return allocate_at(like, {count}, ScalarType::Int);
 }
 
 void cut(Launch& launch) {
@@ -63,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
   const cudaStream_t stream = scope.stream();
   Tensor wide = memory(labels, 1);
   clear(wide, stream);
-  Tensor value = torch::stable::new_empty(labels, {labels.size(0), 0}, ScalarType::Int);
+  Tensor value = allocate_at(labels, {labels.size(0), 0}, ScalarType::Int);
   if (labels.numel() == 0) {
     clear(count, stream);
     return {components, count, value, wide};
@@ -82,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor labels, int64_t differ
   if (by_value) {
     const auto [most, found_wide] = read(launch, stream);
     problem.most = most;
-    value = torch::stable::new_empty(labels, {labels.size(0), most}, ScalarType::Int);
+    value = allocate_at(labels, {labels.size(0), most}, ScalarType::Int);
     clear(value, stream);
     problem.value = static_cast<int32_t*>(value.mutable_data_ptr());
     if (!found_wide && most > 0) launch_values(launch, stream);

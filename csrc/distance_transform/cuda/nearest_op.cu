@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "cuda.cuh"
 #include "cuda_library.h"
 #include "distance_transform/cuda/describe.h"
@@ -125,7 +126,7 @@ void run(const Job& job) {
       (job.axes.size() - 1) - size_t(std::count_if(job.axes.begin(), job.axes.end() - 1, fits));
   std::vector<Tensor> scratch;
   const auto make = [&](ScalarType dtype) -> Tensor& {
-    return scratch.emplace_back(torch::stable::new_empty(job.labels, {voxels}, dtype));
+    return scratch.emplace_back(allocate_at(job.labels, {voxels}, dtype));
   };
   Planes out = job.out, other{};
   if (squares && out.square == nullptr) out.square = squares_of(make(ScalarType::Float));
@@ -144,10 +145,10 @@ std::tuple<Tensor, Tensor, Tensor> nearest(Tensor labels, std::vector<double> we
   const unsigned largest = largest_label(labels.scalar_type());
   std::vector<int64_t> sizes;
   for (int64_t d = 0; d < labels.dim(); ++d) sizes.push_back(labels.size(d));
-  Tensor out = torch::stable::new_empty(labels, sizes, ScalarType::Int);
+  Tensor out = allocate_at(labels, sizes, ScalarType::Int);
   const std::vector<int64_t> none{0};
-  Tensor distances = torch::stable::new_empty(labels, distance ? sizes : none, ScalarType::Float);
-  Tensor verdict = torch::stable::new_empty(labels, none, ScalarType::Int);
+  Tensor distances = allocate_at(labels, distance ? sizes : none, ScalarType::Float);
+  Tensor verdict = allocate_at(labels, none, ScalarType::Int);
   if (labels.numel() == 0) return {out, distances, verdict};
 
   const DeviceScope scope(labels.get_device_index());
@@ -170,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor> nearest(Tensor labels, std::vector<double> we
     job.pass.limit = (1u << bits) - 1;
     job.pass.unreached = unsigned(greatest_square(job.long_axes) + 1) << bits;
     if (largest > job.pass.limit) {
-      above = torch::stable::new_empty(labels, {1}, ScalarType::Int);
+      above = allocate_at(labels, {1}, ScalarType::Int);
       torch::stable::zero_(*above);
       job.pass.above = static_cast<int*>(above->mutable_data_ptr());
     }

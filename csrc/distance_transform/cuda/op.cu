@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "allocate.h"
 #include "cuda.cuh"
 #include "cuda_library.h"
 #include "distance_transform/check_sum.h"
@@ -182,7 +183,7 @@ Tensor forward(Tensor mask, std::vector<double> spacing, int64_t side, bool squa
   check(mask, spacing, side);
   std::vector<int64_t> sizes;
   for (int64_t d = 0; d < mask.dim(); ++d) sizes.push_back(mask.size(d));
-  Tensor out = torch::stable::new_empty(mask, sizes, ScalarType::Float);
+  Tensor out = allocate_at(mask, sizes, ScalarType::Float);
   if (mask.numel() == 0) return out;
   transform(mask, {spacing, static_cast<Side>(side), squared, bounded, false},
             static_cast<float*>(out.mutable_data_ptr()));

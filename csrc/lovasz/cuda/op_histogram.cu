@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "cuda_library.h"
 #include "lovasz/cuda/steps.h"
 #include "lovasz/schemas.h"
@@ -42,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> count(Tensor input, Tensor target, int64_t ac
   const DeviceScope device(input.get_device_index());
   const std::vector<int64_t> shape{problem.images, problem.channels, 2, launch.bins.count};
   const auto empty = [&](std::vector<int64_t> size, ScalarType type) {
-    return torch::stable::new_empty(input, size, type);
+    return allocate_at(input, size, type);
   };
   const Tensor counts = empty({2, shape[0], shape[1], shape[2], shape[3]}, ScalarType::Long);
   const Tensor rows = empty({2, shape[0], shape[1]}, ScalarType::Double);
@@ -92,15 +93,13 @@ std::tuple<Tensor, Tensor> scan(Tensor counts, Tensor rows, int64_t activation, 
   counts = torch::stable::contiguous(counts);
   rows = torch::stable::contiguous(rows);
   const int64_t images = counts.size(1), classes = counts.size(2);
-  const Tensor loss = torch::stable::new_empty(rows, {images, classes}, ScalarType::Double);
-  const Tensor table =
-      torch::stable::new_empty(rows, {images, classes, 2, launch.bins.count},
-                               double_table ? ScalarType::Double : ScalarType::Float);
+  const Tensor loss = allocate_at(rows, {images, classes}, ScalarType::Double);
+  const Tensor table = allocate_at(rows, {images, classes, 2, launch.bins.count},
+                                   double_table ? ScalarType::Double : ScalarType::Float);
   launch.rows = images * classes;
   launch.counts = static_cast<const int64_t*>(counts.const_data_ptr());
   launch.flagged = static_cast<const double*>(rows.const_data_ptr());
-  const Tensor parts =
-      torch::stable::new_empty(rows, {launch.rows, kScanPieces}, ScalarType::Double);
+  const Tensor parts = allocate_at(rows, {launch.rows, kScanPieces}, ScalarType::Double);
   launch.parts = doubles_of(parts);
   launch.loss = doubles_of(loss);
   launch.table = table.mutable_data_ptr();

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "cuda_library.h"
 #include "lovasz/cuda/steps.h"
 #include "lovasz/schemas.h"
@@ -84,8 +85,7 @@ void find_slopes(const Tensor& input, const Problem& problem, const SortMemory& 
   sorted.ends = sorted.heads + total;
   sorted.flagged = doubles_of(rows);
   sorted.blocks = std::min(divide_up(voxels, 256), wanted);
-  const Tensor partial =
-      torch::stable::new_empty(input, {of_row, sorted.blocks}, ScalarType::Double);
+  const Tensor partial = allocate_at(input, {of_row, sorted.blocks}, ScalarType::Double);
   sorted.partial = doubles_of(partial);
   sorted.loss = doubles_of(loss);
   sorted.foreground = doubles_of(rows) + 2 * of_row;
@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sort(Tensor input, Tensor target, int
   STD_TORCH_CHECK(voxels < int64_t{1} << 31 && of_row * voxels < (int64_t{1} << 32) - 1,
                   "lovasz: too many voxels to sort at once, use method histogram");
   const auto empty = [&](std::vector<int64_t> size, ScalarType type) {
-    return torch::stable::new_empty(input, size, type);
+    return allocate_at(input, size, type);
   };
   const Tensor loss = empty({problem.images, problem.channels}, ScalarType::Double);
   const Tensor rows = empty({3, problem.images, problem.channels}, ScalarType::Double);

@@ -4,6 +4,7 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 
+#include "allocate.h"
 #include "cuda.cuh"
 #include "lovasz/cuda/sort.h"
 
@@ -18,8 +19,7 @@ template <class F>
 void with_memory(const Tensor& like, const char* what, F f) {
   size_t bytes = 0;
   check_cuda(f(nullptr, bytes), what);
-  const Tensor memory =
-      torch::stable::new_empty(like, {static_cast<int64_t>(bytes) + 1}, ScalarType::Byte);
+  const Tensor memory = allocate_at(like, {static_cast<int64_t>(bytes) + 1}, ScalarType::Byte);
   check_cuda(f(memory.mutable_data_ptr(), bytes), what);
 }
 

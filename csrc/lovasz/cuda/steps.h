@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "allocate.h"
 #include "lovasz/cuda/describe.h"
 #include "scratch.cuh"
 
@@ -124,7 +125,7 @@ inline Tensor differentiate(BackwardLaunch& launch, const Tensor& grad_loss,
   Problem& problem = launch.problem;
   const Tensor incoming = gradient_rows(grad_loss, problem, input);
   launch.grad_loss = static_cast<const double*>(incoming.const_data_ptr());
-  const Tensor grad = torch::stable::empty_like(input);
+  const Tensor grad = allocate_as(input);
   problem.grad = view_of(grad, true, grad.mutable_data_ptr());
   std::optional<Tensor> entropy;
   if (grad_ce) entropy = gradient_rows(*grad_ce, problem, input);

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "allocate.h"
 #include "cuda.cuh"
 #include "cuda_library.h"
 #include "region_sums/cuda/describe.h"
@@ -141,7 +142,7 @@ std::tuple<Tensor, Tensor> forward(std::vector<Tensor> inputs, std::vector<Tenso
   }
   const int64_t chunks = cut(call.launches, wanted_chunks(call, first));
   const auto empty = [&](std::vector<int64_t> size) {
-    return torch::stable::new_empty(inputs[0], size, ScalarType::Double);
+    return allocate_at(inputs[0], size, ScalarType::Double);
   };
   Scratch scratch;
   const auto partial = scratch.ask<double>(chunks * first.rows * first.channels);
@@ -176,7 +177,7 @@ std::vector<Tensor> backward(Tensor grad_rows, std::vector<Tensor> inputs,
       torch::stable::to(grad_rows, call.is_double ? ScalarType::Double : ScalarType::Float));
   std::vector<Tensor> grads;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    grads.push_back(torch::stable::empty_like(inputs[i]));
+    grads.push_back(allocate_as(inputs[i]));
     call.launches[i / kMaxLevels].level[i % kMaxLevels].grad =
         view_of(grads[i], true, grads[i].mutable_data_ptr());
   }
