@@ -21,9 +21,10 @@ from segloss_fast._native import _C
 from segloss_fast.losses import _planned
 from segloss_fast.ops.region_sums import graphs
 
-MOST = 512  # losses with different keywords
+MOST = 512  # losses with different keywords, of which are known
 SERVED = ("auto", "native")
 
+_functions: dict[str, Callable[..., Tensor]] = {}  # by their names in code
 _known: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
 
 
@@ -39,13 +40,14 @@ def name_of(
     """
     if frozen is None:
         return None
-    name = f"{function.__module__}.{function.__qualname__} {frozen!r}"
-    if name not in _known:
-        if len(_known) >= MOST:
-            return None
-        _known[name] = function, dict(keywords)
-    # Functions made inside of others may have one name, and do different things.
-    return name if _known[name][0] is function else None
+    own = f"{function.__module__}.{function.__qualname__}"
+    if _functions.setdefault(own, function) is not function:
+        return None  # functions made inside of others may have one name, and do different things
+    name = f"{own} {frozen!r}"
+    if name not in _known and len(_known) >= MOST:
+        _known.pop(next(iter(_known)), None)  # the oldest, which is traced from now on
+    _known[name] = function, dict(keywords)
+    return name
 
 
 def in_graph(
@@ -100,6 +102,8 @@ def described(
     if _C is None or torch.compiler.is_exporting() or any(kind[2] != "cpu" for kind in kinds):
         return None
     if any(learns for *_, learns in kinds[1:]):
+        return None
+    if name not in _known:
         return None
     function, keywords = _known[name]
     if (setting if keywords.get("impl", "auto") == "auto" else keywords["impl"]) not in SERVED:

@@ -15,7 +15,7 @@ import segloss_fast
 from segloss_fast.losses import _compiled
 from segloss_fast.ops.region_sums import graphs
 from tests.conformance import LOSSES, LossRecord, problem
-from tests.helpers import gradient
+from tests.helpers import forget_plans, gradient
 from tests.suite.tiers import few
 
 RECORDS = [record for record in LOSSES if getattr(record.module, "over_sums", False)]
@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.torch_compile, pytest.mark.usefixtures("native")]
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    forget_plans(monkeypatch)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -124,6 +125,18 @@ def test_a_copy_from_a_file_is_one_operator_too(monkeypatch: pytest.MonkeyPatch)
     function, counter = compiled(loss, "eager")
     check(function, loss, case.input, case.target)
     assert are_one_operator(counter) == [True]
+
+
+def test_of_very_many_losses_the_oldest_are_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compiled, "MOST", 2)
+    monkeypatch.setattr(_compiled, "_known", {})
+    case = problem("labels", (5, 6), dtype=torch.float32)
+    losses = [segloss_fast.DiceLoss(smooth_nr=smooth) for smooth in (0.25, 0.5, 0.75)]
+    assert len(_compiled._known) == 2
+    for loss, expected in zip(losses, (False, True, True), strict=True):
+        function, counter = compiled(loss, "eager")
+        check(function, loss, case.input, case.target)
+        assert are_one_operator(counter) == [expected]
 
 
 def test_functions_of_one_name_are_not_confused() -> None:

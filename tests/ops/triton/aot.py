@@ -115,7 +115,8 @@ def elements(launch: Launch, classes: int) -> float:
     kind = launch.constants.get("kind")
     if kind is None:
         return 0.0
-    _, _, _, _, _, _, block_c, block_v, *_ = kind
+    # By name it would be a constant of Triton's.
+    block_c, block_v = (kind[kind._fields.index(name)] for name in ("BLOCK_C", "BLOCK_V"))
     return float(min(classes, block_c) * block_v / (32 * launch.warps))
 
 
