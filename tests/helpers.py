@@ -101,8 +101,8 @@ def peak_allocation(call: Callable[[], object]) -> int:
     """Return the most bytes that torch's allocator held during the call above those before it."""
     call()  # so that what is made once is not counted
     # torch 2.10 warns without the last, which takes three times as long.
-    kept = {"acc_events": True} if torch.__version__ < "2.11" else {}
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, **kept) as run:
+    options = {"profile_memory": True, "acc_events": torch.__version__ < "2.11"}
+    with profile(activities=[ProfilerActivity.CPU], **options) as run:  # type: ignore[arg-type]
         call()
     held = peak = 0
     for event in sorted(run.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
