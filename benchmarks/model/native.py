@@ -62,9 +62,16 @@ SOURCES = (
     Source(
         "lovasz histogram, C=14 256^3",
         "lovasz/cuda/count.cu",
-        r"count_kernelI\w+ToCountersEfLi14E",
+        r"count_kernelI\w+ToCountersEfLi0E",
         512,
-        CUBE * (4 * 14 + 1),
+        CUBE * (4 * 14 + 1 + 2 * 4),
+    ),
+    Source(
+        "lovasz histogram, C=14 256^3, the softmax's statistics before",
+        "lovasz/cuda/statistics.cu",
+        r"statistics_kernelIfE",
+        256,
+        CUBE * (4 * 14 + 2 * 4),
     ),
     Source(
         "lovasz backward, C=4 256^3",
@@ -97,7 +104,7 @@ SOURCES = (
     Source(
         "distances along another axis, 256^3",
         "distance_transform/cuda/lines.cu",
-        r"lines_kernelIiLb0ELb1E",
+        r"lines_kernelI\w+DistancesIiLb0EEELb1E",
         256,
         CUBE * 8,
     ),
