@@ -33,10 +33,11 @@ echo "== 2 of 3: Triton's interpreter ($(date +%T))"
 TRITON_INTERPRET=1 tests
 echo "== 3 of 3: without native kernels ($(date +%T))"
 "$python" -m tests.suite.tree build/pure
-# Without nnU-Net's tests, whose environment would be made once more, and what knows no kernels.
+# Without nnU-Net's tests, whose environment would be made once more, and those of launches of
+# Triton's kernels, which are the same there.
 (cd build/pure && tests --part pure --shuffle "${SHUFFLE:-1}" \
   -m "not (sanitizers or compiled or install or shim)" --ignore-glob="*/test_nnunet_*.py" \
-  --ignore-glob="*/test_kept_launches.py" --ignore-glob="*/test_docs.py")
+  --ignore-glob="*/test_kept_launches.py")
 
 echo "== branches covered ($(date +%T))"
 unset COVERAGE_PROCESS_START
