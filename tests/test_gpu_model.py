@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.model import device, page
+from benchmarks.model import device, native, page
 from benchmarks.model.device import Kernel
+from benchmarks.model.native import SOURCES
 from tests.gpu.check.times import compare, loss_cases
+from tests.ops.lovasz_cuda import LONG
 from tests.suite.kinds import interpreting, why_no_triton
 
 KERNEL = Kernel("partial_sums", "forward", 285 * 10**6, 26.0, 4 * 256**3, 4, 108, 0, 1584)
@@ -84,3 +87,14 @@ def test_what_is_kept_is_still_what_is_compiled() -> None:
         assert now.around == pytest.approx(kept.around, rel=1 / 4)
         assert now.instructions == pytest.approx(kept.instructions, rel=1 / 6)
         assert now.registers == pytest.approx(kept.registers, rel=1 / 6)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("place", range(len(SOURCES)), ids=lambda place: SOURCES[place].what)
+def test_kernels_in_cpp_are_still_what_is_compiled(place: int) -> None:
+    """Compiled as other tests of the same files do."""
+    source, kept = SOURCES[place], page.load_natives()[place]
+    path = Path(source.path)
+    now = native.count(source, few=path.parts[0] == "lovasz" and path.stem in LONG)
+    assert replace(kept, registers=0) == replace(now, registers=0)
+    assert now.registers == pytest.approx(kept.registers, rel=1 / 6)

@@ -111,13 +111,16 @@ SOURCES = (
 )
 
 
+def count(source: Source, *, few: bool = False) -> Native:
+    """Compile a kernel, and count; ``few`` leaves out others of its file, as for compile_source."""
+    _, kernels = compile_source(CSRC / source.path, ARCHITECTURE, few=few)
+    found = [kernel for kernel in kernels if re.search(source.name, kernel.name)]
+    if len(found) != 1:
+        raise ValueError(f"{source.path} must have one kernel {source.name}, has {len(found)}")
+    (kernel,) = found
+    return Native(source.what, kernel.registers, kernel.spills, source.threads, source.bytes)
+
+
 def count_all() -> list[Native]:
-    """Compile, and count."""
-    found = []
-    for source in SOURCES:
-        _, kernels = compile_source(CSRC / source.path, ARCHITECTURE)
-        (kernel,) = (kernel for kernel in kernels if re.search(source.name, kernel.name))
-        found.append(
-            Native(source.what, kernel.registers, kernel.spills, source.threads, source.bytes)
-        )
-    return found
+    """Compile, and count, all of them."""
+    return [count(source) for source in SOURCES]

@@ -10,6 +10,9 @@ from tests.ops import lovasz_cases
 from tests.ops.lovasz_cases import options_of as options_of
 
 SOURCES = sorted((CSRC / "lovasz/cuda").glob("*.cu"))
+# Which take longer to compile than all others: for one architecture, and without bfloat16, whose
+# kernels are those of float16.
+LONG = ("count", "keys", "backward")
 MACHINE = Machine("lovasz", *("shim",) * 2, "cuda_shim")
 # By the library that is loaded, which may be another build than the machine's own.
 histogram = functools.partial(lovasz_cases.histogram, MACHINE)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from segloss_fast import region_sums
 from segloss_fast.ops.region_sums import reference
+from segloss_fast.ops.region_sums.native import codes
 from segloss_fast.ops.region_sums.options import TERMS, Options
 from tests.helpers import relative_l2, relative_max
 from tests.machines import Machine
 from tests.ops import definition
-from tests.ops.region_sums_cuda import codes
 from tests.ops.region_sums_cuda import factors as factors
 from tests.ops.region_sums_cuda import options_of as options_of
 from tests.ops.samples import sample

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss_fast.ops._voxels.maps import ACTIVATIONS
+from segloss_fast.ops.region_sums.native import codes
 from segloss_fast.ops.region_sums.options import TERMS, Options
 from tests.cuda_shim.operators import CSRC, build_operators, library_of
 
@@ -35,17 +34,6 @@ def options_of(
     ignore_index: int | None = None,
 ) -> Options:
     return Options(tuple(terms), activation, ce_activation or activation, gamma, ignore_index)
-
-
-def codes(options: Options) -> tuple[Any, ...]:
-    """Return the options as the operators take them."""
-    return (
-        [TERMS.index(name) for name in options.terms],
-        ACTIVATIONS.index(options.activation),
-        ACTIVATIONS.index(options.ce_activation),
-        options.gamma,
-        options.ignore_index,
-    )
 
 
 def forward(

@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.nvcc import ARCHITECTURES, HOST, compile_source, machine_code, opcodes
-from tests.ops.lovasz_cuda import SOURCES
+from tests.ops.lovasz_cuda import LONG, SOURCES
 
 pytestmark = [pytest.mark.compiled, pytest.mark.parametrize("architecture", ARCHITECTURES)]
 
-# Which take longer to compile than all others: for one architecture, and without bfloat16, whose
-# kernels are those of float16.
-LONG = ("count", "keys", "backward")
 # Kernels of ours in each file: dtypes, by the classes in registers and what else they are for.
 KERNELS = {
     "count": 3 + 2 + 3,

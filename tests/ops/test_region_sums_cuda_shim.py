@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from segloss_fast._check import FLOATING
+from segloss_fast.ops.region_sums import native
 from tests.helpers import count_allocations, peak_allocation
 from tests.machines import Machine
 from tests.ops import region_sums_cuda
@@ -102,7 +103,7 @@ def test_each_element_is_moved_once(tmp_path: Path) -> None:
         ctypes.c_ulonglong.in_dll(ctypes.CDLL(str(library)), f"segloss_{name}")
         for name in ("loaded", "stored")
     ]
-    codes = region_sums_cuda.codes(options_of((*OVERLAP, "nll")))
+    codes = native.codes(options_of((*OVERLAP, "nll")))
     for classes, dtype, packed in itertools.product((2, 105), FLOATING, (False, True)):
         x, target, _, _ = sample((2, classes, 8, 5, 16), "softmax", "labels")
         x = x.to(dtype)
