@@ -2,7 +2,6 @@
 // allocation: each goes through torch's dispatcher, which takes the host longer than a launch.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstddef>

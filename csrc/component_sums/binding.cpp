@@ -2,7 +2,6 @@
 // shapes alone and their sums are added in order, so that the result does not depend on the number
 // of threads.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>

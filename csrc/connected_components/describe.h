@@ -1,7 +1,6 @@
 // Checks the operators' tensors, and describes them to the kernels.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 

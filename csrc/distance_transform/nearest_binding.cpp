@@ -1,6 +1,5 @@
 // The CPU operator for the labels of the nearest labelled voxels.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 

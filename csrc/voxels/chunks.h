@@ -2,7 +2,6 @@
 // order, so that no result depends on the number of threads.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>

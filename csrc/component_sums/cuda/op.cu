@@ -1,7 +1,6 @@
 // The CUDA operators: they check what would corrupt memory, describe the tensors to the kernels,
 // and launch these. How the voxels are cut depends on the shapes alone, and sums of integers do not
 // depend on the order of blocks: the same bits from every run.
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>

@@ -1,5 +1,4 @@
 // The CUDA operator: it describes the tensors to the passes, and launches these one after another.
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 

@@ -1,5 +1,4 @@
 // The parts of the exact method that are CUB's; memory comes from torch.
-#include <torch/csrc/stable/ops.h>
 
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
