@@ -16,6 +16,7 @@ from segloss_fast import backends
 from tests.suite import kinds, tiers
 
 NOT_RUN = pytest.StashKey[Counter[str]]()
+COLLECTIONS = pytest.StashKey[int]()  # whole garbage collections, as of the last freeze
 WORKER_KEY = "segloss_not_run"
 # Why a test does not run, which for a tier is its name, and what runs it.
 HOW = {
@@ -140,6 +141,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Let garbage collection look at no test again: torch.compile asks for it after each trace."""
+    freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Nor at what torch.compile leaves behind, a million objects and half a second at last."""
+    if gc.get_stats()[-1]["collections"] != item.config.stash.get(COLLECTIONS, 0):
+        freeze()
+        item.config.stash[COLLECTIONS] = gc.get_stats()[-1]["collections"]
+
+
+def freeze() -> None:
+    """Free what nothing refers to, and let later collections pass over the rest."""
     gc.collect()
     gc.freeze()
 
