@@ -24,8 +24,6 @@ from tests.suite.tree import ROOT as ROOT
 from tests.suite.tree import copy_tree
 
 COMPILER = os.environ.get("CXX", "c++")
-# They come after setup.py's -O3.
-SANITIZED = " ".join(flags.SANITIZED)
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -153,7 +151,8 @@ def sanitized_sandbox() -> Sandbox:
     """The package installed with a native module that watches addresses and undefined behaviour."""
     if shutil.which(COMPILER) is None:
         pytest.skip("no C++ compiler")
-    return install_once("sanitized", SEGLOSS_BUILD="require", CXXFLAGS=SANITIZED)
+    chosen = " ".join(flags.sanitizers())  # they come after setup.py's -O3
+    return install_once(flags.sanitized_name("sanitized"), SEGLOSS_BUILD="require", CXXFLAGS=chosen)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda_shim.build import HERE, available, build
+from tests.cuda_shim.build import HERE, available, build, sanitized_name
 from tests.suite.built import NATIVE, once
 
 pytestmark = pytest.mark.shim
@@ -66,7 +66,7 @@ def programs() -> dict[str, Path]:
         for name in PROGRAMS:
             build([HERE / f"{name}.cu"], folder / name, sanitize=True, options=["-Werror"])
 
-    folder = once("shim-programs", NATIVE, build_all)
+    folder = once(sanitized_name("shim-programs"), NATIVE, build_all)
     return {name: folder / name for name in PROGRAMS}
 
 

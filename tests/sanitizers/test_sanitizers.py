@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from segloss_fast.ops import PRIMITIVES
-from tests.conftest import COMPILER, ROOT, SANITIZED, Sandbox, run_python
+from tests.conftest import COMPILER, ROOT, Sandbox, run_python
+from tests.cuda_shim.build import sanitized_name, sanitizers
 from tests.cuda_shim.operators import NAME, build_primitive
 from tests.suite.built import NATIVE, once
+from tests.suite.tiers import begins_in
 
 pytestmark = pytest.mark.sanitizers
 
@@ -26,6 +28,7 @@ arguments = {
     "overflow": (ctypes.c_int(2**31 - 1),),
     "truncate": (ctypes.c_float(float("nan")),),
     "read": (ctypes.c_void_p(None),),
+    "use_after_scope": (ctypes.c_int(1),),
 }
 if error == "read_past_end":
     import torch  # the error lies just behind what its allocator gave out
@@ -57,7 +60,7 @@ def runtime() -> dict[str, str]:
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with errors."""
     library = tmp_path_factory.mktemp("planted") / "planted.so"
-    command = [COMPILER, *SANITIZED.split(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
+    command = [COMPILER, *sanitizers(), "-shared", "-fPIC", str(HERE / "planted.cpp")]
     subprocess.run([*command, "-o", str(library)], check=True)
     return library
 
@@ -69,6 +72,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("overflow", "runtime error: signed integer overflow"),
         ("truncate", "runtime error: nan is outside the range"),
         ("read", "AddressSanitizer: SEGV on unknown address 0x000000000000"),
+        pytest.param(
+            "use_after_scope", "AddressSanitizer: stack-use-after-scope", marks=begins_in("hand")
+        ),
     ],
 )
 def test_planted_error_is_reported(
@@ -132,4 +138,4 @@ def sanitized(primitive: str) -> Path:
     def build(folder: Path) -> None:
         build_primitive(primitive, folder, sanitize=True)
 
-    return once(f"sanitized-{primitive}", NATIVE, build) / NAME
+    return once(sanitized_name(f"sanitized-{primitive}"), NATIVE, build) / NAME
