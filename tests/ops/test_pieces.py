@@ -215,9 +215,9 @@ def test_what_does_not_depend_on_the_input_has_no_gradient(monkeypatch: pytest.M
 def test_memory_is_that_of_a_piece(
     monkeypatch: pytest.MonkeyPatch, sums: Callable[..., Sums]
 ) -> None:
-    cut_into(monkeypatch, 2**14)
-    x = torch.rand(1, 4, 2**18).requires_grad_()
-    labels = torch.randint(0, 4, (1, 2**18))
+    cut_into(monkeypatch, 2**12)
+    x = torch.rand(1, 4, 2**16).requires_grad_()
+    labels = torch.randint(0, 4, (1, 2**16))
 
     def call() -> None:
         x.grad = None
