@@ -139,9 +139,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         random.Random(seed).shuffle(items)
 
 
+def pytest_collection() -> None:
+    """Collect no garbage among tests, a sixth of the time that it takes to collect these."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Let garbage collection look at no test again: torch.compile asks for it after each trace."""
     freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
