@@ -113,6 +113,16 @@ def solve(machine: Machine, case: Case) -> tuple[Tensor, Tensor]:
     return rows.detach().cpu(), grad.cpu()
 
 
+def solved_alike(machine: Machine, case: Case, *others: Case) -> tuple[Tensor, Tensor]:
+    """Assert that cases have equal results, and return them."""
+    rows, grad = solve(machine, case)
+    for other in others:
+        found, found_grad = solve(machine, other)
+        assert torch.equal(found, rows)
+        assert torch.equal(found_grad, grad)
+    return rows, grad
+
+
 def truth(case: Case) -> tuple[Tensor, Tensor]:
     """Return the same by the reference in float64."""
     x = case.x.detach().double().requires_grad_()

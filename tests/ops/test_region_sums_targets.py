@@ -30,6 +30,7 @@ from tests.ops.region_sums_cases import (
     lay_out,
     options_of,
     solve,
+    solved_alike,
     sums,
 )
 
@@ -42,16 +43,6 @@ OUT_OF_RANGE = [
     *((torch.float32, bad) for bad in (1.5, torch.inf, torch.nan)),
     *((torch.float64, -0.5), (torch.float64, torch.inf)),
 ]
-
-
-def solved_alike(machine: Machine, case: Case, *others: Case) -> tuple[Tensor, Tensor]:
-    """Assert that cases have equal results, and return them."""
-    rows, grad = solve(machine, case)
-    for other in others:
-        found, found_grad = solve(machine, other)
-        assert torch.equal(found, rows)
-        assert torch.equal(found_grad, grad)
-    return rows, grad
 
 
 @pytest.mark.parametrize("dtype", [*INTEGER, *FLOATING], ids=str)
@@ -124,30 +115,6 @@ def test_weights_of_bytes_in_several_inputs(machine: Machine) -> None:
             impl=machine.asked,
         )
         assert torch.equal(both.rows, sums(machine, one))
-
-
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "probabilities"])
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_ignored_voxels_may_hold_anything(
-    machine: Machine, activation: str, bad: float, shared: bool
-) -> None:
-    case = in_best_dtype(machine, case_of((2, 4, 5, 7), "ignore", TERMS, activation, gamma=1.5))
-    weight = torch.rand(2, 1 if shared else 4, 5, 7)
-    ignored = (case.target == 255)[:, None]
-    x = case.x.masked_fill(ignored, bad)
-    case = replace(case, weight=weight)
-    others = [replace(case, x=x)] if machine.impl != "reference" else []
-    if bad != bad:
-        others.append(replace(case, weight=weight.masked_fill(ignored, bad)))
-    rows, grad = solved_alike(machine, case, *others)
-    found, found_grad = solve(machine, replace(case, x=x))  # by other steps in the reference
-    assert relative_max(found, rows) < 1e-13
-    assert relative_l2(found_grad, grad) < 1e-13
-    assert not found_grad[ignored.expand_as(grad)].any()
-    nothing = replace(case, x=x, target=torch.full_like(case.target, 255))
-    for tensor in solve(machine, nothing):
-        assert not tensor.any()
 
 
 @pytest.mark.usefixtures("small_tiles")

@@ -33,7 +33,16 @@ TIER = {
 MARKS = tuple(kind for kind in TIER if kind not in ("native", "reference", "auto", INTERPRETED))
 KIND = pytest.StashKey[str]()
 # What follows the primitive's name in files of a contract that is too long for one.
-CONTRACT_PARTS = ("_steps", "_bins", "_collapsed", "_targets", "_limits", "_torch", "_peers")
+CONTRACT_PARTS = (
+    "_steps",
+    "_bins",
+    "_collapsed",
+    "_targets",
+    "_ignored",
+    "_limits",
+    "_torch",
+    "_peers",
+)
 # Public functions that are no primitive of their own but have a contract: whose kernels they run.
 SECOND = {"nearest_component": "distance_transform"}
 # Long ones, which begin first, so that no worker is left with one at the end.

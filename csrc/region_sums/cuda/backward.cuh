@@ -96,6 +96,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Choice>)
       shared = pass.find_coupling();
     }
     pass.write_gradient(shared);
+    if (launch.has_ignore) clear_ignored(lane, s);  // 0 times a NaN is none
     __syncthreads();
     store_gradient(launch, chunk.level->grad, span, s.x);
     __syncthreads();

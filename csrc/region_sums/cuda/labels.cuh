@@ -59,7 +59,8 @@ SL_DEVICE void load_voxels(const Launch& launch, const Plan<Choice>& plan, const
   s.voxels[v].weight = weight;
 }
 
-// Sets the logits of ignored voxels to 0, so that a NaN in one does not spread.
+// Sets the logits of ignored voxels to 0, so that a NaN in one does not spread; or gradients, to
+// which one came from the sums.
 template <class T>
 SL_DEVICE void clear_ignored(const Lane& lane, const Shared<T>& s) {
   if (s.voxels[lane.voxel].label != kIgnored) return;

@@ -88,11 +88,35 @@ def _attempt(
     t, counted = read
     if counted is not None:
         w = counted if w is None else w.masked_fill(counted == 0, 0)  # it may be NaN there
+        x = x.view_as(x)  # it may be the caller's, who has no use for a hook
     maps = TrustingMaps(x, t, options, labels=target.dim() < input.dim())
     rows = torch.stack([maps.row(name, w) for name in options.terms])
     if not bool(rows.isfinite().all()):
         return None
+    if counted is not None and x.requires_grad and rows.requires_grad:
+        _keep_out(counted, x, rows)
     return rows, rows.new_zeros(2)
+
+
+def _keep_out(counted: Tensor, x: Tensor, rows: Tensor) -> None:
+    """Let no gradient come to voxels that do not count, even if what comes to the rows is NaN.
+
+    A weight of 0 is enough for all but that, and to mask the maps always would take a third longer.
+    """
+    moderate = [True]
+
+    def look(grad: Tensor | None) -> None:
+        if grad is None:  # which stands for 0
+            return
+        several = torch._C._functorch.is_legacy_batchedtensor(grad)
+        known = is_plain(grad) and not several  # else nobody may look at the values
+        moderate[0] = known and bool((grad.abs() < 1e30).all())  # of more a product may overflow
+
+    def mask(grad: Tensor | None) -> Tensor | None:
+        return grad if grad is None or moderate[0] else grad.masked_fill(counted == 0, 0)
+
+    rows.register_hook(look)
+    x.register_hook(mask)
 
 
 def each(voxel_weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
