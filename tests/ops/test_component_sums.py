@@ -109,6 +109,26 @@ def test_ignored_voxels_are_in_no_row(machine: Machine) -> None:
     compare(found, expected, 1e-12)
 
 
+@on(sets=True)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_no_gradient_comes_to_ignored_voxels(
+    machine: Machine, bad: float, classes: int, activation: str
+) -> None:
+    """Not even 0 times what is no number."""
+    x, labels, bins = problem(activation, torch.float32, classes)
+    labels[:, 1, 2:] = 255
+    x, labels, bins = (machine.place(tensor) for tensor in (x, labels, bins))
+    options: dict[str, Any] = {"count": 4, "activation": activation, "terms": TERMS}
+    leaf = x.requires_grad_()
+    rows = component_sums(leaf, labels, bins, ignore_index=255, impl=machine.asked, **options).rows
+    (grad,) = torch.autograd.grad(rows, leaf, torch.full_like(rows, bad))
+    by_voxel, ignored = grad.movedim(1, -1), labels == 255
+    assert not by_voxel[ignored].any()
+    assert not by_voxel[~ignored].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
 def test_overlapping_classes(machine: Machine, dtype: torch.dtype) -> None:
     x, _, bins = problem("sigmoid")

@@ -92,7 +92,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Storage>)
   for (int c = 0; c < classes; ++c) {
     T dx[kQuad];
     pass.for_each(c, [&](int i, T x, const Activated<T>& a, const Derivatives<T>& d) {
-      dx[i] = chain(problem.activation, x, c, pass.voxel[i], a, d, shared[i]);
+      const T own = chain(problem.activation, x, c, pass.voxel[i], a, d, shared[i]);
+      dx[i] = pass.label[i] == kIgnored ? T(0) : own;  // 0 times a NaN is none
     });
     Row<Storage>(launch.grad, tile).store(c, tile, dx);
   }
