@@ -1,12 +1,13 @@
 """Installs the package under other Pythons, torches and compilers, and runs the quick tests there.
 
-python -m tests.install_matrix [--only NAME ...] [--again] [--publish]
+python -m tests.install_matrix [--only NAME ...] [--again] [--clean] [--publish]
 
 By hand: each row is an environment below build/matrix, most with a torch of their own, which from
 a package index is a build for CUDA of gigabytes; uv downloads what several rows need once. A row
 that has no build of its own takes the wheel of another row, which tells whether one binary serves
 several versions of torch. What happened is kept in build/matrix/results.json, row by row, and
---publish writes all of it to docs/robustness.md.
+--publish writes it to docs/robustness.md, where other rows stay as they are. Of what is several
+gigabytes --clean leaves the wheel alone.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ class Outcome:
     warnings: str
     tests: str
     date: str
+
+
+CELLS = [each.name for each in fields(Outcome)]
 
 
 class Failed(Exception):
@@ -220,24 +224,32 @@ def attempt(name: str, before: dict[str, str] | None) -> Outcome:
     return found
 
 
-def kept() -> dict[str, dict[str, str]]:
-    """Return the outcomes so far, by row."""
+def tried() -> dict[str, dict[str, str]]:
+    """Return the outcomes here so far, by row."""
     found: dict[str, dict[str, str]] = {}
     if RESULTS.exists():
         found = json.loads(RESULTS.read_text())
     return found
 
 
+def published(page: str) -> dict[str, dict[str, str]]:
+    """Return the outcomes that a page has, by row."""
+    found = {}
+    for line in page.partition(BEGIN)[2].partition(END)[0].splitlines()[2:]:
+        row, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        found[row] = dict(zip(CELLS, cells, strict=True))
+    return found
+
+
 def table(results: dict[str, dict[str, str]]) -> str:
     """Return what is published."""
     lines = [
-        "| Python | torch | the package | warnings of its compiler | quick tests | on |",
-        "|---|---|---|--:|---|---|",
+        "| row | Python | torch | the package | warnings of its compiler | quick tests | on |",
+        "|---|---|---|---|--:|---|---|",
     ]
-    names = [each.name for each in fields(Outcome)]
     for row in ROWS:
         if row in results:
-            lines.append(f"| {' | '.join(results[row][name] for name in names)} |")
+            lines.append(f"| {row} | {' | '.join(results[row][name] for name in CELLS)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -246,18 +258,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.install_matrix", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS))
     parser.add_argument("--again", action="store_true", help="only the tests, as it was installed")
+    parser.add_argument("--clean", action="store_true", help="remove each environment in the end")
     parser.add_argument("--publish", action="store_true", help="write the table to the page")
     chosen = parser.parse_args()
     MATRIX.mkdir(parents=True, exist_ok=True)
     for name in chosen.only:
-        before = kept().get(name) if chosen.again else None
+        before = tried().get(name) if chosen.again else None
         outcome = asdict(attempt(name, before))
-        results = kept()  # others may have been tried meanwhile
+        results = tried()  # others may have been tried meanwhile
         RESULTS.write_text(json.dumps({**results, name: outcome}, indent=1))
-    text = table(kept())
+        for folder in ("venv", "source", "tree") if chosen.clean else ():
+            shutil.rmtree(MATRIX / name / folder, ignore_errors=True)
+    page = PAGE.read_text()
+    text = table({**published(page), **tried()})
     print(text)
     if chosen.publish:
-        head, _, rest = PAGE.read_text().partition(BEGIN)
+        head, _, rest = page.partition(BEGIN)
         PAGE.write_text(f"{head}{BEGIN}{text}{END}{rest.partition(END)[2]}")
     return int("**" in text)
 
