@@ -256,13 +256,17 @@ def table(results: dict[str, dict[str, str]]) -> str:
 def main() -> int:
     """Try the rows; return 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.install_matrix", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS))
+    parser.add_argument("--only", nargs="*", metavar="NAME", help=f"of {', '.join(ROWS)}, or none")
     parser.add_argument("--again", action="store_true", help="only the tests, as it was installed")
     parser.add_argument("--clean", action="store_true", help="remove each environment in the end")
     parser.add_argument("--publish", action="store_true", help="write the table to the page")
     chosen = parser.parse_args()
+    names = tuple(ROWS) if chosen.only is None else chosen.only
+    unknown = sorted(set(names) - set(ROWS))
+    if unknown:
+        parser.error(f"--only takes {', '.join(ROWS)}, got {', '.join(unknown)}")
     MATRIX.mkdir(parents=True, exist_ok=True)
-    for name in chosen.only:
+    for name in names:
         before = tried().get(name) if chosen.again else None
         outcome = asdict(attempt(name, before))
         results = tried()  # others may have been tried meanwhile
