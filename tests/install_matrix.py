@@ -85,6 +85,10 @@ class Failed(Exception):
     """A step of a row failed; the message says which, and where its output is."""
 
 
+class Missing(Exception):
+    """What a row needs is not on this machine, which says nothing about the package."""
+
+
 class Attempt:
     """One row, tried in a folder of its own."""
 
@@ -127,7 +131,8 @@ class Attempt:
     def make_environment(self) -> None:
         python = sys.executable if self.row.python == HERE else interpreter(self.row.python)
         if python is None:
-            raise Failed(f"there is no Python {self.row.python} here")
+            raise Missing(f"there is no Python {self.row.python} here")
+        compiler(self.row.compiler)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         venv = str(self.folder / "venv")
@@ -194,7 +199,7 @@ def compiler(name: str) -> dict[str, str]:
     for suffix in ("", *(f"-{version}" for version in range(30, 13, -1))):
         if shutil.which(cxx + suffix) is not None:
             return {"CC": cc + suffix, "CXX": cxx + suffix}
-    raise Failed(f"there is no {cxx} here")
+    raise Missing(f"there is no {cxx} here")
 
 
 def attempt(name: str, before: dict[str, str] | None) -> Outcome:
@@ -254,7 +259,7 @@ def table(results: dict[str, dict[str, str]]) -> str:
 
 
 def main() -> int:
-    """Try the rows; return 1 if one failed."""
+    """Try the rows; return 1 if one failed or could not be tried."""
     parser = argparse.ArgumentParser(prog="python -m tests.install_matrix", description=__doc__)
     parser.add_argument("--only", nargs="*", metavar="NAME", help=f"of {', '.join(ROWS)}, or none")
     parser.add_argument("--again", action="store_true", help="only the tests, as it was installed")
@@ -266,9 +271,15 @@ def main() -> int:
     if unknown:
         parser.error(f"--only takes {', '.join(ROWS)}, got {', '.join(unknown)}")
     MATRIX.mkdir(parents=True, exist_ok=True)
+    missing = False
     for name in names:
         before = tried().get(name) if chosen.again else None
-        outcome = asdict(attempt(name, before))
+        try:
+            outcome = asdict(attempt(name, before))
+        except Missing as error:
+            print(f"{name}: {error}", flush=True)
+            missing = True
+            continue
         results = tried()  # others may have been tried meanwhile
         RESULTS.write_text(json.dumps({**results, name: outcome}, indent=1))
         for folder in ("venv", "source", "tree") if chosen.clean else ():
@@ -279,7 +290,7 @@ def main() -> int:
     if chosen.publish:
         head, _, rest = page.partition(BEGIN)
         PAGE.write_text(f"{head}{BEGIN}{text}{END}{rest.partition(END)[2]}")
-    return int("**" in text)
+    return int(missing or "**" in text)
 
 
 if __name__ == "__main__":
