@@ -24,7 +24,25 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # All losses together would take a minute and a half of 2000 calls each.
 CALLS = (400, pytest.param(2000, marks=[begins_in("hand"), pytest.mark.sanitizers]))
 SHAPES = ((1, 2, 6), (2, 3, 4, 5))
-MODULES = [record.module for record in LOSSES] + [loss for loss, _ in LOVASZ_LOSSES.values()]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def skeleton_recall() -> Loss:
+    loss = segloss_fast.SkeletonRecallLoss()
+    return lambda x, labels: loss(x, labels, skeleton=labels)
+
+
+def deep_supervision() -> Loss:
+    loss = segloss_fast.DeepSupervisionLoss(segloss_fast.DiceCELoss())
+    return lambda x, labels: loss([x, x[..., ::2]], labels)
+
+
+# What makes each loss.
+MAKERS: list[Callable[[], Loss]] = [
+    *(record.module for record in LOSSES),
+    *(loss for loss, _ in LOVASZ_LOSSES.values()),
+    *(skeleton_recall, deep_supervision),
+]
 
 
 def held() -> int:
@@ -43,32 +61,40 @@ def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def steps(module: Callable[..., torch.nn.Module], count: int) -> None:
+def steps(make: Callable[[], Loss], count: int) -> None:
     """Make so many steps of fresh modules and old ones, of shapes in turn."""
     problems = [
         (torch.randn(shape).requires_grad_(), torch.randint(2, (shape[0], *shape[2:])))
         for shape in SHAPES
     ]
-    loss = module()
+    loss = make()
     for i in range(count):
         x, labels = problems[i % len(problems)]
         if i % 50 == 0:
-            loss = module()
-        value: Tensor = loss(x, labels)
+            loss = make()
+        value = loss(x, labels)
         value.backward()
         x.grad = None
 
 
+def test_every_loss_is_called() -> None:
+    named = {name for name in segloss_fast.__all__ if name.endswith("Loss")}
+    assert named == {make.__name__ for make in MAKERS[:-2]} | {
+        "SkeletonRecallLoss",
+        "DeepSupervisionLoss",
+    }
+
+
 @begins_in("all")
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("calls", CALLS)
-def test_calls_leave_nothing(module: Callable[..., torch.nn.Module], calls: int) -> None:
+def test_calls_leave_nothing(make: Callable[[], Loss], calls: int) -> None:
     """Of 2000 calls, 600 bytes that each of them leaves would show; an object at once."""
-    steps(module, 100)
+    steps(make, 100)
     gc.collect()
     memory, files, running = held(), open_files(), threads()
     objects = len(gc.get_objects())
-    steps(module, calls)
+    steps(make, calls)
     gc.collect()
     assert open_files() == files
     assert threads() == running
