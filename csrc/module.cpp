@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "bounds.h"
+#include "confusion_sums/direct.h"
 #include "cpu_capability.h"
 #include "formula/binding.h"
 #include "raw_tensor.h"
@@ -68,6 +70,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_cpu_capability", &set_cpu_capability, pybind11::arg("name"),
         "Use another instruction set from now on (for tests): baseline, avx2 or avx512.");
   segloss::prepare_raw_tensors();
+  m.def("all_within", &segloss::all_within, pybind11::arg("tensor"), pybind11::arg("least"),
+        pybind11::arg("most"), "Whether numbers lie in bounds; None of a tensor it does not read.");
+  segloss::confusion_sums::bind(m);
   segloss::formula::bind(m);
   segloss::region_sums::bind(m);
 }

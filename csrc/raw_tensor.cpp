@@ -175,6 +175,15 @@ RawTensor read_tensor(py::handle tensor) {
   return raw;
 }
 
+double number_in(const RawTensor& tensor) {
+  if (tensor.numel() != 1) refuse("the gradient of a number is a number");
+  if (tensor.dtype == Dtype::kFloat64) return *static_cast<const double*>(tensor.data);
+  if (tensor.dtype != Dtype::kFloat32) {
+    refuse("the gradient of a number is float32 or float64");
+  }
+  return *static_cast<const float*>(tensor.data);
+}
+
 std::optional<ReadTensors> read_plain(const py::tuple& tensors) {
   return read_if(tensors, [](size_t, py::handle) { return true; });
 }

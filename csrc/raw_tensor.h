@@ -51,6 +51,9 @@ void prepare_raw_tensors();
 // lie there as they are.
 RawTensor read_tensor(pybind11::handle tensor);
 
+// The one number of a tensor of float32 or float64, the gradient of a loss.
+double number_in(const RawTensor& tensor);
+
 // Tensors that have been read, and will not be gone before their numbers have been.
 struct ReadTensors {
   pybind11::tuple tensors;

@@ -11,29 +11,39 @@
 #include <vector>
 
 #include "allocate.h"
-#include "confusion_sums/kernels.h"
-#include "voxels/chunks.h"
-#include "voxels/describe.h"
+#include "confusion_sums/calls.h"
+#include "confusion_sums/describe.h"
 
 namespace segloss::confusion_sums {
 namespace {
 
 const Kernels& kernels() { return SEGLOSS_CHOOSE_KERNELS(); }
 
-Problem describe(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-                 int64_t activation, std::optional<int64_t> ignore_index) {
-  Problem problem{};
-  describe_comparison("confusion_sums", input, target, weight, ignore_index, &problem);
-  // The partial sums of all chunks, of which there are at most kChunksPerItem an item.
-  checked_product({kChunksPerItem, problem.batch, problem.channels, problem.channels + 1});
-  problem.activation = describe_activation("confusion_sums", activation);
-  return problem;
-}
-
 // The sums [B, C, C + 1] and [2]: how many labels are invalid, and the first.
 std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, std::optional<Tensor> weight,
                                    int64_t activation, std::optional<int64_t> ignore_index) {
   const Problem problem = describe(input, target, weight, activation, ignore_index);
+  Tensor sums =
+      allocate({problem.batch, problem.channels, problem.channels + 1}, ScalarType::Double);
+  const Invalid invalid = sum(problem, static_cast<double*>(sums.mutable_data_ptr()));
+  return {sums, all_invalid({invalid})};
+}
+
+Tensor backward(Tensor grad_sums, Tensor input, Tensor target, std::optional<Tensor> weight,
+                int64_t activation, std::optional<int64_t> ignore_index) {
+  const Problem problem = describe(input, target, weight, activation, ignore_index);
+  const Tensor incoming = torch::stable::contiguous(grad_sums);
+  STD_TORCH_CHECK(incoming.scalar_type() == ScalarType::Double &&
+                      incoming.numel() == problem.batch * problem.sums(),
+                  "confusion_sums: wrong gradient of the sums");
+  const Gradient grad(input);
+  differentiate(problem, static_cast<const double*>(data_of(incoming)), grad.view);
+  return grad.tensor;
+}
+
+}  // namespace
+
+Invalid sum(const Problem& problem, double* sums) {
   const Chunks chunks(problem);
   const int64_t size = problem.sums();
   const Kernels& run = kernels();
@@ -45,38 +55,25 @@ std::tuple<Tensor, Tensor> forward(Tensor input, Tensor target, std::optional<Te
       run.forward(problem, chunks[i], scratch, parts + i * size, &found[i]);
     };
   });
-  Tensor sums =
-      allocate({problem.batch, problem.channels, problem.channels + 1}, ScalarType::Double);
-  auto* const total = static_cast<double*>(sums.mutable_data_ptr());
-  std::fill(total, total + problem.batch * size, 0.0);
+  std::fill(sums, sums + problem.batch * size, 0.0);
   for (int64_t i = 0; i < chunks.count(); ++i) {
-    double* const to = total + chunks[i].item * size;
+    double* const to = sums + chunks[i].item * size;
     for (int64_t j = 0; j < size; ++j) to[j] += parts[i * size + j];
   }
-  return {sums, all_invalid(found)};
+  return add_invalid(found);
 }
 
-Tensor backward(Tensor grad_sums, Tensor input, Tensor target, std::optional<Tensor> weight,
-                int64_t activation, std::optional<int64_t> ignore_index) {
-  const Problem problem = describe(input, target, weight, activation, ignore_index);
-  const Tensor incoming = torch::stable::contiguous(grad_sums);
-  STD_TORCH_CHECK(incoming.scalar_type() == ScalarType::Double &&
-                      incoming.numel() == problem.batch * problem.sums(),
-                  "confusion_sums: wrong gradient of the sums");
-  const Gradient grad(input);
+void differentiate(const Problem& problem, const double* grad_sums, const View& grad) {
   const Chunks chunks(problem);
   const Kernels& run = kernels();
-  const auto* const rows = static_cast<const double*>(data_of(incoming));
-  chunks.for_each(run.scratch_bytes(problem, &grad.view), [&] {
+  chunks.for_each(run.scratch_bytes(problem, &grad), [&] {
     return [&](int64_t i, void* scratch) {
       const Chunk chunk = chunks[i];
-      run.backward(problem, chunk, scratch, rows + chunk.item * problem.sums(), grad.view);
+      run.backward(problem, chunk, scratch, grad_sums + chunk.item * problem.sums(), grad);
     };
   });
-  return grad.tensor;
 }
 
-}  // namespace
 }  // namespace segloss::confusion_sums
 
 STABLE_TORCH_LIBRARY_FRAGMENT(segloss_fast, m) {

@@ -211,7 +211,7 @@ class Step : public Sums {
                             const py::tuple& grads) const {
     std::vector<double> scaled(rows(problems));
     std::memcpy(scaled.data(), gradient, scaled.size() * sizeof(double));
-    const double scale = number(factor);
+    const double scale = number_in(factor);
     for (double& value : scaled) value *= scale;
     differentiate_to(all, problems, scaled.data(), grads);
   }
@@ -236,13 +236,6 @@ class Step : public Sums {
               "the formula is one of other arguments");
       call->arguments.push_back(static_cast<const double*>(data_of(raw)));
     }
-  }
-
-  static double number(const RawTensor& tensor) {
-    require(tensor.numel() == 1, "the gradient of a number is a number");
-    if (tensor.dtype == Dtype::kFloat64) return *static_cast<const double*>(tensor.data);
-    require(tensor.dtype == Dtype::kFloat32, "the gradient of a number is float32 or float64");
-    return *static_cast<const float*>(tensor.data);
   }
 
   const formula::Program& program_;

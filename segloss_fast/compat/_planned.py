@@ -10,7 +10,6 @@ looks at these again, it goes on as it is written.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,12 @@ from torch import Tensor, nn
 
 from segloss_fast._check import BYTES, as_weight
 from segloss_fast._impl import recorded, transforms_active
+from segloss_fast.compat import _compiled
+from segloss_fast.compat._asked import asked_of
+from segloss_fast.compat._compiled import TORCH
 from segloss_fast.losses._planned import MOST_PLANS, PLAIN, TENSORS
 from segloss_fast.losses._ready import Ready, ready_for
-from segloss_fast.ops._formula import trace, why_not
+from segloss_fast.ops._formula import why_not
 from segloss_fast.ops.region_sums import (
     Formula,
     Options,
@@ -36,8 +38,6 @@ from segloss_fast.ops.region_sums import (
 )
 
 F = TypeVar("F", bound=Callable[..., Tensor])
-# What torch itself keeps in a module, but for what may have a share in a formula.
-TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 KEPT = TORCH | {"_ready"}  # by the losses here, for the next call
 
 _plans: dict[type, dict[Hashable, _Plan | None]] = defaultdict(dict)
@@ -62,7 +62,10 @@ def planned(forward: F) -> F:
 
     @functools.wraps(forward)
     def call(self: nn.Module, *tensors: Any, **named: Any) -> Tensor:  # noqa: ANN401
-        if torch.compiler.is_compiling() or named or answering():
+        if torch.compiler.is_compiling():
+            found = None if named else _compiled.in_graph(self, forward, tensors)
+            return forward(self, *tensors, **named) if found is None else found
+        if named or answering():
             return forward(self, *tensors, **named)
         if transforms_active() or recorded():
             return forward(self, *tensors)
@@ -135,30 +138,10 @@ def _made(
     tensors: Sequence[Any],
     weights: Sequence[Tensor],
 ) -> _Plan | None:
-    """Trace the call from where it asks for sums, which are made up."""
-    asked: list[tuple[Options, str, torch.Size]] = []
-
-    def formula(rows: Callable[..., Tensor], _: Sequence[Tensor]) -> Tensor:
-        def answer(x: Tensor, t: object, w: object, options: Options, impl: str) -> RegionSums:
-            asked.append((options, impl, x.shape))
-            made_up = rows(len(options.terms), *x.shape[:2])
-            return RegionSums(options.terms, made_up, constant=True)
-
-        with answered_by(answer):
-            return forward(module, *tensors)
-
     if why_not(tensors[0].device) is not None:
         return None
-    try:
-        with warnings.catch_warnings(record=True) as given:
-            warnings.simplefilter("always")
-            program = trace(formula, weights, from_rows=True)
-    except Exception:  # if it is an error, the call that follows raises it again
-        return None
-    if given:
-        return None  # a call that ends where it asks for its sums might not give them
-    ((options, impl, shape),) = asked
-    return _Plan(Formula(options, impl, program), shape)
+    found = asked_of(module, forward, tensors, weights)
+    return None if found is None else _Plan(found.formula, found.input.shape)
 
 
 def _kind(module: nn.Module, tensors: Sequence[Any], weights: list[Tensor]) -> Hashable | None:

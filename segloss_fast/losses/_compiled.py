@@ -8,7 +8,7 @@ So what can be is decided where torch does not trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,25 +66,64 @@ def in_graph(
         target: Likewise.
         voxel_weight: Likewise.
     """
+    tensors = (input, target) if voxel_weight is None else (input, target, voxel_weight)
+    kinds = kinds_of((*tensors, *weights.values()))
+    if kinds is None:
+        return None
+    text = described(name, kinds, tuple(weights), len(tensors), _impl._default)
+    return None if text is None else value_of(text, tensors, tuple(weights.values()))
+
+
+def kinds_of(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Return shape, dtype, kind of device of each tensor, and whether it learns.
+
+    None where one of them is no dense tensor, or of a shape that is not known.
+    """
     # torch loads this when it compiles, and not before.
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
     kinds = []
-    tensors = (input, target) if voxel_weight is None else (input, target, voxel_weight)
-    for tensor in (*tensors, *weights.values()):
+    for tensor in tensors:
         if not isinstance(tensor, Tensor) or not is_dense(tensor):
             return None
         for size in tensor.shape:
             if not has_static_value(size):
                 return None
         kinds.append((tuple(tensor.shape), tensor.dtype, tensor.device.type, tensor.requires_grad))
-    text = described(name, tuple(kinds), tuple(weights), len(tensors), _impl._default)
-    if text is None:
-        return None
-    numbers = [weight.to(torch.float64).flatten() for weight in weights.values()]
+    return tuple(kinds)
+
+
+def value_of(
+    text: str,
+    tensors: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operator: Callable[..., Any] = graphs.operator,
+) -> Tensor:
+    """Return the value of a formula that has been written.
+
+    Args:
+        text: The formula.
+        tensors: Input, target, perhaps a voxel weight.
+        weights: The arguments of its program.
+        operator: What computes it.
+    """
+    numbers = [weight.to(torch.float64).flatten() for weight in weights]
     packed = None if not numbers else numbers[0] if len(numbers) == 1 else torch.cat(numbers)
-    found: Tensor = graphs.operator(input, target, voxel_weight, packed, text)[0]
+    input, target, voxel_weight = (*tensors, None)[:3]
+    found: Tensor = operator(input, target, voxel_weight, packed, text)[0]
     return found
+
+
+def serves(kinds: tuple[Any, ...], setting: str) -> bool:
+    """Whether the operator serves tensors, the first of which is the input.
+
+    Args:
+        kinds: As kinds_of.
+        setting: Which implementation is asked for.
+    """
+    if _C is None or torch.compiler.is_exporting() or any(kind[2] != "cpu" for kind in kinds):
+        return False
+    return setting in SERVED and not any(learns for *_, learns in kinds[1:])
 
 
 def described(
@@ -94,19 +133,16 @@ def described(
 
     Args:
         name: What stands for the loss.
-        kinds: Shape, dtype, kind of device of each tensor, and whether it learns.
+        kinds: As kinds_of, of all tensors.
         weights: The names of the keywords that are tensors, which come last.
         count: How many others there are: input, target, perhaps a voxel weight.
         setting: What impl="auto" means.
     """
-    if _C is None or torch.compiler.is_exporting() or any(kind[2] != "cpu" for kind in kinds):
-        return None
-    if any(learns for *_, learns in kinds[1:]):
-        return None
     if name not in _known:
         return None
     function, keywords = _known[name]
-    if (setting if keywords.get("impl", "auto") == "auto" else keywords["impl"]) not in SERVED:
+    impl = keywords.get("impl", "auto")
+    if not serves(kinds, setting if impl == "auto" else impl):
         return None
     with _disable_current_modes():
         # They have a shape, and no memory to speak of.

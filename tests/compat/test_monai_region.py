@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segloss_fast.compat.monai.dice import MaskedDiceLoss
 from segloss_fast.compat.monai.generalized import GeneralizedDiceLoss
+from segloss_fast.compat.monai.masked_dice import MaskedDiceLoss
 from segloss_fast.compat.monai.matthews import MCCLoss
 from segloss_fast.compat.monai.tversky import TverskyLoss
 from tests.compat.grid import Call, Draw, Drop, by_block, check_block

@@ -194,7 +194,7 @@ def test_labels_that_are_masked_out_may_be_anything(
 ) -> None:
     if not looking:
         monkeypatch.setattr("segloss_fast.compat._volumes.can_look", lambda _: False)
-        monkeypatch.setattr("segloss_fast.compat.monai.dice.can_look", lambda _: False)
+        monkeypatch.setattr("segloss_fast.compat.monai.masked_dice.can_look", lambda _: False)
     target = torch.where(MASK, T, 255)
     compare("MaskedDiceLoss", {**LABELS, **options}, X, target, mask)
     compare("MaskedDiceLoss", {**LABELS, **options}, X, T, mask[:1])

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import segloss_fast
 from segloss_fast.ops._operator import Kernels
+from segloss_fast.ops._voxels import plain
 from segloss_fast.ops.confusion_sums import confusion_sums
 from segloss_fast.ops.hardest_voxels import Rule, hardest_voxels
-from segloss_fast.ops.region_sums import native as native_sums
 from segloss_fast.ops.structural_error import structural_error
 from tests.fuzz.draw import Draw
 
@@ -57,7 +57,7 @@ def record() -> list[Call]:
         return recorded
 
     # Which reads plain tensors in C++, without the raw operators.
-    unread = patch.object(native_sums, "read", return_value=None)
+    unread = patch.object(plain, "read_plain", return_value=None)
     with patch.object(Kernels, "step", recording), unread:
         sums = [segloss_fast.region_sums(x, labels, terms=("tp", "nll"), **native).nll]
         sums += [

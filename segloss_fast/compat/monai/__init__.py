@@ -14,11 +14,12 @@ from segloss_fast.compat.monai.cldice import SoftclDiceLoss, SoftDiceclDiceLoss
 from segloss_fast.compat.monai.compound import DiceCELoss
 from segloss_fast.compat.monai.compound_focal import DiceFocalLoss, GeneralizedDiceFocalLoss
 from segloss_fast.compat.monai.deep_supervision import DeepSupervisionLoss
-from segloss_fast.compat.monai.dice import DiceLoss, MaskedDiceLoss
+from segloss_fast.compat.monai.dice import DiceLoss
 from segloss_fast.compat.monai.focal import FocalLoss
 from segloss_fast.compat.monai.generalized import GeneralizedDiceLoss
 from segloss_fast.compat.monai.hausdorff import HausdorffDTLoss, LogHausdorffDTLoss
 from segloss_fast.compat.monai.masked import MaskedLoss
+from segloss_fast.compat.monai.masked_dice import MaskedDiceLoss
 from segloss_fast.compat.monai.matthews import MCCLoss
 from segloss_fast.compat.monai.multi_scale import MultiScaleLoss
 from segloss_fast.compat.monai.nacl import NACLLoss

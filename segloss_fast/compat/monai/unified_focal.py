@@ -17,6 +17,7 @@ from segloss_fast.compat.monai._script import Scriptable
 from segloss_fast.compat.monai.unified_parts import (
     AsymmetricFocalLoss,
     AsymmetricFocalTverskyLoss,
+    least_of,
     sums_of_clamped,
     two_classes,
 )
@@ -39,6 +40,8 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
     Raises:
         ValueError: If the reduction is unknown.
     """
+
+    _beforehand: tuple[Tensor, ...] | None = None  # where the input will have been clamped
 
     def __init__(
         self,
@@ -72,17 +75,23 @@ class AsymmetricUnifiedFocalLoss(Scriptable, _Loss):
         check_reduction(self.reduction)
         volumes = self._volumes(plain(y_pred), plain(y_true))
         focal, tversky = self.asy_focal_loss, self.asy_focal_tversky_loss
-        if (
-            _is_usual(focal, AsymmetricFocalLoss)
-            and _is_usual(tversky, AsymmetricFocalTverskyLoss)
-            and focal.epsilon == tversky.epsilon
-        ):
-            first, second = _of_one_pass(focal, tversky, volumes)
+        if self._is_one_pass():
+            first, second = _of_one_pass(focal, tversky, volumes, self._beforehand is not None)
             return (self.weight * first + (1 - self.weight) * second).to(volumes.dtype)
         x, t = self._dense(volumes)
         first, second = focal(x, t), tversky(x, t)
         total: Tensor = self.weight * first + (1 - self.weight) * second
         return total
+
+    def _is_one_pass(self) -> bool:
+        """Whether both parts are those of sums that they share."""
+        focal, tversky = self.asy_focal_loss, self.asy_focal_tversky_loss
+        usual = _is_usual(focal, AsymmetricFocalLoss)
+        usual = usual and _is_usual(tversky, AsymmetricFocalTverskyLoss)
+        return usual and focal.epsilon == tversky.epsilon
+
+    def _least(self, dtype: torch.dtype) -> float | None:
+        return least_of(self.asy_focal_loss.epsilon, dtype) if self._is_one_pass() else None
 
     def _volumes(self, y_pred: Tensor, y_true: Tensor) -> Volumes:
         """Return two classes and what they are; give MONAI's warnings and raise its errors.
@@ -149,12 +158,16 @@ def _is_usual(part: Any, kind: Any) -> bool:  # noqa: ANN401
 
 
 def _of_one_pass(
-    focal: AsymmetricFocalLoss, tversky: AsymmetricFocalTverskyLoss, volumes: Volumes
+    focal: AsymmetricFocalLoss,
+    tversky: AsymmetricFocalTverskyLoss,
+    volumes: Volumes,
+    within: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return both parts, float64."""
+    """Return both parts, float64; ``within`` as for sums_of_clamped."""
     ignores = volumes.ignore_index is not None
     terms = ("tp", "fp", "fn", "focal", "nll", *(("weight",) if ignores else ()))
-    sums = sums_of_clamped(volumes, focal.epsilon, terms, gamma=focal.gamma, mask="before")
+    options: Any = {"gamma": focal.gamma, "mask": "before", "within": within}
+    sums = sums_of_clamped(volumes, focal.epsilon, terms, **options)
     apart: Tensor | float = 0.0
     if ignores:  # MONAI sets what is ignored to 0 and then clamps it
         voxels = volumes.input[0, 0].numel() if volumes.input.shape[0] else 0

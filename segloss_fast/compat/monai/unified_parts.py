@@ -15,6 +15,7 @@ from segloss_fast.compat._volumes import HALF, Volumes, comparable, plain, resul
 from segloss_fast.compat.monai._base import check_reduction, ignored
 from segloss_fast.compat.monai._labels import as_labels, check_same_shape, counted, one_hot
 from segloss_fast.compat.monai._script import Scriptable
+from segloss_fast.ops._voxels.maps import is_within
 from segloss_fast.ops._voxels.pieces import PIECE, is_plain, sum_in_pieces
 from segloss_fast.ops.region_sums import RegionSums
 
@@ -23,6 +24,8 @@ TINY = 1e-300  # a power of it is 0, to all digits of a float32
 
 class _Part(Scriptable, _Loss):
     """What both parts have in common: their arguments, and what they compare."""
+
+    _beforehand: tuple[Tensor, ...] | None = None  # where the input will have been clamped
 
     def _set(
         self,
@@ -37,6 +40,9 @@ class _Part(Scriptable, _Loss):
         self.gamma = gamma
         self.epsilon = epsilon
         self.ignore_index = ignore_index
+
+    def _least(self, dtype: torch.dtype) -> float | None:
+        return least_of(self.epsilon, dtype)
 
     def _volumes(self, y_pred: Tensor, y_true: Tensor) -> Volumes:
         """Return what the loss compares; give MONAI's warnings and raise its errors."""
@@ -69,6 +75,14 @@ class _Part(Scriptable, _Loss):
         return volumes
 
 
+def least_of(epsilon: float, dtype: torch.dtype) -> float | None:
+    """Return the least probability, which the operator of a graph clamps an input to.
+
+    None if it cannot, because the dtype does not hold one minus it.
+    """
+    return None if dtype in HALF else epsilon
+
+
 def sums_of_clamped(
     volumes: Volumes,
     epsilon: float,
@@ -76,6 +90,7 @@ def sums_of_clamped(
     *,
     gamma: float | None = None,
     mask: str = "neither",
+    within: bool = False,
 ) -> RegionSums:
     """Return the sums of two classes or more over probabilities in [epsilon, 1 - epsilon].
 
@@ -88,9 +103,10 @@ def sums_of_clamped(
         gamma: As for region_sums.
         mask: Whether the weight multiplies input and target, "before" the first is clamped or
             "after" it, or "neither", and is that of region_sums.
+        within: Whether the input will have been clamped.
     """
     plain_sums = volumes.input.shape[1] > 1 and volumes.weight is None
-    if plain_sums and _is_within(volumes.input, epsilon):
+    if plain_sums and (within or _is_within(volumes.input, epsilon)):
         return volumes.sums(terms, gamma=gamma)
 
     def definition(x: Tensor, t: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -111,10 +127,7 @@ def sums_of_clamped(
 
 def _is_within(x: Tensor, epsilon: float) -> bool:
     """Whether values are seen to lie in [epsilon, 1 - epsilon], which a GPU would wait for."""
-    if not is_plain(x) or x.dtype in HALF or x.numel() == 0:
-        return False
-    least, most = x.detach().aminmax()
-    return float(least) >= epsilon and float(most) <= 1 - epsilon
+    return is_plain(x) and x.dtype not in HALF and is_within(x.detach(), epsilon)
 
 
 def two_classes(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +176,8 @@ class AsymmetricFocalTverskyLoss(_Part):
             ValueError: If the shapes do not fit each other, or labels are no class.
         """
         volumes = self._volumes(y_pred, y_true)
-        sums = sums_of_clamped(volumes, self.epsilon, ("tp", "fp", "fn"), mask="after")
+        terms, within = ("tp", "fp", "fn"), self._beforehand is not None
+        sums = sums_of_clamped(volumes, self.epsilon, terms, mask="after", within=within)
         return self._of(sums).to(volumes.dtype)
 
     def _of(self, sums: RegionSums, apart: Tensor | float = 0.0) -> Tensor:
@@ -234,7 +248,8 @@ class AsymmetricFocalLoss(_Part):
                 volumes = replace(volumes, weight=mask * mask)
         elif volumes.ignore_index is not None:
             terms = ("focal", "nll", "weight")
-        sums = sums_of_clamped(volumes, self.epsilon, terms, gamma=self.gamma)
+        options: Any = {"gamma": self.gamma, "within": self._beforehand is not None}
+        sums = sums_of_clamped(volumes, self.epsilon, terms, **options)
         if "weight" in terms:
             count = sums.weight[:, 0].sum()
         return self._of(sums, volumes, count).to(volumes.dtype)

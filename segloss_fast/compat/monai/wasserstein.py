@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
+from segloss_fast.compat._compiled import State, alike, in_graph, serves
 from segloss_fast.compat._volumes import plain
 from segloss_fast.compat.monai._base import check_reduction, reduce
 from segloss_fast.compat.monai._script import Scriptable
-from segloss_fast.ops.confusion_sums import confusion_sums
+from segloss_fast.ops._formula import trace
+from segloss_fast.ops.confusion_sums import confusion_sums, graphs
 from segloss_fast.ops.region_sums import read_plain
 
 if TYPE_CHECKING:
@@ -47,8 +50,9 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         ValueError: If the matrix is not square, or an option is unknown.
     """
 
-    # The last matrix and smoothing, and what was made of them.
+    # The last matrix and smoothing, and what was made of them; graphs do without.
     _known: tuple[Any, tuple[Tensor, Tensor]] | None = None
+    _apart = ("_known",)
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         self.num_classes = self.m.size(0)
         self.smooth_nr = float(smooth_nr)
         self.smooth_dr = float(smooth_dr)
+        self._known = None
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits ``[B, C, *S]``, S of any rank, against class indices.
@@ -88,13 +93,27 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
                 a class index per voxel.
         """
         x, labels = _flat(plain(input), plain(target).detach(), self.num_classes)
+        compiles = torch.compiler.is_compiling()
+        if compiles:
+            found = in_graph(self, _of_sums, (x, labels), _described, graphs.operator)
+            if found is not None:
+                return found
         sums = confusion_sums(x, labels, activation="softmax")
-        loss = 1.0 - self._ratio(sums)
-        dtype = torch.promote_types(torch.promote_types(x.dtype, self.m.dtype), torch.float32)
-        return reduce(loss, self.reduction).to(dtype)
+        return self._of(self._ratio(sums, compiles), x.dtype)
 
-    def _ratio(self, sums: Tensor) -> Tensor:
-        """Return one minus the loss of each item, ``[B]``."""
+    def _of(self, ratio: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the loss of an input of a dtype, given one minus that of each item."""
+        dtype = torch.promote_types(torch.promote_types(dtype, self.m.dtype), torch.float32)
+        return reduce(1.0 - ratio, self.reduction).to(dtype)
+
+    def _ratio(self, sums: Tensor, compiles: bool) -> Tensor:
+        """Return one minus the loss of each item, ``[B]``.
+
+        Args:
+            sums: Of confusion_sums.
+            compiles: Whether operations become one loop: else one product has both sums of an item,
+                because with small images each call of torch counts.
+        """
         if self.alpha_mode == "GDL":
             m = self.m.to(sums, non_blocking=True)
             # Multiplied to the sums: what is right, as a difference, would have their rounding.
@@ -102,7 +121,11 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
             true = (((2.0 - 2.0 * m) * confusion).sum(2) / (size + 1.0)).sum(1)
             denominator = 0.5 * true + (size / (size + 1.0)).sum(1)
             return (true + self.smooth_nr) / (denominator + self.smooth_dr)
-        # One product for both, because with small images each call of torch counts.
+        if compiles:
+            m, confusion = self.m.to(sums, non_blocking=True), sums[..., :-1]
+            true = ((2.0 - 2.0 * m) * confusion)[:, 1:].sum((1, 2))
+            error = (m * confusion).sum((1, 2))
+            return (true + self.smooth_nr) / (true + error + self.smooth_dr)
         factors, smooth = self._factors(sums)
         numerator, denominator = torch.addmm(smooth, sums.flatten(1), factors).unbind(1)
         return numerator / denominator
@@ -135,6 +158,38 @@ class GeneralizedWassersteinDiceLoss(Scriptable, _Loss):
         """
         rows = torch.as_tensor(self.m).to(flat_proba.device)[flat_target]
         return (rows.movedim(-1, 1) * flat_proba).sum(1)
+
+
+def _of_sums(loss: GeneralizedWassersteinDiceLoss, sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the loss given the sums, as a program is made of it."""
+    return loss._of(loss._ratio(sums, compiles=True), dtype)
+
+
+def _described(
+    formula: Callable[..., Tensor],
+    state: State,
+    kinds: tuple[Any, ...],
+    counts: tuple[int, int],
+    setting: str,
+) -> str | None:
+    """Return a formula of confusion sums as text, as described does one of region_sums."""
+    if not serves(kinds, setting):
+        return None
+    (batch, classes, *_), dtype, *_ = kinds[0]
+    with alike(state, kinds, counts) as (loss, tensors, weights):
+
+        def traced(rows: Callable[..., Tensor], _: object) -> Tensor:
+            return formula(loss, rows(batch, classes, classes + 1), dtype)
+
+        try:
+            graphs.check(tensors[0], tensors[1], None)
+            return graphs.write(("softmax", None), trace(traced, weights, from_rows=True))
+        except Exception:  # which what is traced instead raises
+            return None
+
+
+# What torch.compiler.assume_constant_result sets, as in _native.
+_described._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _flat(input: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segloss_fast._native import _C
+
 # The order is the numbering of the native kernels (csrc/voxels/view.h).
 ACTIVATIONS = ("softmax", "sigmoid", "probabilities")
 LOG_MIN = -100.0  # torch's binary cross-entropy clamps log 0 to this,
 PROBABILITY_MIN = 1e-12  # and a denominator of its gradient to this
 BLOCK = 512  # voxels whose values are added up in float32
+ONE_THREAD = 2**16  # values that are looked at sooner than torch's operators are called
 
 
 def row_dtype(device: torch.device) -> torch.dtype:
@@ -105,3 +108,15 @@ def sum_voxels(voxels: Tensor) -> Tensor:
 def _sum_blocks(flat: Tensor) -> Tensor:
     blocks: Tensor = flat.unflatten(2, (-1, BLOCK))
     return blocks.sum(3)
+
+
+def is_within(probabilities: Tensor, least: float) -> bool:
+    """Whether values are seen to lie in [least, 1 - least]; not if there are none."""
+    if probabilities.numel() == 0:
+        return False
+    if _C is not None and probabilities.numel() <= ONE_THREAD:
+        found = _C.all_within(probabilities, least, 1 - least)
+        if found is not None:
+            return bool(found)
+    lowest, highest = probabilities.aminmax()
+    return float(lowest) >= least and float(highest) <= 1 - least

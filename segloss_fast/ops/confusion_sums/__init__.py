@@ -16,10 +16,11 @@ from torch import Tensor
 from segloss_fast import _check
 from segloss_fast._impl import resolve, transforms_active
 from segloss_fast.ops._operator import preference
-from segloss_fast.ops._voxels.checks import check_target, check_voxel_weight
+from segloss_fast.ops._voxels.checks import check_voxel_weight
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.confusion_sums import op, reference
+from segloss_fast.ops.confusion_sums.graphs import check
 
 __all__ = ["confusion_sums"]
 
@@ -56,15 +57,9 @@ def confusion_sums(
             :class:`segloss_fast.debug` is on).
         RuntimeError: If ``impl`` names kernels that are not available for this call.
     """
-    _check.check_input(input)
     _check.check_option("activation", activation, ACTIVATIONS)
     _check.check_ignore_index(ignore_index)
-    if input.shape[1] < 2:
-        raise ValueError(
-            "classes are confused with each other: input must have at least two, "
-            f"got shape {list(input.shape)}"
-        )
-    target = check_target(input, target, ignore_index)
+    target = check(input, target, ignore_index)
     if voxel_weight is not None:
         check_voxel_weight(input, voxel_weight)
     others = [target] if voxel_weight is None else [target, voxel_weight]

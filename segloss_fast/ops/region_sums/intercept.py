@@ -24,8 +24,8 @@ _here = _Here()
 
 
 def answering() -> Answer | None:
-    """Return who answers in this thread; nobody where a compiler traces."""
-    return None if torch.compiler.is_compiling() else _here.answer
+    """Return who answers in this thread; nobody where torch.compile traces."""
+    return None if torch.compiler.is_dynamo_compiling() else _here.answer
 
 
 @contextmanager

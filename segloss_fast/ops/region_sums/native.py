@@ -14,24 +14,15 @@ import torch
 from torch import Tensor
 
 from segloss_fast._native import _C
+from segloss_fast.ops._voxels import plain
 from segloss_fast.ops._voxels.labels import marked
 from segloss_fast.ops._voxels.maps import ACTIVATIONS
 from segloss_fast.ops.region_sums.options import TERMS, Options
 
 
 def read(impl: str, *tensors: list[Tensor]) -> Any:  # noqa: ANN401
-    """Return where the numbers of tensors lie; None where the raw operators are to be asked.
-
-    Args:
-        impl: Which kernels; those of the CPU are "native".
-        tensors: Inputs, targets and voxel weights.
-    """
-    if impl != "native" or not tensors[0] or not tensors[0][0].is_cpu:
-        return None
-    if torch._C._len_torch_dispatch_stack():  # modes that count or record see operators
-        return None
-    assert _C is not None
-    return _C.read_plain(tuple(itertools.chain(*tensors)))
+    """Return where the numbers of inputs, targets and voxel weights lie, as read_plain."""
+    return plain.read_plain(impl, *itertools.chain(*tensors))
 
 
 def forward(

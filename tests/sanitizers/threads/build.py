@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 CSRC = ROOT / "csrc"
 FLAGS = ("-O1", "-g1", "-std=c++20", "-fsanitize=thread", "-fopenmp-simd", "-Wall")
 # Of torch's own tensors, which are not modelled here, and of the formulas, which have no threads.
-LEFT_OUT = ("region_sums/step.cpp", "formula")
+LEFT_OUT = ("region_sums/step.cpp", "confusion_sums/direct.cpp", "formula")
 
 
 def primitives() -> list[str]:
