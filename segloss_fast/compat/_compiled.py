@@ -29,10 +29,10 @@ from segloss_fast.losses import _compiled
 from segloss_fast.losses._planned import PLAIN, TENSORS
 from segloss_fast.ops.region_sums import graphs
 
-# What torch itself keeps in a module, but for what may have a share in a formula; what it writes
-# into those that it compiles.
+# What torch itself keeps in a module, but for what may have a share in a formula; what torch and
+# Lightning write into those that are compiled.
 TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
-OTHERS = TORCH | {"_is_torch_compile"}
+OTHERS = TORCH | {"_is_torch_compile", "_compile_kwargs"}
 State = tuple[Any, ...]
 Prepared = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # the arguments, and what else there is
 

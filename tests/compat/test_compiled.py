@@ -172,6 +172,16 @@ def test_weights_and_a_matrix_that_change() -> None:
     assert counter.frame_count == 1
 
 
+def test_lightning_writes_into_what_it_compiles() -> None:
+    loss, peer = (of.DiceLoss(**SOFTMAX) for of in (ours, monai.losses))
+    operators = Operators()
+    compiled = operators.compile(loss)
+    compiled._compile_kwargs = {"backend": operators}
+    assert "_compile_kwargs" in vars(loss)
+    compare(compiled, peer, X, T)
+    assert operators.forward == [["region_formula"]]
+
+
 def test_modules_alike_share_a_graph() -> None:
     counter = CompileCounterWithBackend("eager")
     loss = ours.MaskedDiceLoss(**SOFTMAX)
