@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from segloss_fast.compat import smp as compat
 from tests.compat.grid import Call, Draw, Drop, by_block, check_block
@@ -42,6 +44,15 @@ def tversky(generator: random.Random) -> Call:
     return Call(options, x, (target,))
 
 
+def ignored(call: Call) -> Tensor:
+    """Return where the input of a call does not count."""
+    x: Tensor = call.input
+    target: Tensor = call.others[0]
+    shape = (len(x), -1, *x.shape[2:]) if target.numel() * x.shape[1] == x.numel() else x.shape
+    label = call.options.get("ignore_index", math.nan)
+    return torch.eq(target, label).reshape(shape).expand(x.shape)
+
+
 def matthews(generator: random.Random) -> Call:
     """Return a random call of MCCLoss."""
     draw = Draw(generator)
@@ -66,7 +77,9 @@ def theirs(name: str, module: str) -> Any:  # noqa: ANN401
 DROPS = {
     "DiceLoss": Drop(compat.DiceLoss, theirs("DiceLoss", "dice"), ratio, 200),
     "JaccardLoss": Drop(compat.JaccardLoss, theirs("JaccardLoss", "jaccard"), ratio, 50),
-    "TverskyLoss": Drop(compat.TverskyLoss, theirs("TverskyLoss", "tversky"), tversky, 200),
+    "TverskyLoss": Drop(
+        compat.TverskyLoss, theirs("TverskyLoss", "tversky"), tversky, 200, ignored=ignored
+    ),
     "MCCLoss": Drop(compat.MCCLoss, theirs("MCCLoss", "mcc"), matthews, 50),
 }
 
