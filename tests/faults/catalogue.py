@@ -28,6 +28,13 @@ LOSSES = (
         (CONFORMANCE, "-k", "GeneralizedDice"),
     ),
     Fault(
+        "compiled-gradient-of-what-was-clamped",
+        "segloss_fast/ops/region_sums/graphs.py",
+        "return found.masked_fill_(clamped != input, 0)",
+        "return found",
+        ("tests/compat/test_compiled.py",),
+    ),
+    Fault(
         "matthews-small-count-by-difference",
         "segloss_fast/losses/matthews.py",
         'part = Part(("tp", "fp", "fn", "target", "weight"), value)',
@@ -129,6 +136,13 @@ LOSSES = (
 )
 
 REFERENCES = (
+    Fault(
+        "reference-not-a-number-comes-to-ignored",
+        "segloss_fast/ops/region_sums/reference.py",
+        "bool((grad.abs() < 1e30).all())",
+        "not bool(grad.isinf().any())",
+        ("tests/ops/test_region_sums_ignored.py",),
+    ),
     Fault(
         "reference-nearest-any-label-of-a-tie",
         "segloss_fast/ops/distance_transform/nearest_reference.py",

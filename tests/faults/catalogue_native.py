@@ -29,6 +29,13 @@ NATIVE_FAULTS = (
         ),
     ),
     Fault(
+        "native-not-a-number-comes-to-ignored",
+        "csrc/region_sums/passes.inc",
+        "if (!(absolute(k[c]) < kLarge)) return true;",
+        "if (absolute(k[c]) >= kLarge) return true;",
+        ("tests/ops/test_region_sums_ignored.py",),
+    ),
+    Fault(
         "native-fused-cross-entropy-gradient",
         "csrc/region_sums/fused.inc",
         "dot = dot * inverse - l;",
@@ -153,6 +160,13 @@ NATIVE_FAULTS = (
         "problem->limit = (uint32_t(1) << bits) - 1;",
         "problem->limit = uint32_t(1) << bits;",
         NEAREST,
+    ),
+    Fault(
+        "native-confusion-gradient-of-the-last-of-four",
+        "csrc/confusion_sums/chunk.inc",
+        "upper = index[v] == 2 ? k2 : k3;",
+        "upper = index[v] >= 2 ? k2 : k3;",
+        ("tests/ops/test_confusion_sums.py",),
     ),
     Fault(
         "native-confusion-tail-of-a-row",
