@@ -111,22 +111,45 @@ WHOLE: list[tuple[str, dict[str, Any], tuple[Tensor, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize("case", few(WHOLE, test=4), ids=lambda case: case[0])
-def test_a_graph_is_one_operator(case: tuple[str, dict[str, Any], tuple[Tensor, ...]]) -> None:
-    name, options, tensors = case
+def pair_of(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the drop-in and the peer."""
     parts = name in ("AsymmetricFocalLoss", "AsymmetricFocalTverskyLoss")
     of = (unified_focal, unified_focal_loss) if parts else (ours, monai.losses)
     own, peer = (getattr(module, name)(**options) for module in of)
-    are_one_operator(own, peer, *tensors)
+    return own, peer
+
+
+@pytest.mark.parametrize("case", few(WHOLE, test=4), ids=lambda case: case[0])
+def test_a_graph_is_one_operator(case: tuple[str, dict[str, Any], tuple[Tensor, ...]]) -> None:
+    name, options, tensors = case
+    are_one_operator(*pair_of(name, options), *tensors)
+
+
+def wassersteins(mode: str) -> Iterator[Any]:
+    """Yield the drop-in and the peer."""
+    for of in (ours, monai.losses):
+        yield of.GeneralizedWassersteinDiceLoss(
+            MATRIX.numpy(), weighting_mode=mode, reduction="sum"
+        )
+
+
+@pytest.mark.followed  # where torch traces, coverage sees nothing
+def test_what_is_traced_is_right_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(*pair_of(name, options), tensors) for name, options, tensors in WHOLE]
+    pairs += [(*wassersteins(mode), (X, T)) for mode in ("default", "GDL")]
+    for own, peer, tensors in pairs:
+
+        def traced(*tensors: Tensor, own: Loss = own) -> Tensor:
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.compiler, "is_compiling", lambda: True)
+                return own(*tensors)
+
+        compare(traced, peer, *tensors)
 
 
 @pytest.mark.parametrize("mode", few(["default", "GDL"], test=1))
 def test_a_graph_of_confusions_is_one_operator(mode: str) -> None:
-    pair = (
-        of.GeneralizedWassersteinDiceLoss(MATRIX.numpy(), weighting_mode=mode, reduction="sum")
-        for of in (ours, monai.losses)
-    )
-    own, peer = pair
+    own, peer = wassersteins(mode)
     are_one_operator(own, peer, X, T, of="confusion")
     compiled: Any = torch.compile(own, fullgraph=True, backend="aot_eager")
     with pytest.raises(ValueError, match=r"class indices in \[0, 3\).*the first of which is 7"):
@@ -243,6 +266,11 @@ def test_labels_that_are_masked_out_may_be_anything() -> None:
     compare(compiled, peer, X, target, MASK.float())
     with pytest.raises(ValueError, match=r"class indices in \[0, 3\)"):
         compiled(X, target, torch.ones_like(X[:, :1]))
+
+
+def test_no_items() -> None:
+    compiled: Any = torch.compile(ours.MaskedDiceLoss(**SOFTMAX), backend="aot_eager")
+    assert compiled(X[:0], T[:0], MASK[:0].float()).isnan()  # a mean of nothing, as MONAI's
 
 
 def test_opcheck() -> None:

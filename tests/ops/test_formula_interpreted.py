@@ -36,6 +36,7 @@ def run(program: Program, rows: Tensor, levels: tuple[float, ...]) -> tuple[Tens
     return loss, grad
 
 
+@pytest.mark.followed  # each has operations of its own
 @pytest.mark.parametrize("name", FORMULAS)
 def test_equals_pytorch(name: str) -> None:
     program = traced(FORMULAS[name])

@@ -189,7 +189,7 @@ def _counts(input: Tensor, labels: Tensor) -> Tensor:
         return region_sums(input.detach(), labels, terms=("target",)).target
     indices = torch.arange(classes, dtype=labels.dtype, device=labels.device)
     # int32 is what vectors add fastest.
-    dtype = torch.int32 if labels[0].numel() < 2**31 else torch.int64
+    dtype = torch.int32 if math.prod(labels.shape[1:]) < 2**31 else torch.int64
     return (labels.flatten(2) == indices[:, None]).sum(2, dtype=dtype).to(torch.float64)
 
 
