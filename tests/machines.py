@@ -25,6 +25,7 @@ from torch import Tensor
 from segloss_fast import _native
 from segloss_fast._check import FLOATING
 from segloss_fast.ops._operator import Kernels, Native
+from segloss_fast.ops._voxels import plain
 from tests import tiles
 from tests.cuda_shim import build, operators
 from tests.gpu.device import DEVICE, require, there
@@ -209,14 +210,15 @@ class _OnShim(Native):
 def _in_the_place_of_native(primitive: str) -> Iterator[None]:
     """Let the public functions run the shim's kernels by impl="native"; undo what a test steers."""
     device, kernels = shim(primitive), kernels_of(primitive)
-    native = kernels.implementations["native"]
+    native, read = kernels.implementations["native"], plain.read_plain
     kernels.implementations["native"] = _OnShim(native.limit)
+    plain.read_plain = lambda impl, *tensors: None  # or the CPU's kernels would take them directly
     kernels._steps.clear()
     device.segloss_shim_set_seed(0)
     try:
         yield
     finally:
-        kernels.implementations["native"] = native
+        kernels.implementations["native"], plain.read_plain = native, read
         kernels._steps.clear()
         device.segloss_shim_set_multiprocessors(3)
         device.segloss_shim_set_shared_bytes(227 * 1024)

@@ -14,7 +14,7 @@ import torch
 from segloss_fast._check import FLOATING
 from segloss_fast.ops.region_sums import native
 from tests.helpers import count_allocations, peak_allocation
-from tests.machines import Machine
+from tests.machines import Machine, shim
 from tests.ops import region_sums_cuda
 from tests.ops.region_sums_cases import OVERLAP, case_of, check, launch, solve
 from tests.ops.region_sums_cuda import backward, forward, options_of
@@ -29,6 +29,13 @@ def machine() -> Iterator[Machine]:
     """The machine, ready to run."""
     with MACHINE.prepared():
         yield MACHINE
+
+
+def test_public_calls_launch_them(machine: Machine) -> None:
+    """Not the CPU's kernels, which take plain tensors without asking an operator."""
+    before = shim("region_sums").segloss_shim_launches()
+    solve(machine, case_of((1, 2, 5)))
+    assert shim("region_sums").segloss_shim_launches() == before + 3  # sums and totals; gradient
 
 
 def test_too_many_classes_are_an_error(machine: Machine) -> None:
