@@ -159,7 +159,7 @@ NATIVE_FAULTS = (
         "csrc/distance_transform/nearest_binding.cpp",
         "problem->limit = (uint32_t(1) << bits) - 1;",
         "problem->limit = uint32_t(1) << bits;",
-        NEAREST,
+        ("tests/ops/test_nearest_component_limits.py",),
     ),
     Fault(
         "native-confusion-gradient-of-the-last-of-four",
