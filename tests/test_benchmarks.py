@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.measure.results import RESULTS, compact, load, save
 from tests.conftest import ROOT
+from tests.suite.tiers import begins_in
 
 PROVENANCE = {"machine": "some-cpu-2t", "gpu_machine": "some-gpu"}
 
@@ -63,6 +64,7 @@ def test_committed_results_are_of_benchmarks_that_exist() -> None:
         assert (ROOT / "benchmarks" / f"bench_{name}.py").exists()
 
 
+@begins_in("test")
 def test_an_unknown_benchmark_is_an_error_that_names_all() -> None:
     command = [sys.executable, "benchmarks/run.py", "--quick", "region_sum"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

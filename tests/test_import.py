@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, run_python
 from tests.suite import tracing
+from tests.suite.tiers import begins_in
 
 COST = """
 import json, sys, time, torch
@@ -45,6 +46,7 @@ def in_root(*arguments: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+@begins_in("test")
 def test_import_leaves_setuptools_as_it_was() -> None:
     """Which a search for pip would not: see segloss_fast/_install.py."""
     code = "from segloss_fast import _install; _install.why_pure(); import setuptools"
@@ -59,6 +61,7 @@ def test_import_is_light() -> None:
     assert memory < 10 * 2**20
 
 
+@begins_in("test")
 def test_a_folder_that_is_called_triton_is_no_triton(tmp_path: Path) -> None:
     (tmp_path / "triton").mkdir()
     code = """
@@ -75,6 +78,7 @@ print([backend.detail for backend in segloss_fast.backends() if backend.impl == 
     assert "Triton is not installed" in in_root("-c", hide + code, folder=tmp_path)
 
 
+@begins_in("test")
 def test_the_first_lines_are_a_verdict_that_can_be_cut_off() -> None:
     lines = in_root("-m", "segloss_fast").splitlines()
     assert lines[0].startswith(("CPU: all operators in C++ (", "CPU: plain PyTorch, because "))

@@ -17,6 +17,7 @@ from segloss_fast.compat import nnunet
 from segloss_fast.compat._peers import Peer
 from tests import pages
 from tests.compat import nnunet_site
+from tests.suite.tiers import begins_in
 from tests.suite.tree import ROOT
 
 PAGE = ROOT / "docs" / "nnunet.md"
@@ -178,6 +179,7 @@ def test_the_folder_holds_one_file_and_is_no_package() -> None:
     assert names == ["segloss_fast_trainers.py"]
 
 
+@begins_in("test")
 def test_the_mixins_need_no_nnunet() -> None:
     code = "import sys, segloss_fast.compat.nnunet; assert 'nnunetv2' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,6 +31,7 @@ from tests.ops.lovasz_cases import (
 )
 from tests.ops.lovasz_samples import KINDS, LAYOUT, foreground_of, sample
 from tests.ops.region_sums_cases import LAYOUTS, lay_out, strided
+from tests.suite.tiers import begins_in
 from tests.suite.tracing import followed
 
 # With every kind of target, or with labels alone.
@@ -251,6 +252,7 @@ def test_half_precision_is_widened(machine: Machine, activation: str, dtype: tor
                 assert torch.equal(value, single[name]), name
 
 
+@begins_in("test")
 @by_activation
 @on("native", sets=True)
 @pytest.mark.parametrize("shape", [(2, 5, 601), (1, 33, 19, 31), (3, 1, 1), (1, 2, 9001)], ids=str)
