@@ -31,8 +31,8 @@ from segloss_fast.ops.region_sums import graphs
 
 # What torch itself keeps in a module, but for what may have a share in a formula; what torch and
 # Lightning write into those that are compiled.
-TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
-OTHERS = TORCH | {"_is_torch_compile", "_compile_kwargs"}
+OTHERS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+OTHERS |= {"_is_torch_compile", "_compile_kwargs"}
 State = tuple[Any, ...]
 Prepared = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # the arguments, and what else there is
 

@@ -24,7 +24,7 @@ from segloss_fast._check import BYTES, as_weight
 from segloss_fast._impl import recorded, transforms_active
 from segloss_fast.compat import _compiled
 from segloss_fast.compat._asked import asked_of
-from segloss_fast.compat._compiled import TORCH
+from segloss_fast.compat._compiled import OTHERS
 from segloss_fast.losses._planned import MOST_PLANS, PLAIN, TENSORS
 from segloss_fast.losses._ready import Ready, ready_for
 from segloss_fast.ops._formula import why_not
@@ -38,7 +38,7 @@ from segloss_fast.ops.region_sums import (
 )
 
 F = TypeVar("F", bound=Callable[..., Tensor])
-KEPT = TORCH | {"_ready"}  # by the losses here, for the next call
+KEPT = OTHERS | {"_ready"}  # by the losses here, for the next call
 
 _plans: dict[type, dict[Hashable, _Plan | None]] = defaultdict(dict)
 

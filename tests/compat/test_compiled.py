@@ -18,6 +18,7 @@ from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch.fx import GraphModule
 
 import segloss_fast
+from segloss_fast.compat import _planned
 from segloss_fast.compat import kornia as our_kornia
 from segloss_fast.compat import monai as ours
 from segloss_fast.compat import smp as our_smp
@@ -203,6 +204,7 @@ def test_lightning_writes_into_what_it_compiles() -> None:
     assert "_compile_kwargs" in vars(loss)
     compare(compiled, peer, X, T)
     assert operators.forward == [["region_formula"]]
+    assert _planned._kind(loss, (X, T), []) is not None  # its plan when it is called eagerly
 
 
 def test_modules_alike_share_a_graph() -> None:
